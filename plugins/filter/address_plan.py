@@ -1,0 +1,70 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: address_plan
+short_description: Choose an address range for nested daemons and divide it among the levels
+version_added: 0.1.0
+author: The nested.kata founders (@nested-kata)
+description:
+  - Takes the first range that overlaps no route and no network that is in use, and divides it, so that the
+    networks of a target's dockerd and of an instance's dockerd never overlap each other nor the machine's own.
+  - Pure computation on the control node.
+options:
+  _input:
+    description: Candidate ranges in CIDR notation, in the order of preference. Each is a V(/22) or larger.
+    type: list
+    elements: str
+    required: true
+  routes:
+    description: Text of C(/proc/net/route) of the machine.
+    type: str
+    default: ""
+  taken:
+    description: More ranges in use, for example the subnets of Docker networks. Those that are not IPv4 are passed over.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Choose a range that this machine does not use
+  ansible.builtin.debug:
+    msg: "{{ ['10.213.0.0/16', '10.214.0.0/16'] | nested.kata.address_plan(routes=(route_table.content | b64decode)) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - C(space) is the range chosen, C(proxy) the subnet of the proxy's network, C(target) and C(instance) the pools for
+      the daemons of those levels.
+    - An error names every candidate with the range that it overlaps.
+  type: dict
+  sample: {"space": "10.213.0.0/16", "proxy": "10.213.0.0/24", "target": "10.213.64.0/18", "instance": "10.213.128.0/18"}
+"""
+
+import ipaddress
+from dataclasses import asdict
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.nested.kata.plugins.module_utils.addresses import NoRangeLeft, choose, routed_networks
+
+
+def address_plan(candidates, routes="", taken=()):
+    """Return the plan of the first free candidate as a dictionary."""
+    try:
+        in_use = routed_networks(routes) + [ipaddress.IPv4Network(one, strict=False) for one in taken if ":" not in one]
+        return asdict(choose(list(candidates), in_use))
+    except (NoRangeLeft, ValueError) as problem:
+        raise AnsibleFilterError(f"nested.kata.address_plan: {problem}") from problem
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"address_plan": address_plan}

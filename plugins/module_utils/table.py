@@ -1,0 +1,21 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plain text tables for people who read a terminal."""
+from __future__ import annotations
+
+
+def render(headers: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table: columns as wide as their widest cell, a rule under the headers, no trailing blanks."""
+    cells = [[str(cell) for cell in row] for row in [headers, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines
+
+
+def box(text: list[str]) -> list[str]:
+    """Return the lines framed by a box of hash signs."""
+    width = max(len(line) for line in text)
+    edge = "#" * (width + 6)
+    return [edge, *(f"## {line.ljust(width)} ##" for line in text), edge]

@@ -1,0 +1,276 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: disk_image
+short_description: Make a file that is a file system, and attach it to a loop device with a stable name
+version_added: 0.1.0
+description:
+  - Makes a sparse file with a file system in it, grows it, attaches it to a loop device, and gives the loop device a name that
+    outlives its number.
+  - A file that holds anything is never formatted. Only a path where nothing is, an empty file, or a file of nothing but zeros
+    gets a file system; anything else is an error that says what was found, and nothing is changed.
+  - A file system is made under another name in the same directory and gets its own name only when it is complete and on disk.
+    A run that is interrupted leaves no half-made image, and the next run removes what it left.
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same steps as otherwise.
+    support: full
+  diff_mode:
+    description: Returns details on what has changed when in diff mode.
+    support: full
+    details:
+      - In check mode, the UUID of a new file system and the loop device of a new attachment are not known.
+  idempotent:
+    description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
+    support: full
+  platform:
+    description: Target machines that the module runs on.
+    support: full
+    platforms: linux
+options:
+  path:
+    description:
+      - The file, an absolute path. Its directory must exist.
+      - Anything but a regular file, be it a symlink to one, is refused.
+    type: str
+    required: true
+  size:
+    description:
+      - How large the file is, with a unit. V(K), V(M), V(G) and V(T), also written V(GiB) and so on, are powers of 1024;
+        V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a multiple of 4 KiB.
+      - Needed where the file has to be made. May be larger than the free space, since the file is sparse.
+      - btrfs needs 109M at least, ext4 8M.
+      - A file that is smaller grows, and so does the loop device that it is attached to. The file system in it is not touched,
+        since it may be mounted; whatever mounts the image has to grow it then, as the disk unit of an instance does.
+      - A size smaller than the file is an error, also where the file holds nothing but zeros. Nothing ever shrinks.
+    type: str
+  fstype:
+    description:
+      - The file system. A file that holds another one is refused, also by O(state=absent).
+    type: str
+    choices: [btrfs, ext4]
+    default: btrfs
+  label:
+    description:
+      - Label of the file system, printable ASCII, up to 255 characters for btrfs and 16 for ext4.
+      - Where the file system is there already and has another label, that is an error.
+    type: str
+  uuid:
+    description:
+      - UUID of the file system. A new one gets a random UUID without it.
+      - Where the file system is there already and has another UUID, that is an error.
+    type: str
+  attached:
+    description:
+      - Whether the file is attached to a loop device, with direct I/O where the file system that it lies on can.
+      - Without it an attachment is left as it is.
+      - V(true) refuses a file that is attached more than once, read-only, in part, or only until its last user ends
+        (C(mount -o loop)).
+      - V(false) refuses while anybody uses the loop device, be it mounted in another container or open in a virtual machine.
+    type: bool
+  link:
+    description:
+      - Absolute path of a symlink that leads to the loop device. Loop devices get other numbers at the next boot, so nothing
+        else should name them. Its directory is made where it is missing.
+      - Needs O(attached), unless O(state=absent). With V(true) for O(attached) it is made or put right, else it is removed.
+      - A path that is something else than a symlink to a loop device is refused and left as it is.
+    type: str
+  owner:
+    description:
+      - Name or number of the user who owns the file. Default for a new file is the user that the module runs as.
+    type: str
+  group:
+    description:
+      - Name or number of the group of the file. Default for a new file is that of a new file in its directory.
+    type: str
+  mode:
+    description:
+      - Permissions of the file, in octal, best in quotes. V('0600') for a new file; without it an existing file keeps its own.
+    type: raw
+  state:
+    description:
+      - V(absent) removes the file, if it holds a file system as in O(fstype), O(label) and O(uuid). An attachment that nobody
+        uses is undone before where O(link) names it or O(attached) is V(false); else an attached file is refused.
+    type: str
+    choices: [present, absent]
+    default: present
+requirements:
+  - C(blkid) (Debian package util-linux)
+  - C(mkfs.btrfs) (btrfs-progs) or C(mkfs.ext4) (e2fsprogs), where a file system has to be made
+  - Linux 5.8 or newer and root, where a loop device is involved
+notes:
+  - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the device rule
+    C(b 7:* rmw). Nodes that are missing in C(/dev) are made.
+  - Runs that work in the same directory wait for each other.
+  - After a boot nothing is attached. The file C(plugins/module_utils/loop.py) of this collection is also a program that does what
+    V(true) for O(attached) does, without Ansible, for a unit that runs at boot.
+author:
+  - The nested.kata founders (@nested-kata)
+"""
+
+EXAMPLES = r"""
+- name: Make a disk for the instance and attach it
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/kata.img
+    size: 20G
+    attached: true
+    link: /run/nested-kata/disks/kata
+  register: disk
+
+- name: Show where it is
+  ansible.builtin.debug:
+    msg: "{{ disk.link }} leads to {{ disk.device }}, file system {{ disk.uuid }}"
+
+- name: Let it grow, and leave an attachment as it is
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/kata.img
+    size: 50G
+
+- name: Detach it
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/kata.img
+    attached: false
+    link: /run/nested-kata/disks/kata
+
+- name: Remove it with all that it holds
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/kata.img
+    link: /run/nested-kata/disks/kata
+    state: absent
+"""
+
+RETURN = r"""
+path:
+  description: The file.
+  returned: success
+  type: str
+  sample: /var/lib/nested-kata/disks/kata.img
+size:
+  description:
+    - Bytes that the file appears to have, V(null) where it is gone.
+    - In check mode, a file that would grow or go is shown as it is; RV(diff) has the size to come.
+  returned: success
+  type: int
+  sample: 21474836480
+fstype:
+  description: The file system in it, V(null) where it is gone.
+  returned: success
+  type: str
+  sample: btrfs
+uuid:
+  description: UUID of the file system. In check mode V(null) where it would be made.
+  returned: success
+  type: str
+  sample: 7d57472b-5630-4e76-9191-1ca5e456a9da
+label:
+  description: Label of the file system, V(null) where it has none.
+  returned: success
+  type: str
+  sample: kata
+device:
+  description: The loop device, V(null) where the file is not attached, and in check mode where it would be.
+  returned: success
+  type: str
+  sample: /dev/loop3
+link:
+  description: The link that leads to the loop device, V(null) where there is none.
+  returned: success
+  type: str
+  sample: /run/nested-kata/disks/kata
+diff:
+  description: Size, file system, UUID, label, loop device, link target, owner, group and mode, before and after.
+  returned: success
+  type: dict
+steps:
+  description: What was done, in this order, or would be done.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - make /var/lib/nested-kata/disks/kata.img, sparse, 20 GiB, with btrfs
+    - attach /var/lib/nested-kata/disks/kata.img to a free loop device
+    - make /run/nested-kata/disks/kata name the loop device of /var/lib/nested-kata/disks/kata.img
+msg:
+  description: Why, in one line.
+  returned: always
+  type: str
+  sample: there is no file yet; it is not attached
+"""
+
+import contextlib
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.nested.kata.plugins.module_utils import disk, loop
+
+
+def look_decide_act(wanted: disk.Wanted, check_mode: bool) -> tuple[disk.Plan, disk.Found, disk.Found]:
+    """Return what was planned, and what the machine looked like before and looks like after."""
+    directory = os.path.dirname(wanted.path)
+    with loop.locked(directory) if os.path.isdir(directory) else contextlib.nullcontext():
+        before = disk.look(wanted)
+        plan = disk.decide(before, wanted)
+        disk.prepare(plan)
+        if check_mode or not plan.steps:
+            return plan, before, disk.foresee(before, plan)
+        for step in plan.steps:
+            disk.carry_out(step)
+        return plan, before, disk.look(wanted)
+
+
+def result(wanted: disk.Wanted, plan: disk.Plan, before: disk.Found, after: disk.Found) -> dict:
+    found = disk.describe(after)
+    foreseen = found["device"] == disk.FREE_LOOP.device
+    return {
+        "changed": bool(plan.steps),
+        "path": wanted.path,
+        "size": found["size"],
+        "fstype": found["fstype"],
+        "uuid": found["uuid"],
+        "label": found["label"],
+        "device": None if foreseen else found["device"],
+        "link": wanted.link if found["link"] and found["link"] == found["device"] else None,
+        "steps": [str(step) for step in plan.steps],
+        "msg": plan.reason,
+        "diff": {
+            "before_header": wanted.path, "after_header": wanted.path,
+            "before": disk.describe(before), "after": found,
+        },
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "str", "required": True},
+            "size": {"type": "str"},
+            "fstype": {"type": "str", "choices": ["btrfs", "ext4"], "default": "btrfs"},
+            "label": {"type": "str"},
+            "uuid": {"type": "str"},
+            "attached": {"type": "bool"},
+            "link": {"type": "str"},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+            "mode": {"type": "raw"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        wanted = disk.parse(module.params)
+        answer = result(wanted, *look_decide_act(wanted, module.check_mode))
+    except loop.Refused as error:
+        module.fail_json(msg=str(error))
+    except loop.CommandFailed as error:
+        module.fail_json(msg=str(error), cmd=list(error.command), rc=error.status)
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror}")
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mount the disk of this machine's Docker and write what dockerd must know, before dockerd starts.
+
+Runs as a oneshot unit that docker.service requires: where the disk is missing or another one,
+dockerd does not start, so that it never fills the root file system or somebody else's disk.
+"""
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+DISK = Path("/dev/docker-disk")
+DATA = Path("/var/lib/docker")
+DAEMON_JSON = Path("/etc/docker/daemon.json")
+MOUNT_OPTIONS = {"btrfs": "compress=zstd,discard=async"}
+
+
+class NotReady(Exception):
+    """Docker must not start: the reason, in one line."""
+
+
+def output(*command: str) -> str:
+    """Run a command and return what it printed, without the end of line."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise NotReady(f"{command[0]} is missing in this image") from None
+    if done.returncode != 0:
+        raise NotReady(f"`{' '.join(command)}` failed with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def check_uuid(found: str, wanted: str) -> None:
+    """Raise NotReady unless the disk is the one this instance was created with."""
+    if found != wanted:
+        raise NotReady(f"{DISK} has the UUID {found or 'none'}, this instance was created with {wanted}: it is another disk and was not mounted")
+
+
+def mounted() -> bool:
+    """Tell whether it is this disk that is mounted at Docker's data directory: so after a restart of the unit."""
+    if not os.path.ismount(DATA):
+        return False
+    source = Path(output("findmnt", "--noheadings", "--first-only", "--output", "SOURCE", str(DATA)))
+    return source.is_block_device() and source.stat().st_rdev == DISK.stat().st_rdev
+
+
+def mount(uuid: str) -> None:
+    """Mount the disk at Docker's data directory and let its file system fill the device."""
+    if not DISK.exists():
+        raise NotReady(f"there is no {DISK}: the instance was started without its disk {uuid}")
+    check_uuid(output("blkid", "--probe", "--match-tag", "UUID", "--output", "value", str(DISK)), uuid)
+    fstype = output("blkid", "--probe", "--match-tag", "TYPE", "--output", "value", str(DISK))
+    DATA.mkdir(mode=0o710, parents=True, exist_ok=True)
+    if not mounted():
+        options = MOUNT_OPTIONS.get(fstype)
+        output("mount", "-t", fstype, *(["-o", options] if options else []), str(DISK), str(DATA))
+    if fstype == "btrfs":
+        output("btrfs", "filesystem", "resize", "max", str(DATA))
+    elif fstype == "ext4":
+        output("resize2fs", str(DISK))
+
+
+def driver(fstype: str) -> str:
+    """Return the storage driver for a file system, by name: dockerd's own choice on btrfs is overlay2."""
+    return "btrfs" if fstype == "btrfs" else "overlay2"
+
+
+def daemon_config(present: dict, *, fstype: str, mtu: int, pool: str | None) -> dict:
+    """Return the configuration of dockerd: what is present, with what this machine must have on top.
+
+    The MTU never exceeds that of eth0, on the default bridge and on every network made later; `pool` is the
+    range (CIDR) that networks of this level are taken from, a /24 each.
+    """
+    config = dict(present)
+    config["storage-driver"] = driver(fstype)
+    config["mtu"] = mtu
+    config["default-network-opts"] = {"bridge": {"com.docker.network.driver.mtu": str(mtu)}}
+    if pool:
+        config["default-address-pools"] = [{"base": pool, "size": 24}]
+    return config
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Replace a file atomically, and leave it alone when it says the same."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
+def main() -> int:
+    """Prepare Docker's disk and configuration; return the exit status."""
+    uuid = os.environ.get("NESTED_KATA_DISK_UUID")
+    try:
+        if uuid:
+            mount(uuid)
+        elif not os.path.ismount(DATA):
+            raise NotReady(f"nothing is mounted at {DATA} and no disk was given: Docker would fill the root file system")
+        present = json.loads(DAEMON_JSON.read_text(encoding="utf-8")) if DAEMON_JSON.exists() else {}
+        config = daemon_config(
+            present,
+            fstype=output("stat", "--file-system", "--format", "%T", str(DATA)),
+            mtu=int(Path("/sys/class/net/eth0/mtu").read_text(encoding="ascii")),
+            pool=os.environ.get("NESTED_KATA_ADDRESS_POOL"),
+        )
+        write_if_changed(DAEMON_JSON, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    except (NotReady, OSError, ValueError) as problem:
+        print(f"Docker is not started: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

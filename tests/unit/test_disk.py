@@ -1,0 +1,283 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What disk_image decides, without a machine: from a state found and a state wanted to steps, or to a refusal."""
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from ansible_collections.nested.kata.plugins.module_utils.disk import (
+    FILE, FILE_SYSTEMS, Attach, Create, Delete, Detach, Found, Grow, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner, UpdateCapacity, Wanted,
+    decide, first_data, foresee, parse, parse_size, readable,
+)
+from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link, Loop, Refused
+
+M = 1024 ** 2
+G = 1024 ** 3
+PATH = "/disks/kata.img"
+LINK = "/run/disks/kata"
+UUID = "7d57472b-5630-4e76-9191-1ca5e456a9da"
+OTHER_UUID = "11111111-2222-3333-4444-555555555555"
+LOOP = Loop("/dev/loop3", 10 * G)
+
+NOTHING = Found()
+OURS = Found(kind=FILE, size=10 * G, content=Content("btrfs", UUID, "kata"))
+ATTACHED = replace(OURS, loops=(LOOP,), link=Link("/dev/loop3"))
+EMPTY = Found(kind=FILE)
+ZEROS = Found(kind=FILE, size=1 * G, uid=7, gid=8, mode=0o644)
+WANTED = Wanted(PATH, size=10 * G)
+NEW = Create(PATH, 10 * G, "btrfs", None, None, None, None, 0o600, replaces_blank=False)
+
+SIZES = {
+    "4096": 4096, "1": 4096, "10000000001": 10000003072, "512M": 512 * M, "10G": 10 * G, "10g": 10 * G, "10GiB": 10 * G, "10 GiB": 10 * G,
+    "20GB": 20_000_002_048, "8K": 8192, "1T": 1024 * G, "1TB": 1_000_000_000_000, "2P": 2 * 1024 ** 2 * G, "110592B": 110592, " 1M ": M,
+}
+NO_SIZES = ["", "G", "ten", "10X", "-1G", "0", "0G", "1.5G", "1,5G", "10GG", "10Gb/s", "1e9", "0x10", "10 G 5", "9999999P", "\u0663G"]
+
+STEPS = {
+    "a file that is not there is made": (NOTHING, WANTED, [NEW]),
+    "a new file gets what was asked for": (
+        NOTHING, replace(WANTED, fstype="ext4", label="kata", uuid=UUID, uid=1, gid=2, mode=0o640),
+        [Create(PATH, 10 * G, "ext4", "kata", UUID, 1, 2, 0o640, replaces_blank=False)],
+    ),
+    "an empty file is replaced by one with a file system": (EMPTY, WANTED, [replace(NEW, uid=0, gid=0, replaces_blank=True)]),
+    "a file of zeros keeps its owner and mode": (ZEROS, WANTED, [replace(NEW, uid=7, gid=8, mode=0o644, replaces_blank=True)]),
+    "a file of zeros keeps its size where none is asked for": (
+        ZEROS, replace(WANTED, size=None), [replace(NEW, size=1 * G, uid=7, gid=8, mode=0o644, replaces_blank=True)]
+    ),
+    "a file that is as asked is left alone": (OURS, replace(WANTED, uuid=UUID, label="kata"), []),
+    "a size is not needed where the file is there": (OURS, replace(WANTED, size=None), []),
+    "a file grows": (OURS, replace(WANTED, size=11 * G), [Grow(PATH, 10 * G, 11 * G)]),
+    "the loop device grows with its file": (ATTACHED, replace(WANTED, size=11 * G), [Grow(PATH, 10 * G, 11 * G), UpdateCapacity("/dev/loop3")]),
+    "a loop device that did not notice the growth is told": (
+        replace(ATTACHED, loops=(Loop("/dev/loop3", 9 * G),)), WANTED, [UpdateCapacity("/dev/loop3")]
+    ),
+    "an attachment of the last sectors only as far as a device has them is no difference": (
+        replace(ATTACHED, size=10 * G + 100), replace(WANTED, size=None), []
+    ),
+    "owner and mode are put right": (
+        OURS, replace(WANTED, uid=1, mode=0o640), [SetOwner(PATH, 1, 0), SetMode(PATH, 0o640)]
+    ),
+    "a new file is attached and linked": (NOTHING, replace(WANTED, attached=True, link=LINK), [NEW, Attach(PATH), SetLink(LINK, PATH)]),
+    "an attached file with its link is left alone": (ATTACHED, replace(WANTED, attached=True, link=LINK), []),
+    "an attachment is left as it is where nothing is said": (ATTACHED, WANTED, []),
+    "a read-only attachment is left as it is where nothing is said": (replace(ATTACHED, loops=(replace(LOOP, read_only=True),)), WANTED, []),
+    "a link that names another device is put right": (
+        replace(ATTACHED, link=Link("/dev/loop9")), replace(WANTED, attached=True, link=LINK), [SetLink(LINK, PATH)]
+    ),
+    "after a boot a link that is still there is made anew": (
+        replace(OURS, link=Link("/dev/loop3")), replace(WANTED, attached=True, link=LINK), [Attach(PATH), SetLink(LINK, PATH)]
+    ),
+    "an idle file is detached and its link removed": (
+        ATTACHED, replace(WANTED, attached=False, link=LINK), [Detach(PATH, "/dev/loop3"), RemoveLink(LINK)]
+    ),
+    "a link that is left from before is removed": (
+        replace(OURS, link=Link("/dev/loop9")), replace(WANTED, attached=False, link=LINK), [RemoveLink(LINK)]
+    ),
+    "a detached file is left alone": (OURS, replace(WANTED, attached=False, link=LINK), []),
+    "what an interrupted run left is removed first": (
+        replace(NOTHING, leftovers=("/disks/.nested-kata-new-1",)), WANTED, [RemoveLeftover("/disks/.nested-kata-new-1"), NEW]
+    ),
+    "a file is removed": (OURS, Wanted(PATH, absent=True), [Delete(PATH)]),
+    "a file that is attached under the link that was named is removed": (
+        ATTACHED, Wanted(PATH, link=LINK, absent=True), [Detach(PATH, "/dev/loop3"), RemoveLink(LINK), Delete(PATH)]
+    ),
+    "a file that may be detached is removed": (ATTACHED, Wanted(PATH, attached=False, absent=True), [Detach(PATH, "/dev/loop3"), Delete(PATH)]),
+    "a file that is not there need not be removed": (NOTHING, Wanted(PATH, absent=True), []),
+    "nothing is removed where the directory is missing": (replace(NOTHING, directory=False), Wanted(PATH, absent=True), []),
+}
+
+REFUSALS = {
+    "a directory": (Found(kind="a directory"), WANTED, "is a directory, not a regular file"),
+    "a symlink": (Found(kind="a symlink"), Wanted(PATH, absent=True), "is a symlink, not a regular file"),
+    "a directory that is missing": (replace(NOTHING, directory=False), WANTED, "there is no directory /disks"),
+    "no size for a new file": (NOTHING, Wanted(PATH), "size: is needed, because /disks/kata.img does not exist yet"),
+    "no size for an empty file": (EMPTY, Wanted(PATH), "size: is needed, because /disks/kata.img is an empty file"),
+    "too small for btrfs": (NOTHING, replace(WANTED, size=108 * M), "108 MiB is too small for btrfs: at least 109 MiB"),
+    "too small for ext4": (NOTHING, replace(WANTED, size=4 * M, fstype="ext4"), "4 MiB is too small for ext4: at least 8 MiB"),
+    "zeros too small for btrfs": (Found(kind=FILE, size=M), Wanted(PATH), "1 MiB is too small for btrfs"),
+    "smaller than it is": (OURS, replace(WANTED, size=9 * G), "9 GiB is smaller than /disks/kata.img is (10 GiB)"),
+    "smaller than the zeros": (ZEROS, replace(WANTED, size=512 * M), "512 MiB is smaller than"),
+    "another file system": (replace(OURS, content=Content("ext4", UUID)), WANTED, "holds ext4, not btrfs"),
+    "LUKS": (replace(OURS, content=Content(alien="crypto_LUKS, which is no file system")), WANTED, "holds crypto_LUKS"),
+    "data": (replace(OURS, content=Content(), data_at=0), WANTED, "holds data that is no file system (from byte 0 on)"),
+    "another UUID": (OURS, replace(WANTED, uuid=OTHER_UUID), f"uuid: {PATH} holds the file system {UUID}"),
+    "another label": (OURS, replace(WANTED, label="other"), "label: /disks/kata.img holds the label 'kata', not 'other'"),
+    "no label": (replace(OURS, content=Content("btrfs", UUID)), replace(WANTED, label="other"), "holds the label '', not 'other'"),
+    "two loop devices": (replace(OURS, loops=(LOOP, Loop("/dev/loop4", G))), WANTED, "more than once, to /dev/loop3 and /dev/loop4"),
+    "a read-only loop device": (replace(OURS, loops=(replace(LOOP, read_only=True),)), replace(WANTED, attached=True), "read-only to /dev/loop3"),
+    "a part of it": (replace(OURS, loops=(replace(LOOP, partial=True),)), replace(WANTED, attached=True), "attached in part"),
+    "mount -o loop": (replace(OURS, loops=(replace(LOOP, autoclear=True),)), replace(WANTED, attached=True), "vanishes when its last user ends"),
+    "zeros that somebody attached": (replace(ZEROS, loops=(LOOP,)), WANTED, "is attached to /dev/loop3: detach it first"),
+    "no loop devices": (replace(OURS, loop_control=False), replace(WANTED, attached=True), "there is no /dev/loop-control"),
+    "a link that is none": (replace(OURS, link=Link(obstacle="is no symlink")), replace(WANTED, attached=True, link=LINK), "link: /run/disks/kata is no symlink"),
+    "detach what is mounted": (replace(ATTACHED, use="mounted at /mnt"), replace(WANTED, attached=False), "/dev/loop3 is mounted at /mnt"),
+    "remove what is in use": (replace(ATTACHED, use="open in process 9 (qemu)"), Wanted(PATH, link=LINK, absent=True), "/dev/loop3 is open in process 9"),
+    "remove what is attached elsewhere": (ATTACHED, Wanted(PATH, absent=True), "is attached to /dev/loop3: name the link"),
+    "remove what is attached under another link": (
+        replace(ATTACHED, link=Link("/dev/loop9")), Wanted(PATH, link=LINK, absent=True), "is attached to /dev/loop3: name the link"
+    ),
+    "remove another file system": (OURS, Wanted(PATH, fstype="ext4", absent=True), "holds btrfs, not ext4"),
+    "remove another UUID": (OURS, Wanted(PATH, uuid=OTHER_UUID, absent=True), "uuid:"),
+    "remove zeros": (ZEROS, Wanted(PATH, absent=True), "holds nothing but zeros"),
+    "remove data": (replace(OURS, content=Content(), data_at=9), Wanted(PATH, absent=True), "from byte 9 on"),
+}
+
+OPTIONS = {
+    "path": PATH, "size": None, "fstype": "btrfs", "label": None, "uuid": None, "attached": None, "link": None,
+    "owner": None, "group": None, "mode": None, "state": "present",
+}
+BAD_OPTIONS = {
+    "a relative path": ({"path": "kata.img"}, "path: 'kata.img' is no absolute path"),
+    "a path that ends in a slash": ({"path": "/disks/"}, "path: '/disks/' is no absolute path of a file"),
+    "a relative link": ({"link": "kata", "attached": True}, "link: 'kata' is no absolute path"),
+    "a link for nothing": ({"link": LINK}, "link: names the loop device, so it needs attached: true"),
+    "attached and absent": ({"attached": True, "state": "absent"}, "attached: true cannot go with state: absent"),
+    "no size": ({"size": "big"}, "size: 'big' is no size: write it like 10G"),
+    "no UUID": ({"uuid": "kata"}, "uuid: 'kata' is no UUID"),
+    "a label too long for ext4": ({"label": "a" * 17, "fstype": "ext4"}, "is no label for ext4: 1 to 16 characters"),
+    "a label of two lines": ({"label": "a\nb"}, "is no label for btrfs"),
+    "an empty label": ({"label": ""}, "is no label for btrfs"),
+    "an owner that nobody is": ({"owner": "nobody-of-that-name"}, "owner: there is no 'nobody-of-that-name'"),
+    "a group that nobody is in": ({"group": "nobody-of-that-name"}, "group: there is no"),
+    "a symbolic mode": ({"mode": "u=rw"}, "mode: 'u=rw' is no mode"),
+    "a decimal mode": ({"mode": "0800"}, "mode: '0800' is no mode"),
+    "a truth as mode": ({"mode": True}, "mode: 'True' is no mode"),
+}
+
+
+@pytest.mark.parametrize("text", SIZES)
+def test_a_size_is_what_its_unit_says_in_whole_blocks(text):
+    assert parse_size(text) == SIZES[text]
+
+
+@pytest.mark.parametrize("text", NO_SIZES)
+def test_what_is_no_size_is_refused_with_option_value_and_examples(text):
+    with pytest.raises(Refused) as refusal:
+        parse_size(text)
+    assert str(refusal.value).startswith(f"size: {text!r} is no size: write it like 10G, 512M")
+
+
+@given(some.integers(1, 2 ** 53))
+def test_a_size_in_bytes_is_never_rounded_down_and_never_by_more_than_a_block(number):
+    assert number <= parse_size(str(number)) < number + 4096
+    assert parse_size(readable(parse_size(str(number))).removesuffix(" bytes")) == parse_size(str(number))
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_options_that_cannot_be_meant_are_refused(case):
+    options, message = BAD_OPTIONS[case]
+    with pytest.raises(Refused) as refusal:
+        parse({**OPTIONS, **options})
+    assert message in str(refusal.value)
+
+
+def test_options_become_what_is_wanted():
+    options = {**OPTIONS, "size": "10G", "uuid": UUID.upper(), "label": "a b", "attached": True, "link": LINK, "owner": "root", "group": "12", "mode": "0640"}
+    assert parse(options) == Wanted(PATH, "btrfs", 10 * G, "a b", UUID, True, LINK, 0, 12, 0o640)
+    assert parse({**OPTIONS, "mode": 0o600}).mode == 0o600
+    assert parse({**OPTIONS, "path": "/disks/../disks//kata.img"}).path == PATH
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_the_steps_lead_from_what_is_found_to_what_is_wanted(case):
+    found, wanted, steps = STEPS[case]
+    plan = decide(found, wanted)
+    assert list(plan.steps) == steps
+    assert "\n" not in plan.reason and plan.reason
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_after_the_steps_nothing_is_left_to_do(case):
+    found, wanted, unused = STEPS[case]
+    assert decide(foresee(found, decide(found, wanted)), wanted).steps == ()
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_refusal_says_what_was_found(case):
+    found, wanted, message = REFUSALS[case]
+    with pytest.raises(Refused) as refusal:
+        decide(found, wanted)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+sizes = some.sampled_from([0, 4096, 100 * M, 200 * M, 1 * G, 1 * G + 100, 10 * G])
+devices = some.builds(Loop, some.sampled_from(["/dev/loop3", "/dev/loop4"]), sizes, some.booleans(), some.booleans(), some.booleans())
+contents = some.sampled_from([
+    Content(), Content("btrfs", UUID), Content("btrfs", OTHER_UUID, "kata"), Content("ext4", UUID), Content("xfs", UUID), Content("btrfs"),
+    Content(alien="a partition table (dos)"), Content(alien="swap, which is no file system"),
+])
+states = some.builds(
+    Found, kind=some.sampled_from([None, FILE, FILE, FILE, FILE, "a directory"]), size=sizes, content=contents,
+    data_at=some.sampled_from([None, None, 0, 70000]), uid=some.integers(0, 2), gid=some.integers(0, 2), mode=some.sampled_from([0o600, 0o644]),
+    loops=some.lists(devices, max_size=2).map(tuple), use=some.sampled_from([None, None, "mounted at /mnt"]),
+    link=some.sampled_from([Link(), Link("/dev/loop3"), Link("/dev/loop9"), Link(obstacle="is no symlink")]),
+    leftovers=some.sampled_from([(), ("/disks/.nested-kata-new-1",)]), directory=some.booleans(), loop_control=some.booleans(),
+)
+
+
+def possible(found: Found) -> Found:
+    """Return the state without what cannot be: a file that is not there has no size, no content, no loop device; without one nobody uses it."""
+    if not found.kind:
+        return Found(link=found.link, leftovers=found.leftovers if found.directory else (), directory=found.directory, loop_control=found.loop_control)
+    return replace(found, directory=True, use=found.use if found.loops else None)
+
+
+founds = states.map(possible)
+wants = some.builds(
+    Wanted, path=some.just(PATH), fstype=some.sampled_from(list(FILE_SYSTEMS)), size=some.one_of(some.none(), sizes.filter(bool)),
+    label=some.sampled_from([None, None, "kata"]), uuid=some.sampled_from([None, None, UUID]), attached=some.sampled_from([None, True, False]),
+    link=some.sampled_from([None, LINK]), uid=some.sampled_from([None, 1]), gid=some.sampled_from([None, 1]), mode=some.sampled_from([None, 0o600]),
+    absent=some.booleans(),
+)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(founds, wants)
+def test_whatever_is_found_nothing_that_is_not_ours_is_formatted_shrunk_detached_or_removed(found, wanted):
+    try:
+        plan = decide(found, wanted)
+    except Refused:
+        return
+    for step in plan.steps:
+        if isinstance(step, Create):
+            assert not wanted.absent and not found.loops
+            assert found.kind is None or (found.kind == FILE and found.content == Content() and found.data_at is None)
+            assert step.replaces_blank == (found.kind is not None)
+            assert step.size >= found.size and step.size >= FILE_SYSTEMS[wanted.fstype].minimum
+        elif isinstance(step, Grow):
+            assert step.new > step.old == found.size and found.content.fstype == wanted.fstype
+        elif isinstance(step, Detach):
+            assert found.use is None and len(found.loops) == 1 and (wanted.absent or wanted.attached is False)
+        elif isinstance(step, Delete):
+            assert wanted.absent and found.content.fstype == wanted.fstype and not found.content.alien and not found.use
+            assert wanted.uuid in (None, found.content.uuid) and wanted.label in (None, found.content.label)
+        elif isinstance(step, Attach):
+            assert wanted.attached and not found.loops
+    after = foresee(found, plan)
+    assert decide(after, wanted).steps == ()
+    assert wanted.absent or (after.kind == FILE and after.size >= found.size and after.content.fstype == wanted.fstype)
+
+
+def test_the_first_byte_that_is_not_zero_is_found_and_holes_are_none(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    assert first_data(str(file)) is None
+    os.truncate(file, 8 * G)
+    assert first_data(str(file)) is None
+    with file.open("r+b") as stream:
+        stream.write(bytes(3 * M))
+        assert first_data(str(file)) is None
+        stream.seek(8 * G - 1)
+        stream.write(b"x")
+    assert first_data(str(file)) == 8 * G - 1
+    with file.open("r+b") as stream:
+        stream.seek(2 * M + 5)
+        stream.write(b"y")
+    assert first_data(str(file)) == 2 * M + 5

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the files of this repository owe each other."""
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+from playing import BIN, CHECKOUT
+
+ROLES = sorted(path.parent.parent for path in CHECKOUT.glob("roles/*/tasks/main.yml"))
+MODULES = sorted(CHECKOUT.glob("plugins/modules/*.py"))
+CODE = sorted(CHECKOUT.glob("plugins/*/*.py"))
+SPDX = "SPDX-License-Identifier: GPL-3.0-or-later"
+
+
+def load(path: Path) -> dict:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def repository_files() -> set[str]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=CHECKOUT, check=True, capture_output=True, text=True,
+    ).stdout
+    return {name for name in listed.split("\0") if name and (CHECKOUT / name).is_file()}
+
+
+def name_of(path: Path) -> str:
+    return path.name
+
+
+def test_there_are_roles_and_modules_to_look_at() -> None:
+    assert ROLES and MODULES
+
+
+@pytest.mark.parametrize("role", ROLES, ids=name_of)
+def test_a_role_s_defaults_are_those_that_its_argument_specs_say(role: Path) -> None:
+    options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    said = {name: option.get("default") for name, option in options.items() if not option.get("required")}
+    assert load(role / "defaults" / "main.yml") == said
+
+
+@pytest.mark.parametrize("role", ROLES, ids=name_of)
+def test_a_role_s_variables_begin_with_its_name_or_with_nested_kata(role: Path) -> None:
+    strangers = [name for name in load(role / "defaults" / "main.yml") if not name.startswith((f"{role.name}_", "nested_kata_"))]
+    assert strangers == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=name_of)
+def test_a_role_s_readme_names_each_of_its_variables(role: Path) -> None:
+    readme = (role / "README.md").read_text()
+    assert [name for name in load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"] if f"`{name}`" not in readme] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=name_of)
+def test_a_role_s_meta_agrees_with_the_collection(role: Path) -> None:
+    info = load(role / "meta" / "main.yml")["galaxy_info"]
+    assert load(CHECKOUT / "meta" / "runtime.yml")["requires_ansible"] == f">={info['min_ansible_version']}.0"
+    assert [info["license"]] == load(CHECKOUT / "galaxy.yml")["license"]
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_module_and_plugin_is_used_by_a_test(path: Path) -> None:
+    imported = rf"\bplugins\.{path.parent.name}\.{path.stem}\b|\bplugins\.{path.parent.name} import .*\b{path.stem}\b"
+    named = rf"\bnested\.kata\.{path.stem}\b|[\"']{path.stem}[\"']"
+    use = re.compile(imported if path.parent.name == "module_utils" else f"{imported}|{named}")
+    assert [test.name for test in CHECKOUT.glob("tests/*/test_*.py") if use.search(test.read_text())]
+
+
+def test_all_modules_are_in_the_action_group_and_nothing_else_is() -> None:
+    assert load(CHECKOUT / "meta" / "runtime.yml")["action_groups"]["all"] == [path.stem for path in MODULES]
+
+
+def test_the_collection_s_dependencies_are_those_of_requirements_yml() -> None:
+    required = {entry["name"]: entry["version"] for entry in load(CHECKOUT / "requirements.yml")["collections"]}
+    assert load(CHECKOUT / "galaxy.yml")["dependencies"] == required
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])
+def test_what_is_installed_for_run_sh_and_the_tests_is_pinned(name: str) -> None:
+    lines = [line for line in (CHECKOUT / name).read_text().splitlines() if line and not line.startswith(("#", "-r "))]
+    assert lines and all(re.fullmatch(r"[A-Za-z0-9.-]+==[0-9][0-9.]*", line) for line in lines)
+
+
+def test_the_version_to_come_has_a_summary_for_its_release_notes() -> None:
+    version = load(CHECKOUT / "galaxy.yml")["version"]
+    fragment = CHECKOUT / "changelogs" / "fragments" / f"{version}.yml"
+    released = CHECKOUT / "changelogs" / "changelog.yaml"
+    assert fragment.exists() and load(fragment)["release_summary"] or version in load(released)["releases"]
+
+
+def test_every_program_says_what_its_licence_is() -> None:
+    programs = [name for name in repository_files() if name.endswith((".py", ".sh")) or (CHECKOUT / name).read_bytes().startswith(b"#!")]
+    assert [name for name in programs if SPDX not in (CHECKOUT / name).read_text()[:600]] == []
+
+
+def test_what_is_published_is_in_the_repository_and_holds_nothing_of_a_workplace(tmp_path: Path) -> None:
+    subprocess.run([str(BIN / "ansible-galaxy"), "collection", "build", "--output-path", str(tmp_path), str(CHECKOUT)], check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("nested-kata-*.tar.gz"))) as archive:
+        published = {member.name for member in archive if member.isfile()}
+    assert published - repository_files() == {"MANIFEST.json", "FILES.json"}
+    assert {name.split("/")[0] for name in published} & {".ci", ".collections", ".run", ".git"} == set()
+    assert {"plugins/modules/host_check.py", "roles/kata_preflight/tasks/main.yml", "meta/runtime.yml", "LICENSE"} <= published
