@@ -176,6 +176,7 @@ count() { # part, exit status of what wrote the files, junit files: a run that d
       skipped) left_out+=("$part: $name") ;;
     esac
   done < <(python - "$@" <<'END'
+import re
 import sys
 import xml.etree.ElementTree as tree
 
@@ -194,7 +195,7 @@ for path in sys.argv[1:]:
         else:
             reason = " ".join((skipped.get("message") or skipped.text or "").split())
             if reason != "No tests applicable.":  # ansible-test has no file of that kind to look at
-                print("skipped", case.get("name"), "because", reason)
+                print("skipped", case.get("name"), "because", re.sub("^Skipping sanity test .* because ", "", reason))
 for name, number in counts.items():
     print(name, number)
 END
@@ -225,7 +226,7 @@ unpack_collection() { # the artifact that users get, in a tree as ansible-test w
 }
 
 make_sanity_home() { # where ansible-test keeps a virtual environment for each of its tests, so that only the first run makes them
-  local home=$1 minor interpreter missing=()
+  local home=$1 minor interpreter
   # It would fetch pip from a site of its own; the pip that comes with Python does as well.
   mkdir -p "$home/.ansible/test/cache"
   printf 'import ensurepip\nensurepip.bootstrap()\n' >"$home/.ansible/test/cache/get_pip_24_2.py"
@@ -233,15 +234,8 @@ make_sanity_home() { # where ansible-test keeps a virtual environment for each o
   rm -rf "${home:?}/bin"
   mkdir "$home/bin"
   for minor in 8 9 10 11 12 13; do
-    if interpreter=$(working_python "$minor"); then
-      ln -s "$interpreter" "$home/bin/python3.$minor"
-    else
-      missing+=("3.$minor")
-    fi
+    if interpreter=$(working_python "$minor"); then ln -s "$interpreter" "$home/bin/python3.$minor"; fi
   done
-  if [[ ${#missing[@]} -gt 0 ]]; then
-    left_out+=("sanity: compile and import on Python ${missing[*]} because this machine has no such Python with venv")
-  fi
 }
 
 working_python() { # minor version
@@ -262,15 +256,15 @@ die() {
   exit 1
 }
 
-need() { # pairs of command and Debian package: installs the packages whose commands are missing
-  local pair packages=()
+missing() { # pairs of command and Debian package: prints the packages whose commands are not here
+  local pair
   for pair in "$@"; do
-    if ! command -v "${pair%%:*}" >/dev/null; then packages+=("${pair#*:}"); fi
+    if ! command -v "${pair%%:*}" >/dev/null; then echo "${pair#*:}"; fi
   done
-  if [[ ${#packages[@]} -gt 0 ]]; then install_packages "${packages[@]}"; fi
 }
 
-install_packages() {
+install_packages() { # none or more
+  if [[ $# -eq 0 ]]; then return 0; fi
   local policy=/usr/sbin/policy-rc.d policy_made=false status=0
   if [[ $EUID -ne 0 ]]; then die "$* must be installed: run this as root"; fi
   if ! command -v apt-get >/dev/null; then die "install what brings $* on Debian: there is no apt-get here"; fi
@@ -289,10 +283,11 @@ install_packages() {
 }
 
 prepare_python() {
-  local python=/usr/bin/python3 wanted
+  local python=/usr/bin/python3 packages wanted
   export PATH=$VENV/bin:$PATH:/usr/sbin:/sbin
-  need git:git
-  if ! "$python" -c 'import ensurepip' 2>/dev/null; then install_packages python3-venv; fi
+  mapfile -t packages < <(missing git:git)
+  if ! "$python" -c 'import ensurepip' 2>/dev/null; then packages+=(python3-venv); fi
+  install_packages "${packages[@]}"
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$python is older than 3.11"
   wanted=$("$python" --version; cat requirements.txt requirements-test.txt)
   if [[ $(cat "$VENV/made-from" 2>/dev/null) != "$wanted" ]]; then
@@ -305,8 +300,12 @@ prepare_python() {
 }
 
 prepare_docker() { # part: counts as one failure of it where there is no Docker to be had
-  need dockerd:docker.io iptables:iptables btrfs:btrfs-progs mkfs.ext4:e2fsprogs losetup:mount sudo:sudo ssh:openssh-client sshd:openssh-server
-  if ! command -v docker >/dev/null; then install_packages docker-cli; fi # Debian 13 has split it from docker.io
+  local packages
+  mapfile -t packages < <(missing dockerd:docker.io iptables:iptables btrfs:btrfs-progs mkfs.ext4:e2fsprogs losetup:mount sudo:sudo \
+    ssh:openssh-client sshd:openssh-server)
+  install_packages "${packages[@]}"
+  mapfile -t packages < <(missing docker:docker-cli) # Debian 13 has split it from docker.io
+  install_packages "${packages[@]}"
   if ! start_docker; then
     fail "dockerd does not answer" "./test.sh $1"
     return 1
@@ -342,7 +341,7 @@ prepare_base_image() { # the role machine_image has this with every choice; the 
   if [[ ! -e $archive ]]; then
     if timeout 300 docker pull --quiet "$BASE_IMAGE" >/dev/null 2>&1; then return 0; fi
     echo "making $BASE_IMAGE"
-    need mmdebstrap:mmdebstrap
+    if ! command -v mmdebstrap >/dev/null; then install_packages mmdebstrap; fi
     mmdebstrap --quiet --variant=minbase trixie "$archive.part" && mv "$archive.part" "$archive" || return 1
   fi
   docker import --change 'CMD ["bash"]' "$archive" "$BASE_IMAGE" >/dev/null

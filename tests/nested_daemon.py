@@ -4,13 +4,11 @@
 """A docker daemon in a container of this machine's own daemon, for tests that need nested ones."""
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-CONTAINER_IMAGE = "nested-kata-test/container:1"
-DAEMON_IMAGE = "nested-kata-test/daemon:1"
 
 USER, PASSWORD = "worker", "open sesame"
 
@@ -24,12 +22,24 @@ RUN apt-get update \\
 CMD ["sleep", "infinity"]
 """
 
+
+def _named(name: str, dockerfile: str) -> str:
+    """Return the image's name, with a tag that changes when its Dockerfile does."""
+    return f"nested-kata-test/{name}:{hashlib.sha256(dockerfile.encode()).hexdigest()[:12]}"
+
+
+CONTAINER_IMAGE = _named("container", CONTAINER_DOCKERFILE)
+
+# A machine with a docker daemon, where the user may log in by ssh and call docker by sudo only.
 DAEMON_DOCKERFILE = f"""
 FROM {CONTAINER_IMAGE}
 RUN apt-get update \\
- && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates \\
- && apt-get clean && rm -rf /var/lib/apt/lists/*
+ && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates openssh-server \\
+ && apt-get clean && rm -rf /var/lib/apt/lists/* \\
+ && echo '{USER} ALL=(root) NOPASSWD: /usr/bin/docker' > /etc/sudoers.d/docker
 """
+
+DAEMON_IMAGE = _named("daemon", DAEMON_DOCKERFILE)
 
 # On cgroup v1 Docker mounts the controllers read-only; on v2 processes must leave the root of the tree before it can have controllers.
 ENTRY = """
@@ -56,7 +66,7 @@ def docker(*arguments: str, within: str | None = None, check: bool = True, **opt
 
 
 def build_images() -> None:
-    """Build the two images, once on a machine."""
+    """Build the two images, unless this machine has them."""
     for image, dockerfile in ((CONTAINER_IMAGE, CONTAINER_DOCKERFILE), (DAEMON_IMAGE, DAEMON_DOCKERFILE)):
         if not docker("images", "-q", image):
             docker("build", "-q", "-t", image, "-", input=dockerfile)

@@ -144,6 +144,7 @@ PARENT_OPTIONS = {"use_tty": False, "pty": False, "pipelining": True}
 
 # Pieces in which files travel, multiples of the block that dd counts in. A command line holds less than 128 KiB, base64 takes a third more.
 BLOCK = 64 * 1024
+# Larger pieces save little time; ssh holds a fetched one several times over.
 PUT_PIECE = 256 * BLOCK
 FETCH_PIECE = 128 * BLOCK
 PIECE_WITHOUT_STDIN = BLOCK
@@ -278,9 +279,14 @@ class Connection(ConnectionBase):
         return self._play_context.executable or C.DEFAULT_EXECUTABLE
 
     def _on_machine(self, argv: list[str], in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:
+        become = self.become if sudoable else None
+        self._parent.set_become_plugin(become)
         # docker exec hands the arguments on untouched: only the machine's own shell needs quotes
-        self._parent.set_become_plugin(self.become if sudoable else None)
-        return self._parent.exec_command(shlex.join(argv), in_data=in_data, sudoable=sudoable)
+        command = shlex.join(argv)
+        if not in_data and not become:
+            # some parents leave stdin open, and a command that reads it would wait for ever
+            command += " </dev/null"
+        return self._parent.exec_command(command, in_data=in_data, sudoable=sudoable)
 
     def _raise_fault(self) -> None:
         """Ask every hop, outermost first, and raise if one cannot be gone through."""

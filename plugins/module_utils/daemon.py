@@ -40,7 +40,7 @@ except ImportError:
     # What the classes below are made from; nobody makes one of them without the SDK.
     SDK_VERSION, DEFAULT_DOCKER_API_VERSION = "0", "0"
     APIClient = HTTPAdapter = HTTPConnection = HTTPConnectionPool = object
-    APIError = DockerException = ImageNotFound = RequestException = HTTPError = Exception
+    APIError = DockerException = ImageNotFound = RequestException = HTTPError = RuntimeError
 
 OLDEST_SDK = (5, 0, 3)
 SOCKET = "/var/run/docker.sock"

@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple
 
 HUB = "docker.io"
 
@@ -22,6 +22,14 @@ LONGEST_NAME = 255
 
 # The containerd store reports this as an ordinary line of a load that it then calls a success.
 NOT_UNPACKED = "Error unpacking image"
+
+
+# What tells two images of different stores apart beside their layers. The rest that daemons print is about
+# the container a layer was built in, or about the daemon.
+FIELDS = ("Architecture", "Author", "Created", "Os", "OsVersion", "Variant")
+CONFIG_FIELDS = (
+    "ArgsEscaped", "Cmd", "Entrypoint", "Env", "ExposedPorts", "Healthcheck", "Labels", "OnBuild", "Shell", "StopSignal", "User", "Volumes", "WorkingDir",
+)
 
 
 class Refused(Exception):
@@ -75,21 +83,21 @@ class Image:
     @classmethod
     def parse(cls, inspected: Mapping[str, Any]) -> Image:
         """Take what GET /images/NAME/json answered."""
-        config = {key: inspected.get(key) for key in ("Architecture", "Author", "Created", "Os", "OsVersion", "Variant")}
-        config["Config"] = _told(inspected.get("Config") or {})
+        config = _told(inspected, FIELDS)
+        config["Config"] = _told(inspected.get("Config") or {}, CONFIG_FIELDS)
         # An image without a time of creation: older daemons print Go's zero time, newer ones nothing.
-        if str(config["Created"]).startswith("0001-01-01T00:00:00"):
-            config["Created"] = None
+        if config.get("Created", "").startswith("0001-01-01T00:00:00"):
+            del config["Created"]
         return cls(
             id=inspected["Id"],
             layers=tuple((inspected.get("RootFS") or {}).get("Layers") or ()),
-            config=json.dumps(_told(config), sort_keys=True),
+            config=json.dumps(config, sort_keys=True),
         )
 
 
-def _told(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Drop the empty fields: daemons differ in whether they print them."""
-    return {key: value for key, value in fields.items() if value}
+def _told(found: Mapping[str, Any], fields: Sequence[str]) -> Dict[str, Any]:
+    """Return the fields that are not empty: daemons differ in whether they print the others."""
+    return {key: found[key] for key in fields if found.get(key)}
 
 
 def same(one: Image, other: Image, *, by_content: bool) -> bool:

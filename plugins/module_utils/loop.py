@@ -192,16 +192,20 @@ def loops_of(path: str) -> tuple[Loop, ...]:
         # The name of the backing file is no proof: it is relative to a mount namespace, and a file has several names.
         if not re.fullmatch(r"loop\d+", name) or not os.path.exists(f"/sys/block/{name}/loop/backing_file"):
             continue
-        # A device may lose its file between two looks: then it is not the one that is looked for.
-        with contextlib.suppress(OSError), opened(name, os.O_RDONLY) as descriptor:
-            device, inode, unused, offset, limit, number, unused, unused, flags = status_of(descriptor)[:9]
-            if (device, inode) != (file.st_dev, file.st_ino):
+        try:
+            with opened(name, os.O_RDONLY) as descriptor:
+                info = status_of(descriptor)
+        except OSError as error:
+            # It lost its file, or went away, since the directory was read; or its file is on a file system that is gone.
+            if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.EIO):
                 continue
-            with open(f"/sys/block/{name}/size", encoding="ascii") as sectors:
-                size = int(sectors.read()) * 512
-            loops.append(Loop(
-                f"/dev/loop{number}", size, bool(flags & LO_FLAGS_READ_ONLY), bool(flags & LO_FLAGS_AUTOCLEAR), bool(offset or limit)
-            ))
+            raise
+        if info[:2] != (file.st_dev, file.st_ino):
+            continue
+        with open(f"/sys/block/{name}/size", encoding="ascii") as sectors:
+            size = int(sectors.read()) * 512
+        flags = info[8]
+        loops.append(Loop(f"/dev/{name}", size, bool(flags & LO_FLAGS_READ_ONLY), bool(flags & LO_FLAGS_AUTOCLEAR), bool(info[3] or info[4])))
     return tuple(loops)
 
 

@@ -4,6 +4,8 @@
 """Plain text tables for people who read a terminal."""
 from __future__ import annotations
 
+import textwrap
+
 
 def render(headers: list[str], rows: list[list[str]]) -> list[str]:
     """Return the lines of a table: columns as wide as their widest cell, a rule under the headers, no trailing blanks."""
@@ -14,8 +16,12 @@ def render(headers: list[str], rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def box(text: list[str]) -> list[str]:
-    """Return the lines framed by a box of hash signs."""
+def box(lines: list[str], width: int = 100) -> list[str]:
+    """Return the lines framed by a box of hash signs, those wider than `width` columns wrapped at their own indentation."""
+    text = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip()))
+        text += textwrap.wrap(line, width, subsequent_indent=indent + "  ") or [""]
     width = max(len(line) for line in text)
     edge = "#" * (width + 6)
     return [edge, *(f"## {line.ljust(width)} ##" for line in text), edge]

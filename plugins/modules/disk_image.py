@@ -101,7 +101,7 @@ options:
 requirements:
   - C(blkid) (Debian package util-linux)
   - C(mkfs.btrfs) (btrfs-progs) or C(mkfs.ext4) (e2fsprogs), where a file system has to be made
-  - Linux 5.8 or newer and root, where a loop device is involved
+  - Linux 5.8 or newer, and root, since every run looks whether a loop device holds the file
 notes:
   - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the device rule
     C(b 7:* rmw). Nodes that are missing in C(/dev) are made.

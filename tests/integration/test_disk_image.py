@@ -32,7 +32,8 @@ WRITTEN = 8 * M
 OTHER_UUID = "11111111-2222-3333-4444-555555555555"
 
 # Runs the module as Ansible does on a target, but in one process, which can be killed or watched. The second argument names a
-# function, how many of its calls are to pass, and whether the process dies before or after the next one.
+# function, how many of its calls are to pass, and whether the process dies before or after the next one. Of the ioctls only those
+# count that change something: LOOP_CTL_GET_FREE and LOOP_CONFIGURE.
 DIRECTLY = """
 import importlib, json, os, signal, sys
 from ansible.module_utils.testing import patch_module_args
@@ -46,7 +47,8 @@ if death:
     original, calls = getattr(owner, attribute), []
 
     def deadly(*arguments, **named):
-        calls.append(arguments)
+        if attribute != "ioctl" or arguments[1] in (0x4C82, 0x4C0A):
+            calls.append(arguments)
         if len(calls) > passing and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = original(*arguments, **named)
@@ -61,9 +63,10 @@ with patch_module_args(options):
 
 # Where a run dies: while mkfs runs, around each call that changes something, and in the middle of attaching.
 DEATHS = [
-    ("tempfile.mkstemp", 0, "after"), ("os.ftruncate", 0, "after"), ("subprocess.Popen.communicate", 1, "before"), ("subprocess.Popen.communicate", 1, "after"),
+    ("tempfile.mkstemp", 0, "after"), ("os.ftruncate", 0, "after"),
+    ("subprocess.Popen.communicate", 0, "before"), ("subprocess.Popen.communicate", 0, "after"),
     ("os.fsync", 0, "before"), ("os.link", 0, "before"), ("os.link", 0, "after"), ("os.unlink", 0, "after"),
-    ("fcntl.ioctl", 0, "before"), ("fcntl.ioctl", 0, "after"), ("fcntl.ioctl", 1, "after"), ("os.symlink", 0, "after"), ("os.replace", 0, "after"),
+    ("fcntl.ioctl", 0, "before"), ("fcntl.ioctl", 0, "after"), ("fcntl.ioctl", 1, "before"), ("fcntl.ioctl", 1, "after"), ("os.symlink", 0, "after"), ("os.replace", 0, "after"),
 ]
 
 
@@ -80,16 +83,20 @@ def directly(options: dict, *, check: bool = False, death: tuple[str, int, str] 
     return {"failed": False, **json.loads(done.stdout)}
 
 
-def four_runs(options: dict) -> tuple[dict, dict]:
+def through_ansible(options: dict, *, check: bool = False) -> dict:
+    return run_module("disk_image", options, check=check)
+
+
+def four_runs(options: dict, run=directly) -> tuple[dict, dict]:
     """Run check, real, again, again in check mode; return what the first two answered. The last two must find nothing to do."""
     before = snapshot(Path(options["path"]).parent)
-    check = run_module("disk_image", options, check=True)
+    check = run(options, check=True)
     assert not check["failed"], check
     assert snapshot(Path(options["path"]).parent) == before
-    real = run_module("disk_image", options)
+    real = run(options)
     assert not real["failed"], real
     after = snapshot(Path(options["path"]).parent)
-    for again in (run_module("disk_image", options), run_module("disk_image", options, check=True)):
+    for again in (run(options), run(options, check=True)):
         assert not again["failed"] and not again["changed"] and again["steps"] == [], again
         assert all(again[key] == real[key] for key in ("size", "fstype", "uuid", "label", "device", "link") if key in real)
         assert again["diff"]["before"] == again["diff"]["after"] == real["diff"]["after"]
@@ -139,7 +146,8 @@ def attached(directory: Path) -> dict[str, str]:
 
 
 def tool(*command: object) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"})
+    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout.strip()
 
@@ -158,11 +166,13 @@ def sparse(path: Path, size: int) -> Path:
 def disks(tmp_path):
     """A directory for disk images. What is still mounted or attached at the end is undone."""
     yield tmp_path
+    # A device that is still mounted goes with its mount, and a mount that still has files attached goes after them.
+    for device in attached(tmp_path):
+        tool("losetup", "--detach", device)
     for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
         if line.split()[4].startswith(f"{tmp_path}/"):
             tool("umount", line.split()[4])
-    for device in attached(tmp_path):
-        tool("losetup", "--detach", device)
+    assert attached(tmp_path) == {}
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
@@ -170,7 +180,7 @@ def test_an_image_is_made_attached_grown_detached_and_removed_each_in_four_runs(
     image, link = disks / "kata.img", disks / "run" / "kata"
     options = {"path": str(image), "fstype": fstype, "link": str(link)}
 
-    check, made = four_runs({**options, "size": "10G", "label": "a b\\c", "attached": True})
+    check, made = four_runs({**options, "size": "10G", "label": "a b\\c", "attached": True}, through_ansible)
     assert (check["uuid"], check["device"]) == (None, None)
     assert (made["size"], made["fstype"], made["label"], made["link"]) == (10 * G, fstype, "a b\\c", str(link))
     assert [made["diff"]["before"][key] for key in ("size", "fstype", "uuid", "device", "link")] == [None] * 5
@@ -189,7 +199,7 @@ def test_an_image_is_made_attached_grown_detached_and_removed_each_in_four_runs(
     assert detached["device"] is None and attached(disks) == {} and not os.path.lexists(link)
     assert blkid(image, "UUID") == made["uuid"]
 
-    unused, removed = four_runs({**options, "state": "absent"})
+    unused, removed = four_runs({**options, "state": "absent"}, through_ansible)
     assert removed["steps"] == [f"remove {image}"] and sorted(entry.name for entry in disks.iterdir()) == ["run"]
 
 
@@ -252,7 +262,7 @@ def with_bytes(path: Path, *parts: tuple[int, bytes]) -> None:
 
 
 def lvm(path: Path) -> None:
-    body = struct.pack("<Q", 0) * 0 + struct.pack("<I", 32) + b"LVM2 001" + b"a" * 32 + struct.pack("<QQ", 200 * M, 0)
+    body = struct.pack("<I", 32) + b"LVM2 001" + b"a" * 32 + struct.pack("<QQ", 200 * M, 0)
     label = body.ljust(512 - 20, b"\0")
     crc = 0xF597A6CF
     for byte in label:
@@ -411,10 +421,9 @@ def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks)
 
     def refused(message: str) -> None:
         before = snapshot(disks)
-        for options in tries:
-            for check in (True, False):
-                answer = directly(options, check=check)
-                assert answer["failed"] and message in answer["msg"], answer
+        for options, check in ((tries[0], True), (tries[0], False), (tries[1], False)):
+            answer = directly(options, check=check)
+            assert answer["failed"] and message in answer["msg"], answer
         program = boot("detach", "--image", image, "--link", link)
         assert program.returncode == 1 and device in program.stderr
         assert snapshot(disks) == before and Path(f"/sys/block/{device[5:]}/loop/autoclear").read_text() == "0\n"
@@ -457,7 +466,6 @@ def test_after_a_boot_every_link_leads_to_its_own_image_in_whatever_order(disks)
     for name in names:
         made_now = directly({"path": str(disks / f"{name}.img"), "size": "8M", "fstype": "ext4", "attached": True, "link": str(disks / name)})
         uuids[name] = made_now["uuid"]
-    devices = {name: os.readlink(disks / name) for name in names}
     # Like a boot that kept /run: everything is detached, the links are still there and lead to other disks soon.
     for order in (["c", "a", "b"], ["b", "c", "a"]):
         for device in attached(disks):
@@ -467,7 +475,6 @@ def test_after_a_boot_every_link_leads_to_its_own_image_in_whatever_order(disks)
             assert (done.returncode, done.stderr) == (0, "") and done.stdout == f"{os.readlink(disks / name)}\n"
         assert {name: blkid(disks / name, "UUID") for name in names} == uuids
         assert len(attached(disks)) == 3
-    assert {name: os.readlink(disks / name) for name in names} != devices or len(set(devices.values())) == 3
     for name in names:
         assert not directly({"path": str(disks / f"{name}.img"), "fstype": "ext4", "attached": True, "link": str(disks / name)})["changed"]
         for unused in range(2):

@@ -14,7 +14,6 @@ import tarfile
 import textwrap
 import threading
 import time
-from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
@@ -24,6 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.docker]
 
 DAEMON_IMAGE = "nested-kata-test/transfer:1"
 OUTER, INNER, SMALL, PLAIN, STOPPED = (f"t-img-{name}" for name in ("outer", "inner", "small", "plain", "stopped"))
+LABEL = "nested.kata.test=image_transfer"
 MEBIBYTE = 1 << 20
 
 DOCKERFILE = r"""
@@ -36,7 +36,7 @@ RUN printf '%s\n' '#!/bin/sh' \
 CMD ["/entry"]
 """
 RUN_DAEMON = (
-    "run", "--detach", "--network", "none", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cgroupns", "private",
+    "run", "--detach", "--network", "none", "--tmpfs", "/run", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cgroupns", "private",
     "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined",
 )
 
@@ -69,7 +69,7 @@ def make_image(name: str, hops: tuple[str, ...] = (), size: int = MEBIBYTE) -> s
         member = tarfile.TarInfo("content")
         member.size = size
         tar.addfile(member, io.BytesIO(os.urandom(size)))
-    return docker("import", "--change", "CMD [\"/content\"]", "-", name, hops=hops, data=archive.getvalue())
+    return docker("import", "--change", f"LABEL {LABEL}", "-", name, hops=hops, data=archive.getvalue())
 
 
 def image_id(name: str, hops: tuple[str, ...] = ()) -> str:
@@ -92,7 +92,7 @@ def strays() -> list[str]:
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[None]:
     """Run a daemon in a container and one in a container of that; the inner one's image gets there by our own module."""
-    names = [OUTER, SMALL, PLAIN, STOPPED]
+    names = [OUTER, SMALL, PLAIN, STOPPED, "t-img-idle", "t-img-containerd"]
     docker("rm", "--force", "--volumes", *names, check=False)
     docker("build", "--quiet", "--tag", DAEMON_IMAGE, "-", data=DOCKERFILE.encode())
     try:
@@ -109,8 +109,8 @@ def daemons() -> Iterator[None]:
         yield
     finally:
         docker("rm", "--force", "--volumes", *names, check=False)
-        for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", "t-img/*").split():
-            docker("rmi", name)
+        for made in docker("images", "--quiet", "--filter", f"label={LABEL}").split():
+            docker("rmi", "--force", made)
 
 
 @pytest.fixture(autouse=True)
@@ -185,9 +185,11 @@ def test_an_unknown_image_is_told_with_near_names_and_none_is_sent() -> None:
 # Options, and what the error must name.
 BAD = {
     "a malformed name": ({"images": ["Debian"]}, "images: 'Debian' is not an image name"),
-    "an unknown hop": ({"destination": end((OUTER, "t-img-nowhere"))}, f"destination {OUTER} > t-img-nowhere: hop 2 of 2 (t-img-nowhere in {OUTER})"),
+    "an unknown hop": ({"destination": end((OUTER, "t-img-no"))}, f"destination {OUTER} > t-img-no: hop 2 of 2 (t-img-no in {OUTER}): no such container"),
     "a stopped hop": ({"destination": end((STOPPED,))}, f"destination {STOPPED}: hop 1 of 1 ({STOPPED} on this machine): is not running"),
-    "a hop without a docker client": ({"source": end((PLAIN,)), "destination": {}}, f"source {PLAIN}: hop 1 of 1 ({PLAIN} on this machine): it has no docker client"),
+    "a hop without a docker client": (
+        {"source": end((PLAIN,)), "destination": {}}, f"source {PLAIN}: hop 1 of 1 ({PLAIN} on this machine): it has no docker client"
+    ),
     "a hop behind one without a client": ({"destination": end((PLAIN, "x1"))}, f"there is no docker client in {PLAIN}"),
     "a socket that is not there": ({"destination": {"socket": "/nowhere/docker.sock"}}, "destination /nowhere/docker.sock: there is no socket"),
     "socket and hops": ({"destination": {"socket": "/x", "hops": ["x1"]}}, "mutually exclusive"),
@@ -207,7 +209,6 @@ def test_bad_input_is_one_clear_error(case: str) -> None:
 
 
 def test_a_hop_whose_daemon_does_not_run_is_told() -> None:
-    docker("exec", PLAIN, "true")
     name = "t-img-idle"
     docker("run", "--detach", "--network", "none", "--name", name, DAEMON_IMAGE, "sleep", "infinity")
     try:
@@ -227,27 +228,50 @@ def test_a_destination_without_space_fails_and_keeps_nothing_of_the_image() -> N
     assert docker("images", "--quiet", "--all", hops=(SMALL,)) == ""
 
 
-def half_loaded(name: str) -> bool:
-    size = docker("exec", name, "du", "-sm", "/var/lib/docker/tmp", check=False).split()
+def test_a_daemon_with_containerds_store_agrees_about_an_image_by_its_content() -> None:
+    base, name, hop = "t-img/base:1", "t-img/rich:1", "t-img-containerd"
+    make_image(base)
+    lines = (f"FROM {base}", f"LABEL {LABEL} empty=", "ENV A=b", "EXPOSE 80", "VOLUME /data", "USER 1", "WORKDIR /", 'ENTRYPOINT ["/content"]')
+    docker("build", "--quiet", "--tag", name, "-", data="\n".join(lines).encode())
+    made = image_id(name)
+    configuration = '{"features": {"containerd-snapshotter": true}}'
+    serve = f"echo '{configuration}' > /run/daemon.json; sed -i 's,overlay2,overlayfs --config-file /run/daemon.json,' /entry; exec /entry"
+    docker(*RUN_DAEMON, "--name", hop, "--volume", "/var/lib/docker", DAEMON_IMAGE, "sh", "-c", serve)
+    try:
+        wait_for_daemon(hop)
+        options = {"images": [name], "destination": end((hop,))}
+        there = run_module("image_transfer", options)
+        again = run_module("image_transfer", options)
+        docker("rmi", name)
+        back = run_module("image_transfer", {"images": [name], "source": end((hop,))})
+    finally:
+        docker("rm", "--force", "--volumes", hop)
+    assert (there["failed"], there["changed"]) == (False, True)
+    assert there["images"][0]["id"] != made
+    assert (again["failed"], again["changed"], again["bytes_sent"]) == (False, False, 0)
+    assert (back["failed"], back["changed"], back["images"][0]["id"]) == (False, True, made)
+
+
+def half_loaded(*hops: str) -> bool:
+    size = docker("exec", hops[-1], "du", "-sm", "/var/lib/docker/tmp", hops=hops[:-1], check=False).split()
     return bool(size) and int(size[0]) >= 20
 
 
 def test_a_destination_that_is_killed_in_the_middle_is_told_by_its_hop() -> None:
-    answer: dict = {}
-    docker("restart", "--time", "1", SMALL)
-    wait_for_daemon(SMALL)
-    sending = threading.Thread(target=lambda: answer.update(run_module("image_transfer", {"images": [DAEMON_IMAGE], "destination": end((SMALL,))})))
+    result: dict = {}
+    options = {"images": [DAEMON_IMAGE], "destination": end((OUTER, INNER))}
+    sending = threading.Thread(target=lambda: result.update(run_module("image_transfer", options)))
     sending.start()
-    wait_until(lambda: half_loaded(SMALL), "20 MB at the destination")
-    docker("kill", SMALL)
+    wait_until(lambda: half_loaded(OUTER, INNER), "20 MB at the destination")
+    docker("kill", INNER, hops=(OUTER,))
     start = time.monotonic()
-    sending.join(30)
-    assert time.monotonic() - start < 15
-    assert answer["failed"]
-    assert answer["msg"] == f"destination {SMALL}: loading {DAEMON_IMAGE}: hop 1 of 1 ({SMALL} on this machine): is not running (exited)"
-    docker("start", SMALL)
-    wait_for_daemon(SMALL)
-    assert image_id(DAEMON_IMAGE, (SMALL,)) == ""
+    sending.join(60)
+    assert time.monotonic() - start < 10
+    assert result["failed"]
+    assert result["msg"] == f"destination {OUTER} > {INNER}: loading {DAEMON_IMAGE}: hop 2 of 2 ({INNER} in {OUTER}): is not running (exited)"
+    docker("start", INNER, hops=(OUTER,))
+    wait_for_daemon(OUTER, INNER)
+    assert image_id(DAEMON_IMAGE, (OUTER, INNER)) == ""
 
 
 # Sends one image with the module's own parts, in a process that can be watched.
@@ -276,10 +300,11 @@ SENDER = textwrap.dedent("""
 
 def sender(name: str, *hops: str) -> subprocess.Popen[str]:
     environment = ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections"))
-    return subprocess.Popen([sys.executable, "-c", SENDER, name, *hops], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path("/"))
+    command = [sys.executable, "-c", SENDER, name, *hops]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd="/")
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_converges(name: str) -> None:
     image = "t-img/interrupted:1"
     made = make_image(image, size=60 * MEBIBYTE)
@@ -298,7 +323,7 @@ def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_c
 
 
 def test_memory_stays_the_same_whatever_the_size_of_the_image() -> None:
-    docker("rmi", "--force", DAEMON_IMAGE, hops=(OUTER, INNER), check=False)
+    docker("rmi", DAEMON_IMAGE, hops=(OUTER, INNER), check=False)
     with sender(DAEMON_IMAGE, OUTER, INNER) as sending:
         output, errors = sending.communicate(timeout=120)
     assert sending.returncode == 0, errors

@@ -64,7 +64,8 @@ class ScriptedDaemon:
                 while stream.readline() not in (b"\r\n", b""):
                     pass
                 self.asked.append(path)
-                scripted = next((found for name, found in self.answers.items() if path.endswith(name)), answer({"message": f"no script for {path}"}, "500 Oops"))
+                unknown = answer({"message": f"no script for {path}"}, "500 Oops")
+                scripted = next((found for name, found in self.answers.items() if path.endswith(name)), unknown)
                 if callable(scripted):
                     if scripted(connection, stream) == "hang up":
                         return
@@ -161,7 +162,9 @@ def test_the_newest_version_that_both_know_is_spoken(found: dict, known: str, sp
     assert api_version(found, known) == spoken
 
 
-@pytest.mark.parametrize("version, too_old", [("5.0.2", True), ("4.99", True), ("5.0.3", False), ("5.0.3+dfsg", False), ("7.2.0", False), ("7.3.0.dev1", False), ("", True)])
+@pytest.mark.parametrize("version, too_old", [
+    ("5.0.2", True), ("4.99", True), ("", True), ("5.0.3", False), ("5.0.3+dfsg", False), ("7.2.0", False), ("7.3.0.dev1", False),
+])
 def test_an_sdk_is_too_old_before_5_0_3(version: str, too_old: bool) -> None:
     assert sdk_too_old(version) is too_old
 
@@ -388,7 +391,7 @@ def test_a_child_that_does_not_end_by_itself_is_killed(monkeypatch: pytest.Monke
 
 
 def test_only_the_last_of_what_a_child_complains_about_is_kept() -> None:
-    child = Child([sys.executable, "-c", "import sys; [sys.stderr.write('x' * 99 + '\\n') for _ in range(10000)]; sys.stderr.write('the end\\n')"], {})
+    child = Child([sys.executable, "-c", "import sys; sys.stderr.write(('x' * 99 + '\\n') * 10000 + 'the end\\n')"], {})
     child.process.wait(10)
     child.end()
     assert child.last_words() == "the end"
@@ -411,8 +414,10 @@ def test_a_stream_that_dies_names_the_hop_that_is_gone(scripted: ScriptedDaemon,
 
 @pytest.mark.parametrize("given_answer, finding", [
     (Answer(0, "26.1.5\n", ""), None),
-    (Answer(127, 'OCI runtime exec failed: exec: "docker": executable file not found in $PATH: unknown\n', ""), "it has no docker client: install docker-cli in it"),
-    (Answer(1, "\n", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"), "the docker daemon in it does not answer: start dockerd there"),
+    (Answer(127, 'OCI runtime exec failed: exec: "docker": executable file not found in $PATH: unknown\n', ""),
+     "it has no docker client: install docker-cli in it"),
+    (Answer(1, "\n", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"),
+     "the docker daemon in it does not answer: start dockerd there"),
     (Answer(1, "", "first\nlast words\n"), "the docker daemon in it: last words"),
     (Answer(1, "", ""), "the docker daemon in it: exit status 1"),
 ])

@@ -115,7 +115,9 @@ REFUSALS = {
     "mount -o loop": (replace(OURS, loops=(replace(LOOP, autoclear=True),)), replace(WANTED, attached=True), "vanishes when its last user ends"),
     "zeros that somebody attached": (replace(ZEROS, loops=(LOOP,)), WANTED, "is attached to /dev/loop3: detach it first"),
     "no loop devices": (replace(OURS, loop_control=False), replace(WANTED, attached=True), "there is no /dev/loop-control"),
-    "a link that is none": (replace(OURS, link=Link(obstacle="is no symlink")), replace(WANTED, attached=True, link=LINK), "link: /run/disks/kata is no symlink"),
+    "a link that is none": (
+        replace(OURS, link=Link(obstacle="is no symlink")), replace(WANTED, attached=True, link=LINK), "link: /run/disks/kata is no symlink"
+    ),
     "detach what is mounted": (replace(ATTACHED, use="mounted at /mnt"), replace(WANTED, attached=False), "/dev/loop3 is mounted at /mnt"),
     "remove what is in use": (replace(ATTACHED, use="open in process 9 (qemu)"), Wanted(PATH, link=LINK, absent=True), "/dev/loop3 is open in process 9"),
     "remove what is attached elsewhere": (ATTACHED, Wanted(PATH, absent=True), "is attached to /dev/loop3: name the link"),

@@ -72,7 +72,10 @@ CLASSIC = {
     "Author": "",
     "Architecture": "amd64",
     "Os": "linux",
-    "Config": {"Hostname": "", "User": "", "AttachStdin": False, "Env": ["PATH=/bin"], "Cmd": ["sh"], "Volumes": {"/data": {}}, "OnBuild": None, "Labels": {"a": ""}},
+    "Config": {
+        "Hostname": "", "User": "", "AttachStdin": False, "OnBuild": None, "Image": "sha256:" + "9" * 64,
+        "Env": ["PATH=/bin"], "Cmd": ["sh"], "Volumes": {"/data": {}}, "Labels": {"a": ""},
+    },
     "RootFS": {"Type": "layers", "Layers": ["sha256:" + "a" * 64, "sha256:" + "b" * 64]},
 }
 CONTAINERD = {

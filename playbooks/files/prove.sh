@@ -1,0 +1,50 @@
+#!/bin/sh
+# Real work for the Docker daemon of an instance: run in the instance. Prints one line for each proof.
+#   prove.sh work BASE    builds an image with packages from the mirror, runs it, and has two containers talk
+#   prove.sh volume       tells whether the volume that `work` wrote is there, with what was written
+set -eu
+image=nested-kata/proof
+volume=nested-kata-proof
+network=nested-kata-proof
+
+clean() {
+  docker rm --force nested-kata-web >/dev/null 2>&1 || true
+  docker network rm "$network" >/dev/null 2>&1 || true
+}
+
+seconds() { echo "$(($(date +%s) - $1)) s"; }
+
+work() {
+  trap clean EXIT
+  clean
+
+  from=$(date +%s)
+  docker build --quiet --tag "$image" - >/dev/null <<DOCKERFILE
+FROM $1
+RUN apt-get update && apt-get install --yes --no-install-recommends busybox && mkdir /www && echo "Hello from a container" >/www/index.html
+CMD ["busybox", "httpd", "-f", "-h", "/www"]
+DOCKERFILE
+  echo "docker build with apt-get update and install: $(seconds "$from")"
+
+  test "$(docker run --rm "$image" cat /www/index.html)" = "Hello from a container"
+  echo "docker run of what was built: ok"
+
+  docker network create "$network" >/dev/null
+  docker run --detach --name nested-kata-web --network "$network" --publish 18080:80 "$image" >/dev/null
+  hello=$(docker run --rm --network "$network" "$image" busybox wget -q -O - http://nested-kata-web/)
+  test "$hello" = "Hello from a container"
+  echo "two containers on a network, one reached by its name: ok"
+
+  hello=$(python3 -c 'import urllib.request; print(urllib.request.urlopen("http://127.0.0.1:18080/", timeout=10).read().decode().strip())')
+  test "$hello" = "Hello from a container"
+  echo "published port, reached from the instance: ok"
+
+  docker run --rm --volume "$volume:/data" "$image" sh -c 'test -e /data/written || cat /proc/sys/kernel/random/uuid >/data/written'
+}
+
+volume() {
+  docker volume inspect "$volume" >/dev/null
+  docker run --rm --volume "$volume:/data" "$image" cat /data/written
+}
+
+"$@"

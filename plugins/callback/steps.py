@@ -1,0 +1,119 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: steps
+type: stdout
+short_description: A few lines for a person who waits
+version_added: 0.1.0
+author: The nested.kata founders (@nested-kata)
+description:
+  - Prints the plays and their steps, the tasks that took two seconds or longer, and what the M(ansible.builtin.debug) tasks say.
+  - While a task is under way it says so every ten seconds, so that no step is silent for long.
+  - A failure is one message at the end, that of the task that ended the run of its host. Failures that a playbook rescues are not shown.
+  - C(run.sh) uses it. Set E(ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default) there to see every task.
+"""
+
+import os
+import sys
+import threading
+import time
+
+from ansible import constants as C
+from ansible.plugins.callback import CallbackBase
+
+SHOWN_FROM = 2.0  # seconds a task has to take to be worth a line
+HEARTBEAT = 10.0  # seconds between two signs of life
+
+
+class CallbackModule(CallbackBase):
+    """Prints steps, long tasks, messages, and one failure for each host that failed."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "stdout"
+    CALLBACK_NAME = "nested.kata.steps"
+
+    def __init__(self):
+        super().__init__()
+        self._task_name = ""
+        self._started = time.monotonic()
+        self._failures = {}
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def _beat(self):
+        """Say every ten seconds which task is under way.
+
+        Written to the descriptor: the display's lock must not be held by another thread when Ansible forks a worker.
+        """
+        said = self._started
+        while not self._ended.wait(1.0):
+            now = time.monotonic()
+            said = max(said, self._started)
+            if self._task_name and now - said >= HEARTBEAT:
+                said = now
+                os.write(sys.stdout.fileno(), f"    ... {self._task_name}, {now - self._started:.0f} s\n".encode())
+
+    def _task_is_done(self, result):
+        seconds = time.monotonic() - self._started
+        if seconds >= SHOWN_FROM and self._task_name == result.task.get_name():
+            self._display.display(f"    {result.task.name or result.task.action}: {seconds:.0f} s")
+
+    def v2_playbook_on_play_start(self, play):
+        """Print the play's name."""
+        self._task_name = ""
+        self._display.display(f"==> {play.get_name().strip()}", color=C.COLOR_HIGHLIGHT)
+
+    def v2_playbook_on_task_start(self, task, is_conditional):
+        """Note which task is under way; print it where it is a step of the play itself."""
+        self._task_name = task.get_name()
+        self._started = time.monotonic()
+        if task.action in C._ACTION_INCLUDE_ROLE and not task._role:
+            self._display.display(f"  - {task.name}")
+
+    def v2_playbook_on_handler_task_start(self, task):
+        """Treat a handler like any task."""
+        self.v2_playbook_on_task_start(task, False)
+
+    def v2_runner_on_ok(self, result):
+        """Print what a debug task says, and the name of a task that took long."""
+        if result.task.action not in C._ACTION_DEBUG:
+            self._task_is_done(result)
+        elif "results" not in result.result:
+            self._say(result.result)
+
+    def v2_runner_item_on_ok(self, result):
+        """Print what a debug task says of an item."""
+        if result.task.action in C._ACTION_DEBUG:
+            self._say(result.result)
+
+    def _say(self, result):
+        message = result.get("msg", "")
+        for line in message if isinstance(message, list) else [message]:
+            self._display.display(str(line))
+
+    def v2_runner_on_failed(self, result, ignore_errors=False):
+        """Keep the failure until it is known that nothing rescues it."""
+        if not ignore_errors:
+            self._failures[result.host.get_name()] = (result.task.name or result.task.action, self._reason(result.result))
+
+    def v2_runner_on_unreachable(self, result):
+        """Keep the failure: an unreachable host's run ends here."""
+        self.v2_runner_on_failed(result)
+
+    @staticmethod
+    def _reason(result):
+        """Return a failure's message: of a loop, that of its first item that failed."""
+        for item in result.get("results", []):
+            if item.get("failed"):
+                return item.get("msg", "no reason given")
+        return result.get("msg", "no reason given")
+
+    def v2_playbook_on_stats(self, stats):
+        """Print the failures that ended a host's run."""
+        self._ended.set()
+        for host, (task, reason) in self._failures.items():
+            if stats.failures.get(host) or stats.dark.get(host):
+                self._display.display(f"FAILED on {host}: {task}\n{reason}", color=C.COLOR_ERROR, stderr=True)
