@@ -159,10 +159,13 @@ lint() { # a command that is silent about what is well
   fi
 }
 
-run_pytest() { # part, directory, arguments of pytest
-  local part=$1 directory=$2 status=0
+run_pytest() { # part, directory, arguments of pytest: those that name files take the place of the directory
+  local part=$1 where=("$2") argument status=0
   shift 2
-  pytest "$directory" --basetemp="$scratch/$part" --junitxml="$scratch/$part.xml" "$@" || status=$?
+  for argument in "$@"; do
+    if [[ -e ${argument%%::*} ]]; then where=(); fi
+  done
+  pytest "${where[@]}" --basetemp="$scratch/$part" --junitxml="$scratch/$part.xml" "$@" || status=$?
   count "$part" "$status" "$scratch/$part.xml"
 }
 
@@ -342,7 +345,7 @@ prepare_base_image() { # the role machine_image has this with every choice; the 
     if timeout 300 docker pull --quiet "$BASE_IMAGE" >/dev/null 2>&1; then return 0; fi
     echo "making $BASE_IMAGE"
     if ! command -v mmdebstrap >/dev/null; then install_packages mmdebstrap; fi
-    mmdebstrap --quiet --variant=minbase trixie "$archive.part" && mv "$archive.part" "$archive" || return 1
+    mmdebstrap --quiet --format=tar --variant=minbase trixie "$archive.part" && mv "$archive.part" "$archive" || return 1
   fi
   docker import --change 'CMD ["bash"]' "$archive" "$BASE_IMAGE" >/dev/null
 }
@@ -357,7 +360,7 @@ docker_holds() { # a line for each thing: kind and name
 }
 
 tidy() {
-  local kind name target device
+  local kind name target
   if $keep; then return 0; fi
   if [[ -n $docker_before ]]; then
     while read -r kind name; do
@@ -368,8 +371,15 @@ tidy() {
       esac
     done < <(docker_holds | grep -vxF "$docker_before") >/dev/null 2>&1 || true
   fi
+  detach_loops
   findmnt --raw --noheadings --output TARGET | grep "^$scratch/" | sort --reverse | while read -r target; do umount "$target"; done || true
-  losetup --raw --noheadings --list --output NAME,BACK-FILE 2>/dev/null | grep " $scratch/" | while read -r device target; do losetup --detach "$device"; done || true
+}
+
+detach_loops() {
+  local device file
+  losetup --raw --noheadings --list --output NAME,BACK-FILE 2>/dev/null | while read -r device file; do
+    if [[ $file == "$scratch"/* ]]; then losetup --detach "$device"; fi
+  done || true
 }
 
 cleanup() {

@@ -185,7 +185,7 @@ class Connection(ConnectionBase):
             templar.available_variables = variables
             name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
             _address(play_context, via, variables, templar)
-        elif name == self._load_name:
+        elif self.matches_name([name]):
             raise AnsibleError(f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via (ansible_nested_via)")
         play_context.connection = name
         self._load_parent(name, play_context, route)

@@ -61,6 +61,9 @@ class Broken(Exception):
 class DaemonError(Exception):
     """One line that names the daemon and says what is wrong with it or the way there."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 def version_of(text: str) -> Tuple[int, ...]:
     """Return the leading numbers of a version: 5.0.3 of `5.0.3+dfsg`."""

@@ -185,11 +185,12 @@ def look_at_docker(module: AnsibleModule) -> Docker:
     command = module.get_bin_path("docker")
     if not command:
         return Docker(error="there is no command docker")
-    status, out, err = module.run_command([command, "info", "--format", '{"version": {{json .ServerVersion}}, "runtimes": {{json .Runtimes}}}'])
+    # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` says it in all versions.
+    status, version, err = module.run_command([command, "version", "--format", "{{.Server.Version}}"])
     if status != 0:
-        return Docker(error=(err.strip().splitlines() or [f"docker info ends with status {status}"])[0])
-    answer = json.loads(out)
-    return Docker(version=answer["version"] or "", runtimes=tuple(answer["runtimes"] or ()))
+        return Docker(error=(err.strip().splitlines() or [f"docker version ends with status {status}"])[0])
+    runtimes = module.run_command([command, "info", "--format", "{{json .Runtimes}}"], check_rc=True)[1]
+    return Docker(version=version.strip(), runtimes=tuple(json.loads(runtimes) or ()))
 
 
 def look(module: AnsibleModule) -> Facts:

@@ -155,6 +155,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.nested.kata.plugins.module_utils.daemon import OLDEST_SDK, SDK_IMPORT_ERROR, SDK_VERSION, Daemon, DaemonError, Endpoint, sdk_too_old
 from ansible_collections.nested.kata.plugins.module_utils.image import Refused, Step, absent, decide, parse_references, refusal, same, short
 
+PACKAGES = "package python3-docker of Debian, docker of PyPI"
+
 DAEMON = {
     "socket": {"type": "path"},
     "hops": {"type": "list", "elements": "str"},
@@ -253,17 +255,18 @@ def summary(destination: Endpoint, done: List[Dict[str, Any]], check_mode: bool)
 
 def main() -> None:
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
+    nothing: Dict[str, Any] = {"changed": False, "images": [], "bytes_sent": 0}
     if SDK_IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("docker (package python3-docker of Debian, docker of PyPI)"), exception=SDK_IMPORT_ERROR)
+        module.fail_json(msg=missing_required_lib(f"docker ({PACKAGES})"), exception=SDK_IMPORT_ERROR, **nothing)
     if sdk_too_old():
         oldest = ".".join(map(str, OLDEST_SDK))
-        module.fail_json(msg=f"the Docker SDK for Python here is {SDK_VERSION}, {oldest} is needed: upgrade package python3-docker of Debian, docker of PyPI")
+        module.fail_json(msg=f"the Docker SDK for Python here is {SDK_VERSION}, and {oldest} is needed: upgrade {PACKAGES}", **nothing)
     try:
         references, source_end, destination_end = wanted(module.params)
     except Refused as error:
-        module.fail_json(msg=str(error), changed=False, images=[], bytes_sent=0)
+        module.fail_json(msg=str(error), **nothing)
     if not references:
-        module.exit_json(changed=False, images=[], bytes_sent=0, msg=summary(destination_end, [], module.check_mode))
+        module.exit_json(msg=summary(destination_end, [], module.check_mode), **nothing)
 
     done: List[Dict[str, Any]] = []
     trouble, before = "", {}

@@ -66,7 +66,8 @@ DEATHS = [
     ("tempfile.mkstemp", 0, "after"), ("os.ftruncate", 0, "after"),
     ("subprocess.Popen.communicate", 0, "before"), ("subprocess.Popen.communicate", 0, "after"),
     ("os.fsync", 0, "before"), ("os.link", 0, "before"), ("os.link", 0, "after"), ("os.unlink", 0, "after"),
-    ("fcntl.ioctl", 0, "before"), ("fcntl.ioctl", 0, "after"), ("fcntl.ioctl", 1, "before"), ("fcntl.ioctl", 1, "after"), ("os.symlink", 0, "after"), ("os.replace", 0, "after"),
+    ("fcntl.ioctl", 0, "before"), ("fcntl.ioctl", 0, "after"), ("fcntl.ioctl", 1, "before"), ("fcntl.ioctl", 1, "after"),
+    ("os.symlink", 0, "after"), ("os.replace", 0, "after"),
 ]
 
 

@@ -116,7 +116,7 @@ def daemons() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_stays(daemons: None) -> Iterator[None]:
     yield
-    # What is left behind ends when it finds its stream closed: at once, but not before us.
+    # What is left in a hop ends when it finds its stream closed. A daemon that was writing an archive writes it to the end first.
     wait_until(lambda: not strays(), f"no stray processes, found {strays()}", 20)
 
 
@@ -218,8 +218,9 @@ def test_a_hop_whose_daemon_does_not_run_is_told() -> None:
     assert result["msg"] == f"destination {name}: hop 1 of 1 ({name} on this machine): the docker daemon in it does not answer: start dockerd there"
 
 
-def test_a_destination_without_space_fails_and_keeps_nothing_of_the_image() -> None:
-    result = run_module("image_transfer", {"images": [DAEMON_IMAGE], "destination": end((SMALL,))})
+@pytest.mark.parametrize("source", [(), (OUTER,)], ids=["from the machine", "from a hop"])
+def test_a_destination_without_space_fails_and_keeps_nothing_of_the_image(source: tuple[str, ...]) -> None:
+    result = run_module("image_transfer", {"images": [DAEMON_IMAGE], "source": end(source), "destination": end((SMALL,))})
     assert result["failed"]
     assert f"destination {SMALL}: loading {DAEMON_IMAGE}: " in result["msg"]
     assert "no space left on device" in result["msg"]

@@ -182,7 +182,7 @@ def test_the_version_of_the_api_is_in_every_path(scripted: ScriptedDaemon) -> No
 
 def test_an_image_that_is_not_there_is_none_and_any_other_error_is_told(scripted: ScriptedDaemon) -> None:
     scripted.answers["/images/a:1/json"] = answer({"message": "No such image: a:1"}, "404 Not Found")
-    scripted.answers["/images/b:1/json"] = answer({"message": "the store is broken"}, "500 Internal Server Error")
+    scripted.answers["/images/b:1/json"] = answer({"message": "the store\n is broken"}, "500 Internal Server Error")
     with reach(scripted) as found:
         assert found.image("a:1") is None
         with pytest.raises(DaemonError) as error:
@@ -332,7 +332,8 @@ def test_a_daemon_that_hangs_up_without_a_complaint_has_not_loaded(scripted: Scr
         return "hang up"
 
     scripted.answers["/images/load"] = hang_up
-    with reach(scripted) as found, pytest.raises(DaemonError, match="loading a:1: (it hung up before it had the whole archive|the connection ended in the middle)"):
+    told = "loading a:1: (it hung up before it had the whole archive|the connection ended in the middle)"
+    with reach(scripted) as found, pytest.raises(DaemonError, match=told):
         list(found.load("a:1", endless([])))
 
 
