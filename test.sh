@@ -25,7 +25,8 @@ END
 }
 
 readonly PARTS=(unit lint sanity integration molecule quickstart)
-readonly VENV=$PWD/.run/test-venv
+readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
+readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
 
 keep=false
@@ -50,7 +51,7 @@ main() {
   trap cleanup EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  mkdir -p .run
+  mkdir -p "$STATE"
   scratch=$(mktemp -d /tmp/nested-kata-test.XXXXXX)
   prepare_python
   if [[ -n $part ]]; then
@@ -79,7 +80,7 @@ part_lint() {
 }
 
 part_sanity() {
-  local collection=$scratch/ansible_collections/nested/kata home=$PWD/.run/sanity status=0
+  local collection=$scratch/ansible_collections/nested/kata home=$STATE/sanity status=0
   if ! unpack_collection "$collection"; then
     fail "building the collection" "ansible-galaxy collection build --output-path /tmp"
     return 0
@@ -326,12 +327,12 @@ start_docker() {
   if [[ -d /run/systemd/system ]]; then
     systemctl start docker || return 1
   else
-    setsid dockerd >.run/dockerd.log 2>&1 </dev/null &
+    setsid dockerd >"$STATE/dockerd.log" 2>&1 </dev/null &
     dockerd_pid=$!
   fi
   until docker version >/dev/null 2>&1; do
     if [[ $SECONDS -ge $deadline ]] || { [[ -n $dockerd_pid ]] && ! kill -0 "$dockerd_pid" 2>/dev/null; }; then
-      if [[ -n $dockerd_pid ]]; then tail -n 20 .run/dockerd.log; fi
+      if [[ -n $dockerd_pid ]]; then tail -n 20 "$STATE/dockerd.log"; fi
       return 1
     fi
     sleep 0.2
@@ -339,7 +340,7 @@ start_docker() {
 }
 
 prepare_base_image() { # the role machine_image has this with every choice; the tests need it also where they do without the role
-  local archive=.run/${BASE_IMAGE##*:}.tar
+  local archive=$STATE/${BASE_IMAGE##*:}.tar
   if docker image inspect "$BASE_IMAGE" >/dev/null 2>&1; then return 0; fi
   if [[ ! -e $archive ]]; then
     if timeout 300 docker pull --quiet "$BASE_IMAGE" >/dev/null 2>&1; then return 0; fi

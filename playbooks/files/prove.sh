@@ -1,4 +1,7 @@
 #!/bin/sh
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
 # Real work for the Docker daemon of an instance: run in the instance. Prints one line for each proof.
 #   prove.sh work BASE    builds an image with packages from the mirror, runs it, and has two containers talk
 #   prove.sh volume       tells whether the volume that `work` wrote is there, with what was written

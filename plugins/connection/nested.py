@@ -83,8 +83,8 @@ extends_documentation_fragment:
 notes:
   - Passwords that C(become) asks for in the container are answered by the parent. There is no terminal in the container,
     so become plugins that need one are refused.
-  - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off and files are sent
-    in small pieces, which is slow.
+  - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off, files are sent in small
+    pieces, which is slow, and become cannot use a password.
 """
 
 EXAMPLES = r"""
@@ -256,6 +256,12 @@ class Connection(ConnectionBase):
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        if sudoable and self.become and self.become.expect_prompt() and not self.has_pipelining:
+            # such a parent looks for the prompt on a terminal of its own, which is not the container's, and would wait for ever
+            raise AnsibleError(
+                f"the connection plugin {self._parent.transport} cannot answer {self.become.name} in a container: "
+                "let become do without a password, or choose another parent, such as ssh"
+            )
         return self._execute(to_text(cmd, errors="surrogate_or_strict"), in_data, sudoable)
 
     def _execute(self, script: str, in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:

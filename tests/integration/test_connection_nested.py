@@ -505,6 +505,9 @@ def test_a_parent_that_cannot_send_data_to_a_command_carries_files_all_the_same(
     answers = ask(inventory, "inner", "copy", f"src={tmp_path}/file dest=/tmp/in-pieces", ANSIBLE_CONNECTION_PLUGINS=str(plugins), ANSIBLE_PIPELINING="true")
     assert answers["inner"].get("changed"), answers["inner"]
     assert inner_docker("exec", INNER, "sha256sum", "/tmp/in-pieces").split()[0] == hashlib.sha256(content).hexdigest()
+    become = ["--become", "-e", f"ansible_nested_user={USER} ansible_become_password=x"]
+    answers = ask(inventory, "inner", "command", "true", *become, ANSIBLE_CONNECTION_PLUGINS=str(plugins))
+    assert "without_stdin cannot answer sudo in a container" in answers["inner"]["msg"]
 
 
 @pytest.mark.ssh

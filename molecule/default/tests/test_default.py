@@ -29,8 +29,8 @@ def reach(name: str) -> testinfra.host.Host:
 
 
 def ask(name: str, command: str) -> str:
-    """Run a command on a host of the inventory, and return what it printed."""
-    return reach(name).check_output("{% raw %}" + command + "{% endraw %}")
+    """Run a command on a host of the inventory, and return what it printed. Braces are Docker's, not Ansible's."""
+    return reach(name).check_output(command.replace("{{", "{{ '{{' }}"))
 
 
 def docker_info(name: str) -> dict:

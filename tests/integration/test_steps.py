@@ -1,0 +1,48 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The callback that run.sh prints with, in real plays."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from playing import play
+
+
+def say(tmp_path: Path, tasks: list[dict]) -> tuple[str, str, int]:
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(json.dumps([{"name": "A play", "hosts": "localhost", "gather_facts": False, "tasks": tasks}]), encoding="utf-8")
+    done = play(playbook, ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
+    return done.stdout, done.stderr, done.returncode
+
+
+def test_a_quick_task_is_silent_and_a_long_one_gives_signs_of_life(tmp_path: Path) -> None:
+    out, err, status = say(tmp_path, [
+        {"name": "A quick task", "ansible.builtin.command": "true"},
+        {"name": "A long task", "ansible.builtin.command": "sleep 12"},
+    ])
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "==> A play"
+    assert lines[1].startswith("    ... A long task, 1")
+    assert lines[2].startswith("    A long task: 1")
+    assert len(lines) == 3
+
+
+def test_messages_are_printed_line_by_line_also_from_a_loop(tmp_path: Path) -> None:
+    out, dummy, status = say(tmp_path, [
+        {"ansible.builtin.debug": {"msg": ["one", "two"]}},
+        {"ansible.builtin.debug": {"msg": "item {{ item }}"}, "loop": [1, 2]},
+    ])
+    assert (status, out.splitlines()) == (0, ["==> A play", "one", "two", "item 1", "item 2"])
+
+
+def test_a_failure_that_is_rescued_is_not_shown_and_the_last_one_is_one_message(tmp_path: Path) -> None:
+    out, err, status = say(tmp_path, [{
+        "block": [{"name": "First", "ansible.builtin.command": "false"}],
+        "rescue": [{"name": "Tell why", "ansible.builtin.fail": {"msg": "the reason"}}],
+    }])
+    assert status == 2
+    assert "FAILED on localhost: Tell why\nthe reason" in err
+    assert "First" not in out + err

@@ -1,0 +1,296 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""run.sh from an untouched machine to an untouched machine. The tests build on each other, in the order of this file."""
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from machine import INSTANCE, PROXY, all_levels_hold, machine_holds, output
+from playing import CHECKOUT, play
+
+pytestmark = pytest.mark.docker
+
+# A name that no registry has: the base image is made by mmdebstrap, as on a machine that reaches only a mirror.
+BASE = "nested-kata-test/base:trixie"
+RUN = [str(CHECKOUT / "run.sh"), "-e", f"machine_image_base={BASE}"]
+
+
+def run_sh(*arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RUN, *arguments], capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL)
+
+
+def interrupt(mark: str, after: float) -> str:
+    """Start run.sh, press Ctrl-C some seconds after it printed the mark, and return what it had said."""
+    with subprocess.Popen(RUN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, start_new_session=True) as process:
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if mark in line:
+                break
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGINT)
+        said.append(process.stdout.read())
+    assert process.returncode == 130, "".join(said)
+    return "".join(said)
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, list[str]]:
+    """What the machine held before run.sh made anything."""
+    subprocess.run([str(CHECKOUT / "run.sh"), "--remove"], capture_output=True, check=True)
+    return machine_holds()
+
+
+@pytest.fixture(scope="module")
+def first(before: dict[str, list[str]]) -> subprocess.CompletedProcess[str]:
+    """The first run that was not interrupted, after four that were."""
+    for mark, after in [("The machine image", 6.0), ("Build the image", 3.0), ("- The proxy", 8.0), ("- The instance", 12.0)]:
+        assert "Interrupted. Nothing is lost" in interrupt(mark, after)
+    return run_sh()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nonsense"], "unknown argument '--nonsense'"),
+        (["-e", "novalue"], "-e takes VAR=VALUE, found 'novalue'"),
+        (["--"], "-- takes a docker command"),
+    ],
+)
+def test_wrong_arguments_are_one_line_that_leads_to_the_help(arguments: list[str], said: str) -> None:
+    done = subprocess.run([str(CHECKOUT / "run.sh"), *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "--help" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_tells_every_way_to_call_it() -> None:
+    done = subprocess.run([str(CHECKOUT / "run.sh"), "--help"], capture_output=True, text=True, check=True)
+    assert all(word in done.stdout for word in ("-- CMD", "--remove", "-e VAR=VALUE", "Needs:"))
+
+
+def test_without_root_and_sudo_it_says_so(tmp_path: Path) -> None:
+    for tool in ("bash", "env", "cat", "id", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    done = subprocess.run(
+        [str(CHECKOUT / "run.sh")], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)}, user=65534, group=65534, extra_groups=[]
+    )
+    assert (done.returncode, done.stderr) == (1, "run.sh: needs root, and there is no sudo: run it as root\n")
+
+
+def test_after_four_interruptions_it_ends_with_the_table(first: subprocess.CompletedProcess[str]) -> None:
+    assert first.returncode == 0, first.stdout + first.stderr
+    rows = {line.split()[1]: line.split() for line in first.stdout.splitlines() if line.startswith(("machine ", "proxy ", "instance "))}
+    assert list(rows) == ["localhost", "kata-in-docker", "kata"]
+    assert rows["kata"][4] == "btrfs"
+    assert rows["kata"][3] == output(*INSTANCE, "docker", "version", "--format", "{{.Server.Version}}")
+
+
+def test_it_says_what_it_is_doing_while_a_step_runs_long(first: subprocess.CompletedProcess[str]) -> None:
+    assert "==> The instance" in first.stdout
+
+
+def test_the_stand_in_is_in_a_box_that_says_that_it_isolates_nothing(first: subprocess.CompletedProcess[str]) -> None:
+    box = [line for line in first.stdout.splitlines() if line.startswith("##")]
+    assert "NO VIRTUAL MACHINE" in box[1]
+    assert any("ISOLATES NOTHING" in line for line in box)
+    assert any("docker_runtime" in line for line in box)
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        r"docker build with apt-get update and install: \d+ s",
+        "docker run of what was built: ok",
+        "two containers on a network, one reached by its name: ok",
+        "published port, reached from the instance: ok",
+        "volume, the same after a restart of the instance: ok",
+    ],
+)
+def test_the_docker_in_the_instance_does_real_work(first: subprocess.CompletedProcess[str], proof: str) -> None:
+    assert re.search(proof, first.stdout)
+
+
+def test_the_words_of_the_readme_reach_the_inner_docker(first: subprocess.CompletedProcess[str]) -> None:
+    info = json.loads(output("docker", "exec", "kata-in-docker", "docker", "exec", "kata", "docker", "info", "--format", "{{json .}}"))
+    assert (info["Driver"], info["DockerRootDir"], info["Name"]) == ("btrfs", "/var/lib/docker", "kata")
+
+
+@pytest.mark.parametrize("level", [PROXY, INSTANCE])
+def test_systemd_is_pid_1_and_says_running(first: subprocess.CompletedProcess[str], level: list[str]) -> None:
+    assert output(*level, "cat", "/proc/1/comm") == "systemd"
+    assert output(*level, "systemctl", "is-system-running") == "running"
+
+
+def test_the_second_call_has_nothing_to_do_but_the_table(first: subprocess.CompletedProcess[str]) -> None:
+    second = run_sh()
+    assert second.returncode == 0
+    assert [line for line in second.stdout.splitlines() if line.startswith("==>")] == ["==> Look at every level", "==> Show what runs where"]
+    assert "ISOLATES NOTHING" in second.stdout
+
+
+def test_a_command_runs_there_instead_with_its_own_output_and_exit_status(first: subprocess.CompletedProcess[str]) -> None:
+    done = run_sh("--", "run", "--rm", BASE, "sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    piped = subprocess.run([*RUN, "--", "docker", "run", "--rm", "--interactive", BASE, "cat"], input=b"\0\xff" * 100_000, capture_output=True, check=True)
+    assert piped.stdout == b"\0\xff" * 100_000
+
+
+def test_at_a_terminal_it_ends_at_a_root_prompt_in_a_container(first: subprocess.CompletedProcess[str]) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(RUN[0], RUN)
+    said = b""
+    end = time.monotonic() + 120
+    typed = False
+    while time.monotonic() < end:
+        if not select.select([terminal], [], [], 1.0)[0]:
+            continue
+        try:
+            said += os.read(terminal, 65536)
+        except OSError:
+            break
+        if not typed and re.search(rb"root@[0-9a-f]{12}:/# ", said):
+            typed = True
+            os.write(terminal, b"echo uid=$(id -u) one=$(cat /proc/1/comm)\nexit 3\n")
+    assert b"uid=0 one=bash" in said, said.decode(errors="replace")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
+@pytest.mark.parametrize("host", ["kata-in-docker.localhost", "kata.kata-in-docker.localhost"])
+def test_proxy_and_instance_are_ordinary_hosts_of_the_inventory(first: subprocess.CompletedProcess[str], host: str, tmp_path: Path) -> None:
+    playbook = tmp_path / "ordinary.yml"
+    playbook.write_text(json.dumps([{
+        "name": "Ordinary tasks", "hosts": host, "gather_facts": True, "tasks": [
+            {"ansible.builtin.ping": {}},
+            {"ansible.builtin.copy": {"content": "from the control node\n", "dest": "/root/ordinary", "mode": "0600"}},
+            {"ansible.builtin.fetch": {"src": "/root/ordinary", "dest": f"{tmp_path}/fetched", "flat": True}},
+            {"ansible.builtin.apt": {"name": "hello", "update_cache": True}},
+            {"ansible.builtin.command": {"cmd": "hello"}, "register": "hello"},
+            {"ansible.builtin.assert": {"that": ["'Hello, world!' in hello.stdout", "ansible_facts['service_mgr'] == 'systemd'"]}},
+        ]}]), encoding="utf-8")
+    done = play(playbook)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "fetched").read_text(encoding="utf-8") == "from the control node\n"
+
+
+def test_site_yml_changes_nothing_after_it(first: subprocess.CompletedProcess[str]) -> None:
+    held = all_levels_hold()
+    done = play("site.yml", "-e", "kata_instance_runtime=runc", "-e", f"machine_image_base={BASE}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    recap = re.findall(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=0 +failed=0", done.stdout, re.MULTILINE)
+    assert recap == [("kata-in-docker.localhost", "0"), ("localhost", "0")]
+    assert all_levels_hold() == held
+
+
+def test_a_proxy_killed_and_removed_comes_back_with_images_and_disks(first: subprocess.CompletedProcess[str]) -> None:
+    def kept() -> list[str]:
+        return [
+            output(*INSTANCE, "docker", "image", "inspect", "--format", "{{.Id}}", "nested-kata/proof"),
+            output(*INSTANCE, "docker", "run", "--rm", "--volume", "nested-kata-proof:/data", "nested-kata/proof", "cat", "/data/written"),
+            output(*INSTANCE, "findmnt", "--noheadings", "--output", "UUID", "/var/lib/docker"),
+        ]
+
+    before_the_kill = kept()
+    output("docker", "kill", "kata-in-docker")
+    output("docker", "rm", "kata-in-docker")
+    again = run_sh()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert kept() == before_the_kill
+
+
+def test_a_restart_of_the_proxy_brings_its_instance_back_without_ansible(first: subprocess.CompletedProcess[str]) -> None:
+    output("docker", "restart", "kata-in-docker")
+    end = time.monotonic() + 90
+    while subprocess.run([*INSTANCE, "docker", "version"], capture_output=True, check=False).returncode != 0:
+        assert time.monotonic() < end, output(*PROXY, "journalctl", "--no-pager", "--lines", "50")
+        time.sleep(1)
+    assert output(*INSTANCE, "docker", "info", "--format", "{{.Driver}}") == "btrfs"
+
+
+# What is asked for, the role it is asked of, the host, and what the one error has to say.
+BAD_INPUT = {
+    "an unknown image": (
+        "kata_instance", {"kata_instance_list": [{"name": "kata", "images": ["debian:t-none"]}]}, ["debian:t-none"]),
+    "a size that is none": (
+        "kata_instance", {"kata_instance_list": [{"name": "kata", "disk": {"size": "lots"}}]}, ["size", "lots"]),
+    "a size smaller than what is there": (
+        "kata_instance", {"kata_instance_list": [{"name": "kata", "disk": {"size": "1G"}}]}, ["size", "kata.img", "smaller"]),
+    "a disk path that holds other data": (
+        "kata_instance", {"kata_instance_list": [{"name": "t-other"}]}, ["t-other.img", "nothing was changed"]),
+    "an instance name that Docker refuses": (
+        "kata_instance", {"kata_instance_list": [{"name": "a/b"}]}, ["kata_instance_list", "a/b"]),
+    "a network that is not there": (
+        "kata_instance", {"kata_instance_list": [{"name": "kata", "network": "t-none"}]}, ["t-none", "network"]),
+    "an instance name of somebody else's container": (
+        "kata_instance", {"kata_instance_list": [{"name": "t-foreign"}]}, ["t-foreign", "not touched"]),
+    "the runtime kata where there is none": (
+        "kata_instance", {"kata_instance_runtime": "kata"}, ["no runtime 'kata'", "kata_instance_runtime"]),
+    "a proxy name that Docker refuses": ("kata_proxy", {"kata_proxy_name": "-x"}, ["kata_proxy_name", "-x"]),
+    "a proxy name of somebody else's container": ("kata_proxy", {"kata_proxy_name": "t-foreign"}, ["t-foreign", "not touched"]),
+    "a mirror that cannot be reached": (
+        "machine_image",
+        {"machine_image_base": "debian:t-none", "machine_image_pull": False, "machine_image_mirror": "http://127.0.0.1:9/debian"},
+        ["http://127.0.0.1:9/debian", "machine_image_mirror"]),
+}
+
+
+@pytest.fixture(scope="module")
+def others(first: subprocess.CompletedProcess[str]):
+    """Somebody else's container on the machine and in the proxy, and a disk image with somebody's data."""
+    output("docker", "create", "--name", "t-foreign", BASE)
+    output(*PROXY, "docker", "create", "--name", "t-foreign", BASE)
+    output(*PROXY, "sh", "-c", "truncate --size 20G /var/lib/nested-kata/disks/t-other.img && mkfs.ext4 -q /var/lib/nested-kata/disks/t-other.img")
+    yield
+    output("docker", "rm", "t-foreign")
+    output(*PROXY, "docker", "rm", "t-foreign")
+    output(*PROXY, "rm", "/var/lib/nested-kata/disks/t-other.img")
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_error_and_changes_nothing(others: None, case: str, tmp_path: Path) -> None:
+    role, variables, words = BAD_INPUT[case]
+    playbook = tmp_path / "bad.yml"
+    standing = {
+        "kata_instance_runtime": "runc", "kata_instance_base": BASE, "machine_image_base": BASE,
+        "kata_instance_image": output("docker", "inspect", "--format", "{{.Config.Image}}", "kata-in-docker"),
+        "machine_image_reference": output("docker", "inspect", "--format", "{{.Config.Image}}", "kata-in-docker"),
+        "kata_instance_address_pool": "10.213.128.0/18",
+    }
+    host = "kata-in-docker.localhost" if role == "kata_instance" else "localhost"
+    playbook.write_text(json.dumps([{"name": case, "hosts": host, "roles": [f"nested.kata.{role}"]}]), encoding="utf-8")
+    held = all_levels_hold()
+    done = play(playbook, "-e", json.dumps({**standing, **variables}), ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
+    assert done.returncode != 0, done.stdout
+    failures = [part for part in done.stderr.split("FAILED on ") if part.startswith(host)]
+    assert len(failures) == 1, done.stdout + done.stderr
+    assert all(word in failures[0] for word in words), failures[0]
+    assert all_levels_hold() == held
+
+
+def test_site_yml_says_before_it_changes_anything_why_kata_cannot_run_here(first: subprocess.CompletedProcess[str]) -> None:
+    held = all_levels_hold()
+    done = play("site.yml", ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
+    assert done.returncode != 0
+    assert "vhost_vsock" in done.stderr
+    assert "kata_preflight_ignore" in done.stderr
+    assert all_levels_hold() == held
+
+
+def test_remove_leaves_the_machine_as_it_was(before: dict[str, list[str]], first: subprocess.CompletedProcess[str]) -> None:
+    done = run_sh("--remove")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert machine_holds() == before
+    assert not (CHECKOUT / ".run").exists()
