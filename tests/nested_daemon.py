@@ -83,7 +83,6 @@ def load(image: str, within: str) -> None:
 def nested_daemon(name: str) -> Iterator[str]:
     """Start a container with a docker daemon that answers, and take it and its volume away afterwards."""
     build_images()
-    docker("rm", "-fv", name, check=False)
     docker("run", "-d", "--name", name, *FLAGS, DAEMON_IMAGE, "sh", "-ec", ENTRY)
     try:
         end = time.monotonic() + 30

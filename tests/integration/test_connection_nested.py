@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -23,7 +24,10 @@ from playing import BIN, CHECKOUT, ansible_environment, play
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-OUTER, INNER, MUTE = "t-conn-outer", "t-conn-inner", "t-conn-mute"
+# Several runs of the tests may share this machine's daemon.
+RUN = secrets.token_hex(3)
+OUTER, MUTE = f"nested-kata-test-outer-{RUN}", f"nested-kata-test-mute-{RUN}"
+INNER, FROZEN, NEW, VICTIM = "inner", "frozen", "new", "victim"
 NESTED = {"ansible_connection": "nested.kata.nested", "ansible_python_interpreter": "/usr/bin/python3"}
 SSH = {
     "ansible_host_key_checking": False,
@@ -68,17 +72,16 @@ def daemons():
     with nested_daemon(OUTER):
         load(CONTAINER_IMAGE, OUTER)
         inner_docker("run", "-d", "--name", INNER, "--tmpfs", "/small:size=20m", CONTAINER_IMAGE)
-        inner_docker("create", "--name", "t-conn-new", CONTAINER_IMAGE)
-        inner_docker("run", "-d", "--name", "t-conn-frozen", CONTAINER_IMAGE)
-        inner_docker("pause", "t-conn-frozen")
-        docker("rm", "-fv", MUTE, check=False)
+        inner_docker("create", "--name", NEW, CONTAINER_IMAGE)
+        inner_docker("run", "-d", "--name", FROZEN, CONTAINER_IMAGE)
+        inner_docker("pause", FROZEN)
         try:
             docker("run", "-d", "--init", "--name", MUTE, DAEMON_IMAGE)
             yield
         finally:
             docker("rm", "-fv", MUTE, check=False)
             # a frozen process cannot be killed, and keeps the container around it from going away
-            inner_docker("unpause", "t-conn-frozen", check=False)
+            inner_docker("unpause", FROZEN, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -269,12 +272,12 @@ def test_the_remote_user_of_a_play_is_not_the_user_in_the_container(inventory):
 # What goes wrong
 
 FAULTS = {
-    "no-outer": ({"ansible_nested_hops": ["t-conn-nope", INNER]}, "hop 1 of 2 (t-conn-nope on this machine): no such container; running there: ", OUTER),
+    "no-outer": ({"ansible_nested_hops": ["nested-kata-test-nope", INNER]}, "hop 1 of 2 (nested-kata-test-nope on this machine): no such container; running there: ", OUTER),
     "no-inner": ({"ansible_nested_hops": [OUTER, "nope"]}, f"hop 2 of 2 (nope in {OUTER}): no such container; running there: ", INNER),
     "no-inner-via": ({"ansible_nested_via": "outer-via", "ansible_nested_hops": ["nope"]}, "hop 1 of 1 (nope on outer-via): no such container; running there: ", INNER),
-    "no-outer-via": ({"ansible_nested_via": "no-outer", "ansible_nested_hops": ["nope"]}, "hop 1 of 2 (t-conn-nope on this machine): no such container", ""),
-    "not-started": ({"ansible_nested_hops": [OUTER, "t-conn-new"]}, f"hop 2 of 2 (t-conn-new in {OUTER}): is not running (created)", ""),
-    "paused": ({"ansible_nested_hops": [OUTER, "t-conn-frozen"]}, f"hop 2 of 2 (t-conn-frozen in {OUTER}): is paused", ""),
+    "no-outer-via": ({"ansible_nested_via": "no-outer", "ansible_nested_hops": ["nope"]}, "hop 1 of 2 (nested-kata-test-nope on this machine): no such container", ""),
+    "not-started": ({"ansible_nested_hops": [OUTER, NEW]}, f"hop 2 of 2 ({NEW} in {OUTER}): is not running (created)", ""),
+    "paused": ({"ansible_nested_hops": [OUTER, FROZEN]}, f"hop 2 of 2 ({FROZEN} in {OUTER}): is paused", ""),
     "no-daemon": ({"ansible_nested_hops": [MUTE, INNER]}, f"hop 2 of 2 ({INNER} in {MUTE}): the docker daemon in {MUTE} does not answer: ", "Cannot connect"),
     "no-client": ({"ansible_nested_hops": [OUTER, INNER, "deeper"]}, f"hop 3 of 3 (deeper in {INNER}): there is no docker client in {INNER}", ""),
     "no-client-here": (
@@ -345,23 +348,21 @@ def test_a_machine_that_cannot_be_reached_is_told_by_the_parent(ssh_inventory):
 
 
 def test_a_hop_that_dies_under_a_command_is_told(inventory):
-    name = "t-conn-victim"
-    inner_docker("rm", "-f", name, check=False)
-    inner_docker("run", "-d", "--name", name, CONTAINER_IMAGE)
+    inner_docker("run", "-d", "--name", VICTIM, CONTAINER_IMAGE)
 
     def kill_when_busy():
         end = time.monotonic() + 30
-        while "sleep 99" not in inner_docker("top", name, check=False) and time.monotonic() < end:
+        while "sleep 99" not in inner_docker("top", VICTIM, check=False) and time.monotonic() < end:
             time.sleep(0.1)
-        inner_docker("rm", "-f", name)
+        inner_docker("rm", "-f", VICTIM)
 
     killer = threading.Thread(target=kill_when_busy)
     killer.start()
-    answers = ask(inventory, "inner", "raw", "sleep 99; true", "-e", json.dumps({"ansible_nested_hops": [OUTER, name]}))
+    answers = ask(inventory, "inner", "raw", "sleep 99; true", "-e", json.dumps({"ansible_nested_hops": [OUTER, VICTIM]}))
     killer.join()
     # how far the daemon has got with taking it away is a matter of milliseconds
     assert answers["inner"].get("unreachable"), answers["inner"]
-    assert f"hop 2 of 2 ({name} in {OUTER}): " in answers["inner"]["msg"]
+    assert f"hop 2 of 2 ({VICTIM} in {OUTER}): " in answers["inner"]["msg"]
 
 
 # Files, directly
@@ -515,7 +516,7 @@ def test_resetting_the_connection_ends_the_ssh_session_to_the_machine(ssh_invent
     playbook = tmp_path / "play.yml"
     playbook.write_text("- hosts: inner-ssh-via\n  gather_facts: false\n  tasks:\n    - ansible.builtin.meta: reset_connection\n")
     # a socket's path has 107 bytes at most
-    environment = {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/t-conn-{os.getpid()}"}
+    environment = {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/nested-kata-{RUN}"}
     assert ask(ssh_inventory, "inner-ssh-via", "ping", **environment)["inner-ssh-via"]["ping"] == "pong"
     assert len(os.listdir(environment["ANSIBLE_SSH_CONTROL_PATH_DIR"])) == 1
     done = play(playbook, "-i", str(ssh_inventory), **environment)

@@ -108,7 +108,7 @@ def test_a_volume_survives_a_clean_restart_and_a_cut_of_power() -> None:
     ask(target, "systemctl restart nested-kata-instance@one.service")
     ask(target, "for i in $(seq 60); do docker exec one docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
     assert written() == before
-    # No clean stop: the unit finds the container dead and the loop device still attached.
+    # A crash, for which killing the container stands here: the unit finds it dead and the loop device still attached.
     ask(target, "docker kill one && systemctl restart nested-kata-instance@one.service")
     ask(target, "for i in $(seq 60); do docker exec one docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
     assert written() == before
@@ -127,3 +127,10 @@ def test_stopping_an_instance_detaches_its_disk_and_starting_it_finds_it_again()
     ask(target, "systemctl start nested-kata-instance@two.service")
     ask(target, "for i in $(seq 60); do docker exec two docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
     assert docker_info("two.machine-host")["Driver"] == "overlay2"
+
+
+def test_a_bare_machine_got_a_docker_that_runs_without_systemd() -> None:
+    name = "machine-bare"
+    assert ask(name, "cat /proc/1/comm") != "systemd"
+    ask(name, "docker pull --quiet debian:trixie-slim || tar --create --directory / bin sbin lib lib64 usr | docker import - debian:trixie-slim")
+    assert ask(name, "docker run --rm debian:trixie-slim cat /etc/debian_version").startswith("13")
