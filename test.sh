@@ -19,7 +19,7 @@ Runs every part, or one:
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
-  --keep   leave what the tests made in Docker (names that begin with t-, images) and their scratch directory
+  --keep   leave what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
   --help   show this
 END
 }
@@ -366,8 +366,8 @@ tidy() {
   if [[ -n $docker_before ]]; then
     while read -r kind name; do
       case $kind-$name in
-        container-t-*) docker container rm --force --volumes "$name" ;;
-        network-t-* | volume-t-*) docker "$kind" rm "$name" ;;
+        container-t-* | container-nested-kata-test-*) docker container rm --force --volumes "$name" ;;
+        network-t-* | network-nested-kata-test-* | volume-t-* | volume-nested-kata-test-*) docker "$kind" rm "$name" ;;
         image-t-* | image-nested-kata* | image-"$BASE_IMAGE") docker image rm --force "$name" ;;
       esac
     done < <(docker_holds | grep -vxF "$docker_before") >/dev/null 2>&1 || true

@@ -61,7 +61,7 @@ def docker(*arguments: str, within: str | None = None, check: bool = True, **opt
     """Run a docker command on this machine, or in a container that holds a daemon, and return what it prints."""
     way = ["docker", "exec", "-i", within] if within else []
     done = subprocess.run([*way, "docker", *arguments], capture_output=True, text=True, check=False, **options)
-    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}"
+    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: exit status {done.returncode}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
 
 

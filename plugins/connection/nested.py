@@ -165,6 +165,7 @@ class Connection(ConnectionBase):
         self._arguments = (args, {key: value for key, value in kwargs.items() if key != "shell"})
         self._route: tuple[str, ...] = ()
         self._parent: ConnectionBase | None = None
+        self._parent_of: tuple[tuple[str, ...], str | None] = ((), None)
         self._parent_options: dict[str, t.Any] = {}
         self._way = hops.Way("", (), ())
 
@@ -183,7 +184,8 @@ class Connection(ConnectionBase):
             variables = self._variables_of(via, variables)
             templar = templar.copy()
             templar.available_variables = variables
-            name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
+            default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
+            name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else default
             _address(play_context, via, variables, templar)
         elif self.matches_name([name]):
             raise AnsibleError(f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via (ansible_nested_via)")
@@ -228,12 +230,13 @@ class Connection(ConnectionBase):
         if self._parent is None:
             raise AnsibleError(f"{self.transport} got its options without its variables: it needs ansible-core 2.19 or newer")
         self._parent.set_options(task_keys=task_keys, var_options=self._parent_options, direct=PARENT_OPTIONS)
+        host = self._play_context.remote_addr
         names = self.get_option("hops") or []
         if wrong := hops.refused(names):
-            raise AnsibleError(f"hops (ansible_nested_hops) of {self._play_context.remote_addr} {wrong}")
+            raise AnsibleError(f"hops (ansible_nested_hops) of {host} {wrong}")
         docker = shlex.split(self.get_option("docker_command"))
         if not docker:
-            raise AnsibleError(f"docker_command (ansible_nested_docker_command) of {self._play_context.remote_addr} is empty: leave it out or name the docker client")
+            raise AnsibleError(f"docker_command (ansible_nested_docker_command) of {host} is empty: leave it out or name the docker client")
         self._way = hops.Way(self._machine(), tuple(docker), tuple(names), self.get_option("remote_user") or "")
 
     def _machine(self) -> str:

@@ -234,14 +234,14 @@ def test_apt_installs_a_package_on_both_levels(inventory):
 def test_become_with_a_password_works_in_the_container(ways, pipelining):
     inventory, hosts = ways
     inner = [host for host in hosts if host.startswith("inner")]
-    user = (["-e", json.dumps({"ansible_become_password": PASSWORD})])
+    password = ["-e", json.dumps({"ansible_become_password": PASSWORD})]
     # the user belongs to the last level only, so it is a variable of the hosts and not of the command line
     text = yaml.safe_load(inventory.read_text())
     for host in inner:
         text["all"]["hosts"][host]["ansible_nested_user"] = USER
     path = inventory.with_name("become.yml")
     path.write_text(yaml.safe_dump(text))
-    answers = ask(path, ",".join(inner), "shell", "id -un; id -un >&2; exit 3", "--become", *user, ANSIBLE_PIPELINING=pipelining)
+    answers = ask(path, ",".join(inner), "shell", "id -un; id -un >&2; exit 3", "--become", *password, ANSIBLE_PIPELINING=pipelining)
     for host in inner:
         assert (answers[host].get("rc"), answers[host].get("stdout"), answers[host].get("stderr")) == (3, "root", "root"), answers[host]
     without = ask(path, ",".join(inner), "command", "id -un", ANSIBLE_PIPELINING=pipelining)
@@ -272,10 +272,19 @@ def test_the_remote_user_of_a_play_is_not_the_user_in_the_container(inventory):
 # What goes wrong
 
 FAULTS = {
-    "no-outer": ({"ansible_nested_hops": ["nested-kata-test-nope", INNER]}, "hop 1 of 2 (nested-kata-test-nope on this machine): no such container; running there: ", OUTER),
+    "no-outer": (
+        {"ansible_nested_hops": ["nested-kata-test-nope", INNER]},
+        "hop 1 of 2 (nested-kata-test-nope on this machine): no such container; running there: ", OUTER,
+    ),
     "no-inner": ({"ansible_nested_hops": [OUTER, "nope"]}, f"hop 2 of 2 (nope in {OUTER}): no such container; running there: ", INNER),
-    "no-inner-via": ({"ansible_nested_via": "outer-via", "ansible_nested_hops": ["nope"]}, "hop 1 of 1 (nope on outer-via): no such container; running there: ", INNER),
-    "no-outer-via": ({"ansible_nested_via": "no-outer", "ansible_nested_hops": ["nope"]}, "hop 1 of 2 (nested-kata-test-nope on this machine): no such container", ""),
+    "no-inner-via": (
+        {"ansible_nested_via": "outer-via", "ansible_nested_hops": ["nope"]},
+        "hop 1 of 1 (nope on outer-via): no such container; running there: ", INNER,
+    ),
+    "no-outer-via": (
+        {"ansible_nested_via": "no-outer", "ansible_nested_hops": ["nope"]},
+        "hop 1 of 2 (nested-kata-test-nope on this machine): no such container", "",
+    ),
     "not-started": ({"ansible_nested_hops": [OUTER, NEW]}, f"hop 2 of 2 ({NEW} in {OUTER}): is not running (created)", ""),
     "paused": ({"ansible_nested_hops": [OUTER, FROZEN]}, f"hop 2 of 2 ({FROZEN} in {OUTER}): is paused", ""),
     "no-daemon": ({"ansible_nested_hops": [MUTE, INNER]}, f"hop 2 of 2 ({INNER} in {MUTE}): the docker daemon in {MUTE} does not answer: ", "Cannot connect"),
@@ -288,9 +297,13 @@ FAULTS = {
         {"ansible_nested_hops": [OUTER], "ansible_nested_docker_command": "docker -H unix:///nope.sock"},
         f"hop 1 of 1 ({OUTER} on this machine): the docker daemon on this machine does not answer: ", "/nope.sock",
     ),
-    "no-user": ({"ansible_nested_hops": [OUTER, INNER], "ansible_nested_user": "bob"}, f"hop 2 of 2 ({INNER} in {OUTER}): there is no user bob in it", "ansible_nested_user"),
+    "no-user": (
+        {"ansible_nested_hops": [OUTER, INNER], "ansible_nested_user": "bob"},
+        f"hop 2 of 2 ({INNER} in {OUTER}): there is no user bob in it", "ansible_nested_user",
+    ),
     "no-shell": (
-        {"ansible_nested_hops": [OUTER, INNER], "ansible_shell_executable": "/bin/nosh"}, f"hop 2 of 2 ({INNER} in {OUTER}): /bin/nosh cannot be run in it: ", "no such file",
+        {"ansible_nested_hops": [OUTER, INNER], "ansible_shell_executable": "/bin/nosh"},
+        f"hop 2 of 2 ({INNER} in {OUTER}): /bin/nosh cannot be run in it: ", "no such file",
     ),
 }
 
@@ -298,7 +311,10 @@ MISTAKES = {
     "no-hops": ({}, "hops (ansible_nested_hops) of no-hops names no container", ""),
     "empty-hops": ({"ansible_nested_hops": []}, "hops (ansible_nested_hops) of empty-hops names no container", ""),
     "bad-hop": ({"ansible_nested_hops": [OUTER, "--privileged"]}, "hops (ansible_nested_hops) of bad-hop holds '--privileged'", ""),
-    "no-command": ({"ansible_nested_hops": [OUTER], "ansible_nested_docker_command": ""}, "docker_command (ansible_nested_docker_command) of no-command is empty", ""),
+    "no-command": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_docker_command": ""},
+        "docker_command (ansible_nested_docker_command) of no-command is empty", "",
+    ),
     "no-parent": ({"ansible_nested_hops": [OUTER], "ansible_nested_parent": "nope"}, "there is no connection plugin 'nope'", "ansible_nested_parent"),
     "own-parent": ({"ansible_nested_hops": [OUTER], "ansible_nested_parent": "nested.kata.nested"}, "cannot be its own parent", "ansible_nested_via"),
     "both": ({"ansible_nested_hops": [OUTER], "ansible_nested_parent": "local", "ansible_nested_via": "machine"}, "exclude each other", "ansible_nested_via"),
@@ -447,7 +463,9 @@ def test_a_file_that_says_it_is_empty_and_is_not_is_fetched(daemons, tmp_path):
 
 # How it is done
 
-def test_one_command_is_one_docker_process_and_so_is_a_small_file(daemons, tmp_path):
+@pytest.fixture
+def counted(daemons, tmp_path):
+    """An inventory whose way to the inner container writes down every docker process on this machine, and where it does."""
     log = tmp_path / "log"
     counting = tmp_path / "docker"
     counting.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec docker "$@"\n')
@@ -455,6 +473,11 @@ def test_one_command_is_one_docker_process_and_so_is_a_small_file(daemons, tmp_p
     inventory = tmp_path / "hosts.yml"
     way = {**NESTED, "ansible_nested_hops": [OUTER, INNER], "ansible_nested_docker_command": str(counting)}
     inventory.write_text(yaml.safe_dump({"all": {"hosts": {"inner": way}}}))
+    return inventory, log
+
+
+def test_one_command_is_one_docker_process_and_so_is_a_module(counted):
+    inventory, log = counted
     assert ask(inventory, "inner", "raw", "exit 5")["inner"]["rc"] == 5
     assert log.read_text().splitlines() == [f"exec -i {OUTER} docker exec -i --user root {INNER} /bin/sh -c exit 5"]
     log.unlink()
@@ -462,14 +485,8 @@ def test_one_command_is_one_docker_process_and_so_is_a_small_file(daemons, tmp_p
     assert len(log.read_text().splitlines()) == 1
 
 
-def test_a_command_that_fails_in_a_doubtful_way_costs_one_question_for_each_hop_and_one_for_the_shell(daemons, tmp_path):
-    log = tmp_path / "log"
-    counting = tmp_path / "docker"
-    counting.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec docker "$@"\n')
-    counting.chmod(0o755)
-    inventory = tmp_path / "hosts.yml"
-    way = {**NESTED, "ansible_nested_hops": [OUTER, INNER], "ansible_nested_docker_command": str(counting)}
-    inventory.write_text(yaml.safe_dump({"all": {"hosts": {"inner": way}}}))
+def test_a_command_that_fails_in_a_doubtful_way_costs_one_question_for_each_hop_and_one_for_the_shell(counted):
+    inventory, log = counted
     assert ask(inventory, "inner", "raw", "exit 127")["inner"]["rc"] == 127
     assert [line.split(" ")[0] for line in log.read_text().splitlines()] == ["exec", "inspect", "exec", "exec"]
 
@@ -579,6 +596,7 @@ def test_hosts_that_a_play_adds_are_hosts_like_any_other(daemons, tmp_path):
 
 
 def test_the_documentation_renders():
-    done = subprocess.run([str(BIN / "ansible-doc"), "-t", "connection", "nested.kata.nested"], cwd=CHECKOUT, capture_output=True, text=True, env=ansible_environment(), check=False)
+    command = [str(BIN / "ansible-doc"), "-t", "connection", "nested.kata.nested"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, env=ansible_environment(), check=False)
     assert done.returncode == 0, done.stderr
     assert "ansible_nested_hops" in done.stdout and "ERROR" not in done.stderr

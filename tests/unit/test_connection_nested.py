@@ -75,9 +75,10 @@ def test_an_ordinary_failure_asks_no_hop(answer):
     assert not hops.doubtful(answer)
 
 
-DENIED = 'permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: Get "http://x": dial unix: connect: permission denied'
+DENIED = "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: connect: permission denied"
 NO_DAEMON = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
 NO_CLIENT = 'OCI runtime exec failed: exec failed: unable to start container process: exec: "docker": executable file not found in $PATH: unknown'
+NO_CLIENT_ON_MACHINE = "hop 1 of 2 (outer on machine): there is no docker client on machine (docker_command is 'sudo -n docker')"
 
 FAULTS = [
     (2, Answer(0, "running\n", ""), [], None),
@@ -89,8 +90,8 @@ FAULTS = [
     (2, Answer(1, "", NO_DAEMON), [], f"hop 2 of 2 (inner in outer): the docker daemon in outer does not answer: {NO_DAEMON}"),
     (2, Answer(126, NO_CLIENT, ""), [], "hop 2 of 2 (inner in outer): there is no docker client in outer"),
     (2, Answer(127, "", NO_CLIENT), [], "hop 2 of 2 (inner in outer): there is no docker client in outer"),
-    (1, Answer(127, "", "sh: 1: sudo: not found"), [], "hop 1 of 2 (outer on machine): there is no docker client on machine (docker_command is 'sudo -n docker')"),
-    (1, Answer(1, "", "sudo: docker: command not found"), [], "hop 1 of 2 (outer on machine): there is no docker client on machine (docker_command is 'sudo -n docker')"),
+    (1, Answer(127, "", "sh: 1: sudo: not found"), [], NO_CLIENT_ON_MACHINE),
+    (1, Answer(1, "", "sudo: docker: command not found"), [], NO_CLIENT_ON_MACHINE),
     (
         1, Answer(1, "", "sudo: a password is required"), [],
         "hop 1 of 2 (outer on machine): sudo on machine refuses (docker_command is 'sudo -n docker'): sudo: a password is required",
@@ -100,7 +101,7 @@ FAULTS = [
         "hop 1 of 2 (outer on machine): the docker daemon on machine refuses this user (docker_command is 'sudo -n docker'): "
         f"{DENIED}; set docker_command to e.g. 'sudo -n docker'",
     ),
-    (2, Answer(1, "", "unknown flag: --type\nSee 'docker inspect --help'."), [], "hop 2 of 2 (inner in outer): its state cannot be told: See 'docker inspect --help'."),
+    (2, Answer(1, "", "template: :1: no such field"), [], "hop 2 of 2 (inner in outer): its state cannot be told: template: :1: no such field"),
 ]
 
 
