@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -50,7 +49,7 @@ def main() -> int:
     differing = [role for role in sorted(ROLES.iterdir()) if readme(role) != (role / "README.md").read_text(encoding="utf-8")]
     for role in differing:
         if "--check" in sys.argv[1:]:
-            print(f"{role / 'README.md'} differs from its argument_specs: run docs/role_readmes.py")
+            print(f"{role / 'README.md'} differs from its argument_specs: run python3 docs/role_readmes.py")
         else:
             (role / "README.md").write_text(readme(role), encoding="utf-8")
     return 1 if differing and "--check" in sys.argv[1:] else 0

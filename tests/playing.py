@@ -38,9 +38,8 @@ def run_module(name: str, options: dict, *, check: bool = False, diff: bool = Tr
     command += ["-i", str(inventory)] if inventory else ["-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
     command += ["--check"] if check else []
     command += ["--diff"] if diff else []
-    done = subprocess.run(
-        command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=ansible_environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1")
-    )
+    environment = ansible_environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1")
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, env=environment)
     try:
         answer = json.loads(done.stdout[done.stdout.index("{"):])
     except ValueError:

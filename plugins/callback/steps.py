@@ -58,8 +58,12 @@ class CallbackModule(CallbackBase):
 
     def _task_is_done(self, result):
         seconds = time.monotonic() - self._started
-        if seconds >= SHOWN_FROM and self._task_name == result.task.get_name():
-            self._display.display(f"    {result.task.name or result.task.action}: {seconds:.0f} s")
+        if seconds >= SHOWN_FROM and self._task_name == self._name(result.task):
+            self._display.display(f"    {self._task_name}: {seconds:.0f} s")
+
+    @staticmethod
+    def _name(task):
+        return task.name or task.action
 
     def v2_playbook_on_play_start(self, play):
         """Print the play's name."""
@@ -68,7 +72,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_task_start(self, task, is_conditional):
         """Note which task is under way; print it where it is a step of the play itself."""
-        self._task_name = task.get_name()
+        self._task_name = self._name(task)
         self._started = time.monotonic()
         if task.action in C._ACTION_INCLUDE_ROLE and not task._role:
             self._display.display(f"  - {task.name}")
@@ -97,7 +101,7 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_failed(self, result, ignore_errors=False):
         """Keep the failure until it is known that nothing rescues it."""
         if not ignore_errors:
-            self._failures[result.host.get_name()] = (result.task.name or result.task.action, self._reason(result.result))
+            self._failures[result.host.get_name()] = (self._name(result.task), self._reason(result.result))
 
     def v2_runner_on_unreachable(self, result):
         """Keep the failure: an unreachable host's run ends here."""
@@ -105,11 +109,10 @@ class CallbackModule(CallbackBase):
 
     @staticmethod
     def _reason(result):
-        """Return a failure's message: of a loop, that of its first item that failed."""
-        for item in result.get("results", []):
-            if item.get("failed"):
-                return item.get("msg", "no reason given")
-        return result.get("msg", "no reason given")
+        """Return a failure's message, with the end of what a command said: of a loop, that of its first item that failed."""
+        culprit = next((item for item in result.get("results", []) if item.get("failed")), result)
+        said = culprit.get("stderr") or culprit.get("stdout") or ""
+        return "\n".join([culprit.get("msg", "no reason given"), *said.splitlines()[-5:]])
 
     def v2_playbook_on_stats(self, stats):
         """Print the failures that ended a host's run."""

@@ -46,3 +46,10 @@ def test_a_failure_that_is_rescued_is_not_shown_and_the_last_one_is_one_message(
     assert status == 2
     assert "FAILED on localhost: Tell why\nthe reason" in err
     assert "First" not in out + err
+
+
+def test_the_failure_of_a_command_ends_with_what_it_said(tmp_path: Path) -> None:
+    dummy, err, status = say(tmp_path, [{"name": "List", "ansible.builtin.command": "ls /t-none"}])
+    assert status == 2
+    assert "FAILED on localhost: List" in err
+    assert "/t-none" in err.splitlines()[-1]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -106,3 +107,8 @@ def test_what_is_published_is_in_the_repository_and_holds_nothing_of_a_workplace
     assert published - repository_files() == {"MANIFEST.json", "FILES.json"}
     assert {name.split("/")[0] for name in published} & {".ci", ".collections", ".run", ".git"} == set()
     assert {"plugins/modules/host_check.py", "roles/kata_preflight/tasks/main.yml", "meta/runtime.yml", "LICENSE"} <= published
+
+
+def test_the_tables_of_variables_in_the_readmes_are_those_of_the_argument_specs() -> None:
+    done = subprocess.run([sys.executable, str(CHECKOUT / "docs" / "role_readmes.py"), "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
