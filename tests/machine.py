@@ -36,5 +36,5 @@ def machine_holds() -> dict[str, list[str]]:
 
 def all_levels_hold() -> list[dict[str, list[str]]]:
     """Return the same for this machine, the proxy and the instance, with the disk images in the proxy."""
-    disks = output(*PROXY, "sh", "-c", "stat --format '%n %s %Y' /var/lib/nested-kata/disks/*; ls -l /run/nested-kata/disks")
+    disks = output(*PROXY, "sh", "-c", "stat --format '%n %s' /var/lib/nested-kata/disks/*; ls -l /run/nested-kata/disks")
     return [machine_holds(), docker_holds(*PROXY), docker_holds(*INSTANCE), {"disks": disks.splitlines()}]

@@ -166,6 +166,14 @@ class Attach:
 
 
 @dataclass(frozen=True)
+class MakeNode:
+    device: str
+
+    def __str__(self) -> str:
+        return f"make the missing node {self.device}"
+
+
+@dataclass(frozen=True)
 class SetLink:
     link: str
     path: str
@@ -199,7 +207,7 @@ class Delete:
         return f"remove {self.path}"
 
 
-Step = Union[RemoveLeftover, Create, Grow, UpdateCapacity, SetOwner, SetMode, Attach, SetLink, RemoveLink, Detach, Delete]
+Step = Union[RemoveLeftover, Create, Grow, UpdateCapacity, SetOwner, SetMode, Attach, MakeNode, SetLink, RemoveLink, Detach, Delete]
 
 
 @dataclass(frozen=True)
@@ -394,6 +402,9 @@ def _connect(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
             raise Refused(f"attached: there is no {loops.LOOP_CONTROL}: modprobe loop, or in a container --device {loops.LOOP_CONTROL}")
         steps.append(Attach(wanted.path))
         reasons.append("it is not attached")
+    elif not loop.node:
+        steps.append(MakeNode(loop.device))
+        reasons.append(f"{loop.device} is missing in /dev")
     if wanted.link and (loop is None or found.link.target != loop.device):
         steps.append(SetLink(wanted.link, wanted.path))
         reasons += ["the link does not name its loop device"] if loop else []
@@ -443,6 +454,8 @@ def foresee(found: Found, plan: Plan) -> Found:
             found = replace(found, mode=step.mode)
         elif isinstance(step, Attach):
             found = replace(found, loops=(replace(FREE_LOOP, size=found.size // 512 * 512),))
+        elif isinstance(step, MakeNode):
+            found = replace(found, loops=tuple(replace(loop, node=True) for loop in found.loops))
         elif isinstance(step, SetLink):
             found = replace(found, link=Link(found.loops[0].device))
         elif isinstance(step, RemoveLink):
@@ -540,6 +553,8 @@ def carry_out(step: Step) -> None:
         os.chmod(step.path, step.mode)
     elif isinstance(step, Attach):
         loops.attach(step.path)
+    elif isinstance(step, MakeNode):
+        loops.make_node(step.device)
     elif isinstance(step, SetLink):
         loop = loops.check_loops(step.path, loops.loops_of(step.path))
         if loop is None:

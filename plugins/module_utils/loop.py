@@ -83,6 +83,8 @@ class Loop:
     autoclear: bool = False
     partial: bool = False
     """It shows only a part of the file (losetup --offset or --sizelimit)."""
+    node: bool = True
+    """Its node is in /dev: not so in a container that was started after the file was attached."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,8 @@ def loops_of(path: str) -> tuple[Loop, ...]:
         with open(f"/sys/block/{name}/size", encoding="ascii") as sectors:
             size = int(sectors.read()) * 512
         flags = info[8]
-        loops.append(Loop(f"/dev/{name}", size, bool(flags & LO_FLAGS_READ_ONLY), bool(flags & LO_FLAGS_AUTOCLEAR), bool(info[3] or info[4])))
+        loops.append(Loop(f"/dev/{name}", size, bool(flags & LO_FLAGS_READ_ONLY), bool(flags & LO_FLAGS_AUTOCLEAR), bool(info[3] or info[4]),
+                          os.path.exists(f"/dev/{name}")))
     return tuple(loops)
 
 
@@ -253,6 +256,12 @@ def attach(path: str) -> str:
                 raise Refused(f"{path} was attached by somebody else at the same moment: run again")
             return f"/dev/{name}"
     raise Refused(f"no loop device for {path}: all were taken by others, {attempt + 1} times in a row")
+
+
+def make_node(device: str) -> None:
+    """Make the node of a loop device in /dev, where it is missing."""
+    with opened(os.path.basename(device), os.O_RDONLY, keep=True):
+        pass
 
 
 def update_capacity(device: str) -> None:
@@ -380,6 +389,8 @@ def attach_image(image: str, link: str, uuid: str | None) -> str:
             raise Refused(f"{image} holds the file system {content.uuid}, expected was {uuid}: nothing was attached")
         loop = check_loops(image, loops_of(image))
         device = loop.device if loop else attach(image)
+        if loop and not loop.node:
+            make_node(device)
         if loop and loop.size < found.st_size // 512 * 512:
             update_capacity(device)
         if link_at(link).target != device:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,14 @@ def interrupt(mark: str, after: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def before() -> dict[str, list[str]]:
+def before() -> Iterator[dict[str, list[str]]]:
     """What the machine held before run.sh made anything."""
     if (CHECKOUT / ".run").exists():
         subprocess.run([str(CHECKOUT / "run.sh"), "--remove"], capture_output=True, check=True)
-    return machine_holds()
+    # Somebody else's container, which nothing may touch.
+    output("docker", "create", "--name", "t-foreign", "debian:trixie-slim")
+    yield machine_holds()
+    output("docker", "rm", "t-foreign")
 
 
 @pytest.fixture(scope="module")
@@ -253,15 +257,10 @@ BAD_INPUT = {
 
 
 @pytest.fixture(scope="module")
-def others(first: subprocess.CompletedProcess[str]):
-    """Somebody else's container on the machine and in the proxy, and a disk image with somebody's data."""
-    output("docker", "create", "--name", "t-foreign", BASE)
+def others(first: subprocess.CompletedProcess[str]) -> None:
+    """Somebody else's container in the proxy, and a disk image with somebody's data; they go with the proxy."""
     output(*PROXY, "docker", "create", "--name", "t-foreign", BASE)
     output(*PROXY, "sh", "-c", "truncate --size 20G /var/lib/nested-kata/disks/t-other.img && mkfs.ext4 -q /var/lib/nested-kata/disks/t-other.img")
-    yield
-    output("docker", "rm", "t-foreign")
-    output(*PROXY, "docker", "rm", "t-foreign")
-    output(*PROXY, "rm", "/var/lib/nested-kata/disks/t-other.img")
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from ansible_collections.nested.kata.plugins.module_utils.disk import (
-    FILE, FILE_SYSTEMS, Attach, Create, Delete, Detach, Found, Grow, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner, UpdateCapacity, Wanted,
-    decide, first_data, foresee, parse, parse_size, readable,
+    FILE, FILE_SYSTEMS, Attach, Create, Delete, Detach, Found, Grow, MakeNode, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner, UpdateCapacity,
+    Wanted, decide, first_data, foresee, parse, parse_size, readable,
 )
 from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link, Loop, Refused
 
@@ -65,6 +65,10 @@ STEPS = {
     ),
     "a new file is attached and linked": (NOTHING, replace(WANTED, attached=True, link=LINK), [NEW, Attach(PATH), SetLink(LINK, PATH)]),
     "an attached file with its link is left alone": (ATTACHED, replace(WANTED, attached=True, link=LINK), []),
+    "the node of a loop device that was attached before this container started is made": (
+        replace(ATTACHED, loops=(replace(LOOP, node=False),), link=Link()), replace(WANTED, attached=True, link=LINK),
+        [MakeNode("/dev/loop3"), SetLink(LINK, PATH)],
+    ),
     "an attachment is left as it is where nothing is said": (ATTACHED, WANTED, []),
     "a read-only attachment is left as it is where nothing is said": (replace(ATTACHED, loops=(replace(LOOP, read_only=True),)), WANTED, []),
     "a link that names another device is put right": (
