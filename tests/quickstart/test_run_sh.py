@@ -53,7 +53,7 @@ def before() -> Iterator[dict[str, list[str]]]:
     if (CHECKOUT / ".run").exists():
         subprocess.run([str(CHECKOUT / "run.sh"), "--remove"], capture_output=True, check=True)
     # Somebody else's container, which nothing may touch.
-    output("docker", "create", "--name", "t-foreign", "debian:trixie-slim")
+    output("docker", "create", "--name", "t-foreign", "debian:trixie-slim", "true")
     yield machine_holds()
     output("docker", "rm", "t-foreign")
 
