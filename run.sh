@@ -22,7 +22,7 @@ next time seconds. It may be interrupted at any moment and started again.
   --remove       removes containers, volumes (with all images and disks in them), networks, images, loop devices and
                  files that run.sh made; packages stay, and so does Docker itself
 
-Needs: root or sudo, Python 3.11 or newer, Debian or Ubuntu packages where Docker is missing.
+Needs: root or sudo, Python 3.11 or newer, and, where Docker is missing, a Debian to install it from.
 USAGE
 }
 
