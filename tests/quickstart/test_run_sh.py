@@ -284,6 +284,18 @@ def test_bad_input_is_one_error_and_changes_nothing(others: None, case: str, tmp
     assert all_levels_hold() == held
 
 
+def test_without_root_the_roles_say_so(first: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    playbook = tmp_path / "nobody.yml"
+    playbook.write_text(json.dumps([{
+        "name": "As nobody", "hosts": "localhost", "become": True, "become_user": "nobody", "roles": ["nested.kata.docker_engine"],
+        "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
+    }]), encoding="utf-8")
+    done = play(playbook, ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
+    assert done.returncode != 0, done.stdout
+    assert "nobody may not use Docker on localhost" in done.stderr
+    assert "become: true" in done.stderr
+
+
 def test_site_yml_says_before_it_changes_anything_why_kata_cannot_run_here(first: subprocess.CompletedProcess[str]) -> None:
     held = all_levels_hold()
     done = play("site.yml", ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
