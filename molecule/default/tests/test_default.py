@@ -133,4 +133,4 @@ def test_a_bare_machine_got_a_docker_that_runs_without_systemd() -> None:
     name = "machine-bare"
     assert ask(name, "cat /proc/1/comm") != "systemd"
     ask(name, "docker pull --quiet debian:trixie-slim || tar --create --directory / bin sbin lib lib64 usr | docker import - debian:trixie-slim")
-    assert ask(name, "docker run --rm debian:trixie-slim cat /etc/debian_version").startswith("13")
+    assert ask(name, "docker run --rm debian:trixie-slim echo from a container") == "from a container"
