@@ -1,0 +1,428 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""kernel_config on the trees of two kernels, with their own Kconfig and a real compiler."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kernel_tree import copy_of
+from playing import module_command, module_environment, run_module
+
+FRAGMENTS = {
+    "net.config": "# sockets\nCONFIG_NET=y\nCONFIG_INET=y\nCONFIG_UNIX=y\n",
+    "disk.config": "# a disk\n" + "".join(f"CONFIG_{name}=y\n" for name in ("BLOCK", "PCI", "VIRTIO_MENU", "VIRTIO_PCI", "BLK_DEV", "VIRTIO_BLK", "BTRFS_FS")),
+}
+
+
+@pytest.fixture(scope="module", params=["6.1", "6.12"])
+def any_tree(request, tmp_path_factory) -> Path:
+    return copy_of(request.param, tmp_path_factory.mktemp("tree") / request.param)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    return copy_of("6.12", tmp_path_factory.mktemp("tree") / "6.12")
+
+
+@pytest.fixture
+def fragments(tmp_path) -> list[str]:
+    for name, text in FRAGMENTS.items():
+        (tmp_path / name).write_text(text)
+    return [str(tmp_path / name) for name in FRAGMENTS]
+
+
+def options(tree: Path, path: Path, **more) -> dict:
+    return {"tree": str(tree), "path": str(path), "arch": "x86_64", **more}
+
+
+def symbols(config: Path) -> dict[str, str]:
+    found = dict(re.findall(r"^CONFIG_(\w+)=(.*)$", config.read_text(), re.MULTILINE))
+    return {**found, **{name: "n" for name in re.findall(r"^# CONFIG_(\w+) is not set$", config.read_text(), re.MULTILINE)}}
+
+
+def state(directory: Path) -> dict[str, tuple]:
+    return {entry.name: (entry.stat().st_mtime_ns, entry.stat().st_ino, entry.stat().st_size) for entry in os.scandir(directory)}
+
+
+@pytest.fixture
+def calls_of_make(tmp_path, monkeypatch):
+    """Counts the calls of make."""
+    bin_, log = tmp_path / "bin", tmp_path / "make.log"
+    bin_.mkdir()
+    (bin_ / "make").write_text(f'#!/bin/sh\necho "$*" >>{log}\nexec {shutil.which("make")} "$@"\n')
+    (bin_ / "make").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+# --- four runs ---
+
+def test_check_real_again_and_again_in_check_mode(any_tree, tmp_path, fragments, calls_of_make):
+    out = tmp_path / "out"
+    out.mkdir()
+    asked = options(any_tree, out / ".config", fragments=fragments, options={"LOCALVERSION": "-test"})
+
+    foreseen = run_module("kernel_config", asked, check=True)
+    assert foreseen["changed"] and not state(out), foreseen["msg"]
+
+    done = run_module("kernel_config", asked)
+    assert done["changed"], done["msg"]
+    assert done["sha256"] == foreseen["sha256"] and done["diff"] == foreseen["diff"]
+    kept = symbols(out / ".config")
+    assert {name: kept[name] for name in ("BTRFS_FS", "VIRTIO_BLK", "UNIX", "64BIT", "LOCALVERSION")} == {
+        "BTRFS_FS": "y", "VIRTIO_BLK": "y", "UNIX": "y", "64BIT": "y", "LOCALVERSION": '"-test"',
+    }
+    assert kept["BRIDGE"] == "n" and kept["MODULES"] == "n"
+    assert done["missing"] == [] and done["config"]["requested"] == 11 and done["config"]["modules"] == 0
+    assert "CONFIG_BTRFS_FS=y" in done["diff"]["after"] and done["diff"]["before"] == ""
+
+    before, calls = state(out), len(calls_of_make())
+    for check in (False, True):
+        again = run_module("kernel_config", asked, check=check)
+        assert not again["changed"] and again["sha256"] == done["sha256"] and again["config"] == done["config"], again["msg"]
+    assert state(out) == before
+    assert calls and len(calls_of_make()) == calls
+
+
+@pytest.mark.parametrize("change", ["fragment", "option", "policy", "tree", "result", "result is gone"])
+def test_whatever_the_result_depends_on_brings_kconfig_into_play_again(tree, tmp_path, fragments, calls_of_make, change):
+    asked = options(tree, tmp_path / ".config", fragments=fragments)
+    first = run_module("kernel_config", asked)
+    calls = len(calls_of_make())
+    if change == "fragment":
+        Path(fragments[0]).write_text(FRAGMENTS["net.config"] + "CONFIG_BRIDGE=y\n")
+    elif change == "option":
+        asked["options"] = {"BRIDGE": "y"}
+    elif change == "policy":
+        asked["on_redefine"] = "error"
+    elif change == "tree":
+        os.utime(tree / "net" / "Kconfig")
+    elif change == "result":
+        (tmp_path / ".config").write_text(first["diff"]["after"].replace("CONFIG_UNIX=y", "# CONFIG_UNIX is not set"))
+    else:
+        (tmp_path / ".config").unlink()
+    second = run_module("kernel_config", asked)
+    assert len(calls_of_make()) > calls
+    assert second["changed"] == (change not in ("policy", "tree"))
+    assert (second["sha256"] == first["sha256"]) == (change not in ("fragment", "option"))
+    assert symbols(tmp_path / ".config")["UNIX"] == "y"
+
+
+def test_the_time_stamp_of_a_configuration_that_comes_out_the_same_is_kept(tree, tmp_path, fragments):
+    asked = options(tree, tmp_path / ".config", fragments=fragments)
+    run_module("kernel_config", asked)
+    before = (tmp_path / ".config").stat().st_mtime_ns
+    asked["options"] = {"UNIX": "y"}  # asked for twice, with the same value
+    again = run_module("kernel_config", asked)
+    assert not again["changed"] and again["redefined"] == []
+    assert (tmp_path / ".config").stat().st_mtime_ns == before
+
+
+def test_the_default_path_is_the_one_that_make_reads(tmp_path, fragments):
+    tree = copy_of("6.12", tmp_path / "tree")
+    assert run_module("kernel_config", {"tree": str(tree), "arch": "x86_64", "fragments": fragments})["changed"]
+    asked_again = subprocess.run(["make", "-s", "ARCH=x86_64", "listnewconfig"], cwd=tree, check=True, capture_output=True, text=True)
+    assert asked_again.stdout == ""
+
+
+# --- the same as the tree's own script ---
+
+def by_merge_config(tree: Path, where: Path, inputs: list[str], *flags: str) -> list[str]:
+    """Return the lines that scripts/kconfig/merge_config.sh makes of the same input."""
+    environment = {**os.environ, "ARCH": "x86_64", "KCONFIG_CONFIG": str(where / "merged")}
+    subprocess.run(["scripts/kconfig/merge_config.sh", *flags, *inputs], cwd=tree, env=environment, check=True, capture_output=True)
+    return (where / "merged").read_text().splitlines()
+
+
+@pytest.mark.parametrize("new_symbols, flags", [("no", ["-n"]), ("default", [])])
+def test_the_result_is_that_of_merge_config_byte_for_byte(any_tree, tmp_path, fragments, new_symbols, flags):
+    result = run_module("kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, new_symbols=new_symbols))
+    assert not result["failed"], result["msg"]
+    assert (tmp_path / ".config").read_text().splitlines() == by_merge_config(any_tree, tmp_path, fragments, *flags)
+
+
+def test_a_base_counts_before_the_fragments_and_what_it_loses_is_no_error(any_tree, tmp_path, fragments):
+    base = tmp_path / "base"
+    base.write_text("CONFIG_UNIX=n\nCONFIG_GONE_SINCE_5_0=y\nCONFIG_IPV6=y\nCONFIG_VIRTIO_NET=y\n# CONFIG_64BIT is not set\n")
+    result = run_module("kernel_config", options(any_tree, tmp_path / ".config", base=str(base), fragments=fragments))
+    assert not result["failed"], result["msg"]
+    assert result["redefined"] == [] and result["missing"] == []
+    assert [(each["symbol"], each["actual"]) for each in result["base_missing"]] == [("GONE_SINCE_5_0", "n"), ("VIRTIO_NET", "n"), ("64BIT", "y")]
+    kept = symbols(tmp_path / ".config")
+    assert (kept["UNIX"], kept["IPV6"]) == ("y", "y")
+    assert (tmp_path / ".config").read_text().splitlines() == by_merge_config(any_tree, tmp_path, [str(base), *fragments], "-n")
+
+
+@pytest.mark.parametrize("target, symbol", [("defconfig", "E1000"), ("tinyconfig", "KERNEL_XZ")])
+def test_a_target_of_make_can_be_the_base(tree, tmp_path, target, symbol):
+    result = run_module("kernel_config", options(tree, tmp_path / ".config", base_target=target, options={"EXPERT": True}))
+    assert not result["failed"], result["msg"]
+    kept = symbols(tmp_path / ".config")
+    assert (kept[symbol], kept["EXPERT"]) == ("y", "y")
+
+
+def test_another_architecture_is_configured_without_a_cross_compiler(any_tree, tmp_path):
+    asked = options(any_tree, tmp_path / ".config", options={"VIRTIO_MENU": True, "VIRTIO_MMIO": True, "OF": True}) | {"arch": "arm64"}
+    result = run_module("kernel_config", asked)
+    assert not result["failed"], result["msg"]
+    kept = symbols(tmp_path / ".config")
+    assert (kept["ARM64"], kept["VIRTIO_MMIO"]) == ("y", "y") and "X86" not in kept
+    assert result["config"]["arch"] == "arm64"
+
+
+# --- a person's way ---
+
+def by_hand(tree: Path, config: Path) -> list[str]:
+    """Answer make oldconfig: n to what can be n, Enter to a choice, a number or a text, which would be asked for ever if answered with n.
+
+    Returns what was asked.
+    """
+    asked: list[str] = []
+    process = subprocess.Popen(
+        ["make", "-s", "ARCH=x86_64", f"KCONFIG_CONFIG={config}", "oldconfig"], cwd=tree,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )
+    said, alternatives = b"", []
+    while letter := process.stdout.read(1):
+        said += letter
+        question, answer = re.search(rb"\((\w+)\) \[([^\[\]]*)\] \(NEW\) $", said), None
+        if question and not re.fullmatch(rb"[YMN]/\?", question.group(2)):  # what has one answer is not waited for
+            asked.append(question.group(1).decode())
+            answer = b"n" if re.search(rb"(?i)(^|/)n/", question.group(2)) else b""
+        elif re.search(rb"choice\[1-[0-9]+\?\]: $", said) and any(b"(NEW)" in each for each in alternatives):
+            answer = b""
+        if answer is not None:
+            process.stdin.write(answer + b"\n")
+            process.stdin.flush()
+        if answer is not None or letter == b"\n":
+            alternatives = [*alternatives, said] if re.match(rb"[ >] +[0-9]+\. ", said) else []
+            said = b""
+    assert process.wait() == 0
+    return asked
+
+
+def test_no_is_what_a_person_gets_who_says_no_in_oldconfig(any_tree, tmp_path, fragments):
+    result = run_module("kernel_config", options(any_tree, tmp_path / "ours", fragments=fragments))
+    assert not result["failed"], result["msg"]
+    (tmp_path / "theirs").write_text("".join(Path(fragment).read_text() for fragment in fragments))
+    asked = by_hand(any_tree, tmp_path / "theirs")
+    assert len(asked) > 100
+    ours, theirs = symbols(tmp_path / "ours"), symbols(tmp_path / "theirs")
+    differing = {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)}
+    # Both leave to Kconfig what has no prompt, a choice, a number or a text; there is no line in which they differ.
+    assert differing == {}
+
+
+# --- what is not kept ---
+
+LOSSES = {  # symbol: what is asked for, and how the reason begins, on every tree
+    "NF_TABLES_INET": ("y", "NF_TABLES_INET needs NETFILTER=y, is n and NF_TABLES=y, is n"),
+    "NO_SUCH_SYMBOL": ("y", "no such symbol in this tree"),
+    "LLC": ("y", "has no prompt, only a select sets it"),
+    "X86": ("n", "has no prompt, only its default counts"),
+    "LIBCRC32C": ("n", "set by select from BTRFS_FS"),
+    "VHOST_NET": ("m", "this configuration has no modules (MODULES is n): y or n"),
+    "BRIDGE": ("yes", "is of type tristate: it must be y, m or n"),
+    "LOG_BUF_SHIFT": ("0x11", "is of type int: write a decimal number"),
+    "PHYSICAL_START": ("1000000", "is of type hex: write 0x1000000"),
+    "DEFAULT_HOSTNAME": (17, 'is of type string: write "17"'),
+}
+
+
+def test_each_loss_has_the_reason_that_the_trees_kconfig_has_for_it(any_tree, tmp_path, fragments):
+    asked = {name: value for name, (value, dummy) in LOSSES.items()}
+    result = run_module("kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, options=asked))
+    assert result["failed"]
+    assert f"{len(asked)} of {len(asked) + 10} requested symbols are not in the result" in result["msg"] and "\n" not in result["msg"]
+    told = {each["symbol"]: each for each in result["missing"]}
+    assert set(told) == set(asked)
+    for name, (dummy, why) in LOSSES.items():
+        assert told[name]["why"].startswith(why), (name, told[name])
+        assert told[name]["source"] == f"options.{name}" and told[name]["allowed"] is None
+    assert not (tmp_path / ".config").exists()
+
+
+def test_one_of_a_choice_loses_to_another(tree, tmp_path, fragments):
+    result = run_module("kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_XZ": "y", "KERNEL_ZSTD": "y"}))
+    assert [each["why"] for each in result["missing"]] == ["is a choice, KERNEL_ZSTD was chosen"]
+
+
+def test_what_a_choice_falls_back_to_cannot_be_turned_off_before_6_11(tmp_path, fragments):
+    tree = copy_of("6.1", tmp_path / "tree")
+    result = run_module("kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"}))
+    assert [each["why"] for each in result["missing"]] == ["is a choice, KERNEL_GZIP was chosen: ask for another one of it"]
+
+
+def test_a_loss_that_is_allowed_is_told_with_its_reason(tree, tmp_path, fragments):
+    asked = options(tree, tmp_path / ".config", fragments=fragments, options={"NO_SUCH_SYMBOL": "y"}, allow_missing={"NO_*": "never was"})
+    for changed in (True, False):
+        result = run_module("kernel_config", asked)
+        assert result["changed"] == changed, result["msg"]
+        assert [(each["symbol"], each["allowed"]) for each in result["missing"]] == [("NO_SUCH_SYMBOL", "never was")]
+
+
+# --- bad input ---
+
+def bad(name: str, text: str) -> dict:
+    return {"file": (name, text)}
+
+
+BAD = {
+    "a syntax error": (bad("a.config", "CONFIG_NET=y\nCONFIG_INET =y\n"), "a.config:2: 'CONFIG_INET =y' is neither"),
+    "a value that is none": (bad("a.config", "CONFIG_NET=yes\n"), "a.config:1: NET has the value yes"),
+    "m without modules": (bad("a.config", "\nCONFIG_BRIDGE=m\n"), "BRIDGE=m (/"),
+    "a text for a bool": (bad("a.config", 'CONFIG_NET="y"\n'), 'NET="y" (/'),
+    "a hexadecimal number without 0x": (bad("a.config", "CONFIG_PHYSICAL_START=1000000\n"), "write 0x1000000"),
+    "a symbol that does not exist": (bad("a.config", "CONFIG_NETT=y\n"), "a.config:1): no such symbol in this tree"),
+    "a contradiction": (
+        bad("a.config", "CONFIG_NET=y\n# CONFIG_NET is not set\n") | {"on_redefine": "error"}, "on_redefine: 1 symbols get two values: NET: y (/",
+    ),
+    "no such file": ({"fragments": ["/nowhere/a.config"]}, "fragments: /nowhere/a.config: No such file"),
+    "no such base": ({"base": "/nowhere/config"}, "base: /nowhere/config: No such file"),
+    "no text": (bad("a.config", "\udcff"), "is no text in UTF-8"),
+    "no tree": ({"tree": "/usr"}, "tree: /usr is no Linux source tree"),
+    "an unknown architecture": ({"arch": "z80"}, "arch: this tree has no architecture z80; it has "),
+    "an architecture outside the tree": ({"arch": "../arch/x86"}, "arch: this tree has no architecture"),
+    "ARCH by the back door": ({"make_vars": {"ARCH": "arm64"}}, "make_vars: ARCH cannot be set here; use the option arch"),
+    "a target that asks": ({"base_target": "menuconfig"}, "base_target: menuconfig is no target"),
+    "a target that is none": ({"base_target": "nosuch_defconfig"}, "tree: make -C "),
+    "a base and a target": ({"base": "/x", "base_target": "defconfig"}, "mutually exclusive"),
+    "no reason": ({"allow_missing": {"NET": ""}}, "allow_missing: NET has no reason"),
+    "an option without a value": ({"options": {"NET": None}}, "options: NET has the value None"),
+    "no directory": ({"path": "/nowhere/at/all"}, "path: there is no directory /nowhere/at"),
+    "a compiler that is not there": ({"make_vars": {"CROSS_COMPILE": "z80-linux-"}}, "z80-linux-gcc, z80-linux-ld: not found in "),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_error_and_changes_nothing(tree, tmp_path, case):
+    more, part = BAD[case]
+    more = dict(more)
+    if "file" in more:
+        name, text = more.pop("file")
+        (tmp_path / name).write_text(text, errors="surrogateescape")
+        more["fragments"] = [str(tmp_path / name)]
+    (tmp_path / ".config").write_text("CONFIG_OLD=y\n")
+    before = state(tmp_path), source_files(tree)
+    result = run_module("kernel_config", options(tree, tmp_path / ".config") | more)
+    assert result["failed"] and part in result["msg"], result["msg"]
+    assert "\n" not in result["msg"]
+    assert (state(tmp_path), source_files(tree)) == before
+
+
+def source_files(tree: Path) -> list[tuple]:
+    """All of the tree but what make compiles in scripts."""
+    return [(entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(tree) if entry.name != "scripts"] + [
+        (str(path), path.stat().st_mtime_ns) for path in sorted((tree / "arch/x86").rglob("Kconfig*"))
+    ]
+
+
+def test_all_missing_tools_are_named_before_anything_starts(tree, tmp_path):
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    for tool in ("sh", "env", "make", "gcc", "ld"):
+        (bin_ / tool).symlink_to(shutil.which(tool))
+    result = alone(options(tree, tmp_path / ".config"), PATH=str(bin_))
+    assert result["failed"] and result["msg"] == f"flex, bison: not found in {bin_}; install flex bison"
+    assert not (tmp_path / ".config").exists()
+
+
+@pytest.mark.root
+def test_a_full_disk_leaves_the_old_configuration(tree, tmp_path, fragments):
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", small], check=True)
+    try:
+        (small / ".config").write_text("CONFIG_OLD=y\n")
+        result = run_module("kernel_config", options(tree, small / ".config", fragments=fragments))
+        assert result["failed"] and "No space left on device" in result["msg"] and str(small) in result["msg"], result["msg"]
+        assert (small / ".config").read_text() == "CONFIG_OLD=y\n"
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+# --- killed ---
+
+# The steps that it decided on, carried out until the Nth line of the code that does so is reached.
+KILLED = """
+import json, os, signal, sys
+from ansible_collections.nested.kata.plugins.modules import kernel_config as module
+steps, left = [module.Write(*step) for step in json.loads(sys.argv[1])], int(sys.argv[2])
+def trace(frame, event, argument):
+    global left
+    if frame.f_code.co_name != "carry_out":
+        return trace if event == "call" else None
+    if event == "line":
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return trace
+sys.settrace(trace)
+for step in steps:
+    module.carry_out(step)
+"""
+
+
+def alone(asked: dict, **environment: str) -> dict:
+    """Run the module without Ansible around it and return its result."""
+    done = subprocess.run(module_command("kernel_config", asked), env=module_environment(**environment), capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return {"failed": False, **json.loads(done.stdout)}
+
+
+def carried_out_until(line: int, steps: list[list[str]]) -> int:
+    command = [sys.executable, "-c", KILLED, json.dumps(steps), str(line)]
+    return subprocess.run(command, env=module_environment(), check=False).returncode
+
+
+def test_killed_at_any_line_that_writes_there_is_the_old_configuration_or_the_new_one_and_the_next_run_converges(tree, tmp_path, fragments):
+    config, memory = tmp_path / ".config", tmp_path / ".config.nested-kata"
+    old, new = options(tree, config), options(tree, config, fragments=fragments)
+    texts = {}
+    for name, asked in (("old", old), ("new", new)):
+        assert not alone(asked)["failed"]
+        texts[name] = config.read_text(), memory.read_text()
+    left = {}
+    for line in range(1, 40):
+        config.write_text(texts["old"][0])
+        memory.write_text(texts["old"][1])
+        status = carried_out_until(line, [[str(config), texts["new"][0]], [str(memory), texts["new"][1]]])
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        assert config.read_text() in (texts["old"][0], texts["new"][0])
+        assert memory.read_text() in (texts["old"][1], texts["new"][1])
+        left.setdefault((config.read_text(), memory.read_text()), {path.name: path.read_bytes() for path in tmp_path.glob(".config*")})
+    assert line > 10 and {texts["old"], (texts["new"][0], texts["old"][1])} <= set(left)
+    for files in left.values():
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        assert not alone(new)["failed"]
+        assert (config.read_text(), memory.read_text()) == texts["new"]
+        assert alone(new)["changed"] is False
+        assert sorted(path.name for path in tmp_path.glob(".config*")) == [config.name, memory.name]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.2, 2.0])
+def test_killed_while_kconfig_runs_nothing_has_changed_and_the_next_run_converges(tmp_path, tree, fragments, seconds):
+    config = tmp_path / ".config"
+    config.write_text("CONFIG_OLD=y\n")
+    asked = options(tree, config, fragments=fragments)
+    process = subprocess.Popen(module_command("kernel_config", asked), env=module_environment(), start_new_session=True, stdout=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert config.read_text() == "CONFIG_OLD=y\n" or symbols(config)["BTRFS_FS"] == "y"
+    assert not alone(asked)["failed"]
+    assert symbols(config)["BTRFS_FS"] == "y"

@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a boot's lines are read as, and what the tables of proofs owe the tests that name them."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import boot
+from boot import Proof, parse
+from guest.prove import PROFILES
+
+ABOUT = json.dumps({"release": "6.12.1-docker", "config": "c0ffee", "init": 1.5, "started": 9.0})
+PROVEN = json.dumps({"id": "it holds", "ok": True, "detail": "seen", "seconds": 0.5})
+DISPROVED = json.dumps({"id": "it does not", "ok": False, "detail": "why", "seconds": 1.0})
+END = json.dumps({"end": 2})
+
+INCOMPLETE = {
+    "nothing": [],
+    "no end": [ABOUT, PROVEN, DISPROVED],
+    "a line cut off": [ABOUT, PROVEN, DISPROVED[:-4]],
+    "an end that counts more proofs": [ABOUT, PROVEN, END],
+}
+
+
+def test_a_report_has_what_the_guest_said() -> None:
+    report = parse([ABOUT, PROVEN, DISPROVED, END])
+    assert (report.release, report.config, report.init, report.started, report.complete) == ("6.12.1-docker", "c0ffee", 1.5, 9.0, True)
+    assert report.proofs == {"it holds": Proof(True, "seen", 0.5), "it does not": Proof(False, "why", 1.0)}
+    assert report.failed() == {"it does not": "why"}
+
+
+@pytest.mark.parametrize("case", INCOMPLETE)
+def test_a_guest_that_did_not_come_to_its_end_is_incomplete(case: str) -> None:
+    assert not parse(INCOMPLETE[case]).complete
+
+
+def test_the_last_lines_of_the_console_are_told(tmp_path) -> None:
+    console = tmp_path / "console.log"
+    console.write_text("\n".join(f"line {number}" for number in range(100)))
+    lines = parse([], console=console).last_lines().splitlines()
+    assert (len(lines), lines[-1]) == (boot.LAST_LINES + 1, "line 99")
+
+
+def test_every_profile_is_booted_and_proves_something_of_its_own() -> None:
+    own = {profile: {name for name in proofs if all(name not in others for other, others in PROFILES.items() if other != profile)}
+           for profile, proofs in PROFILES.items()}
+    assert "systemd says running" in set.intersection(*(set(proofs) for proofs in PROFILES.values()))
+    assert {profile: len(names) > 3 for profile, names in own.items()} == {"stock": False, "docker": True, "netsim": True, "nested": True}
+
+
+def test_a_changed_recipe_makes_another_root_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = boot.recipe()
+    assert boot.recipe() == before
+    monkeypatch.setattr(boot, "PACKAGES", (*boot.PACKAGES, "hello"))
+    assert boot.recipe() != before
