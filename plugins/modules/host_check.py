@@ -36,23 +36,143 @@ options:
     default: host
     choices:
       host: The machine's own Docker, which must be new enough for Kata.
-      proxy: A container with a Docker of its own, so that the machine's Docker may be of any version.
+      proxy: A container with a Docker of its own. The machine's Docker need only be able to start it (20.10 or newer).
   runtime:
     description:
-      - Name of a runtime that must be registered in this machine's Docker.
+      - Name of a runtime that must be registered in this machine's Docker already.
       - Without it, Docker's runtimes are not looked at and there is no finding V(docker_runtime).
     type: str
+  runtimes:
+    description:
+      - Names of runtimes that are to be registered in this machine's Docker. With O(target=host) none of them may be somebody
+        else's. Ours is recognised by a C(runtimeType) below C(/var/lib/nested-kata) or a C(ConfigPath) below C(/etc/nested-kata).
+    type: list
+    elements: str
+    default: []
+  kata_version:
+    description:
+      - The version of Kata that is to run, such as V(4.1.0). With O(target=host) it is compared with that of Docker.
+      - Without it only the version of Docker is looked at.
+    type: str
+  space:
+    description:
+      - Parts that take room. Those on the same file system count together, and what is there already counts as done.
+      - Without any there is no finding V(space).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description:
+          - The file or directory that is to be made. It need not exist, nor the directories above it.
+          - One that does not begin with C(/) lies below Docker's data directory, which is C(/var/lib/docker) where Docker does not say.
+        type: str
+        required: true
+      size:
+        description: How large it will be, with a unit as in V(20G), V(512M) or V(20GiB) (powers of 1024), V(20GB) (powers of 1000), or in bytes.
+        type: str
+        required: true
+      purpose:
+        description: What it is, in a word or two, for people.
+        type: str
+        required: true
+      sparse:
+        description: Whether it begins small and grows with its use. Too little room for it is a warning, see O(overcommit), and no error.
+        type: bool
+        default: false
+      creates:
+        description: A path. Where it exists, nothing is to be made any more. As with O(space[].path), it may be relative.
+        type: str
+  overcommit:
+    description:
+      - How many times what is free the parts with O(space[].sparse) may grow by together. More is a warning.
+      - With V(1) it is one as soon as they could fill the file system.
+    type: float
+    default: 1
+  disks:
+    description:
+      - The directory for disk images, of which RV(findings) say whether its file system has reflink. It need not exist.
+      - As with O(space[].path), it may be relative. Without it there is no finding V(reflink).
+    type: str
+  memory:
+    description:
+      - The memory of each instance, with a unit as in V(4g). They count together.
+      - Without any, there is no finding V(memory), and C(/dev/shm) may be of any size.
+    type: list
+    elements: str
+    default: []
+  now:
+    description:
+      - The time by the control node's clock, in seconds since 1970, taken just before the call, as in the examples.
+      - Without it there is no finding V(time).
+    type: float
+  containers:
+    description:
+      - Names for containers that are to be made in this machine's Docker. Something that has such a name, and no label that
+        begins with C(nested.kata.), is somebody else's.
+      - Without any of O(containers), O(networks) and O(volumes) there is no finding V(names).
+    type: list
+    elements: str
+    default: []
+  networks:
+    description: Names for networks, as O(containers).
+    type: list
+    elements: str
+    default: []
+  volumes:
+    description: Names for volumes, as O(containers).
+    type: list
+    elements: str
+    default: []
+  reachable:
+    description:
+      - What must be reached from this machine, all at the same time. Without any there is no finding V(reachable).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      urls:
+        description:
+          - Places of which one is enough. URLs of http and https are asked with HEAD, and with GET for one byte where that fails.
+            Any answer counts but the status 404, 410, and 500 or above, so that a registry may want to know who asks.
+          - A C(file:) URL or a path must be a file on this machine.
+        aliases: [url]
+        type: list
+        elements: str
+        required: true
+      purpose:
+        description: What it is, in a word or two, for people.
+        type: str
+        required: true
+      required:
+        description: Whether it is an error that it cannot be reached. It is a warning otherwise.
+        type: bool
+        default: true
+      creates:
+        description: A path. Where it exists, nothing is asked. As with O(space[].path), it may be relative.
+        type: str
+      image:
+        description: The reference of an image. Where this machine's Docker has it, nothing is asked.
+        type: str
+  timeout:
+    description: How long to wait for an answer of those in O(reachable), in seconds.
+    type: float
+    default: 5
   ignore:
     description:
-      - Ids of findings that do not count against RV(ok). They are returned all the same, with the severity V(warning).
-      - One of V(cpu_virtualization), V(kvm), V(vhost_vsock), V(vhost_net), V(tun), V(docker_version), V(docker_runtime).
+      - Ids of findings that do not count against RV(ok). Where they would be errors, they are warnings that say so.
+      - One of V(architecture), V(cpu_virtualization), V(kernel), V(cgroup), V(kvm), V(vhost_vsock), V(vhost_net), V(tun), V(loop),
+        V(docker_daemon), V(docker_version), V(docker_config), V(docker_runtime), V(names), V(space), V(reflink), V(memory), V(shm),
+        V(time), V(reachable).
     type: list
     elements: str
     default: []
 notes:
-  - Run it as root, as the user who is to start Docker. The file C(/dev/kvm) is opened, and asked for its API version.
-  - Docker is reached with the command C(docker), so that E(DOCKER_HOST) counts where it is set. Where it does not answer,
-    there is no finding V(docker_version).
+  - Run it as root, as the user who is to start Docker. On C(/dev/kvm) a guest of three instructions is run within the module's
+    process, with which it ends. No kernel module is loaded; devices whose driver is not loaded are not opened, since that loads it.
+  - Docker is reached with the command C(docker), so that E(DOCKER_HOST) counts where it is set. Where it does not answer, there are
+    no findings V(docker_version) and V(names).
+  - Without anything in O(reachable) it takes half a second.
 author:
   - The nested.kata founders (@nested-kata)
 """
@@ -66,11 +186,30 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ look.table.splitlines() }}"
 
-- name: Ask whether Kata is there already, on a machine whose kernel has vhost-net built in
+- name: Ask whether Kata is there already, on a machine whose kernel has no vhost-net
   nested.kata.host_check:
     runtime: kata
     ignore:
       - vhost_net
+
+- name: Ask whether two instances fit
+  nested.kata.host_check:
+    now: "{{ now().timestamp() }}"
+    memory: [4g, 4g]
+    disks: /var/lib/nested-kata/disks
+    space:
+      - path: /var/lib/nested-kata/kata/4.1.0
+        creates: /var/lib/nested-kata/kata/4.1.0
+        size: 4G
+        purpose: Kata 4.1.0
+      - path: /var/lib/nested-kata/disks/red.img
+        size: 20G
+        sparse: true
+        purpose: disk of red
+    reachable:
+      - urls: [https://registry-1.docker.io/v2/]
+        image: debian:trixie-slim
+        purpose: base image
 """
 
 RETURN = r"""
@@ -91,10 +230,17 @@ findings:
       type: bool
       sample: false
     severity:
-      description: V(error), or V(warning) where O(ignore) names it.
+      description:
+        - How much it counts where it is not as needed. With V(error) Kata cannot run. With V(warning) it can, but less well, or
+          nobody can tell, or O(ignore) names it.
       returned: success
       type: str
       sample: error
+    ignored:
+      description: Whether it would be an error, were it not for O(ignore).
+      returned: success
+      type: bool
+      sample: false
     found:
       description: What the machine has.
       returned: success
@@ -104,9 +250,10 @@ findings:
       description: What it must have.
       returned: success
       type: str
-      sample: /dev/vhost-net, a character device
+      sample: /dev/vhost-net
     remedy:
-      description: What to do. Empty where it is as needed.
+      description:
+        - What to do. Where all is as needed it is a note, of what the roles will do or of what would be better still, and mostly empty.
       returned: success
       type: str
       sample: modprobe vhost_net, and name it in /etc/modules-load.d/nested-kata.conf to have it after a reboot
@@ -121,105 +268,111 @@ problems:
   type: list
   elements: str
   sample:
-    - "tun: found no /dev/net/tun, needed /dev/net/tun, a character device: modprobe tun, and name it in …"
+    - "tun: found no /dev/net/tun, needed /dev/net/tun: let udev make /dev/net/tun (udevadm trigger); …"
 table:
-  description: The findings as plain text.
+  description: The findings as plain text, at most 120 columns wide.
   returned: success
   type: str
   sample: |-
     finding    state  found                                         needed
-    kvm        ok     /dev/kvm with API version 12                  /dev/kvm with API version 12
+    kvm        ok     a guest ran in 3 ms                           /dev/kvm that runs a guest
 msg:
   description: The findings in a sentence.
   returned: success
   type: str
-  sample: "this machine cannot run Kata: vhost_net"
+  sample: "this machine cannot run Kata: vhost_net; warnings: cgroup"
 """
 
-import fcntl
-import json
-import os
-import platform
-import stat
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils.findings import (
-    Device, Docker, Facts, Kvm, Question, UnknownFinding, cpu_flags, decide, holds_module, known, sentence, summary, table,
+from ansible_collections.nested.kata.plugins.module_utils.checks_docker import version_of
+from ansible_collections.nested.kata.plugins.module_utils.disk import parse_size
+from ansible_collections.nested.kata.plugins.module_utils.disk_usage import parse_overcommit
+from ansible_collections.nested.kata.plugins.module_utils.findings import UnknownFinding, decide, known, sentence, summary, table
+from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS, Facts, Question
+from ansible_collections.nested.kata.plugins.module_utils.host_facts import (
+    WantedAnswer, WantedPart, look_at_docker, look_at_machine, look_at_resources,
 )
+from ansible_collections.nested.kata.plugins.module_utils.loop import Refused
 
-KVM_GET_API_VERSION = 0xAE00  # _IO(KVMIO, 0x00) in linux/kvm.h
-DEVICES = {"vhost_vsock": "/dev/vhost-vsock", "vhost_net": "/dev/vhost-net", "tun": "/dev/net/tun"}
-
-
-def text_of(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def look_at_kvm(path: str) -> Kvm:
-    if not os.path.exists(path):
-        return Kvm(present=False)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            return Kvm(present=True, api_version=fcntl.ioctl(descriptor, KVM_GET_API_VERSION))
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return Kvm(present=True, error=error.strerror)
-
-
-def look_at_device(path: str, name: str, modules_dep: str) -> Device:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        mode = 0
-    return Device(path=path, module=name, present=mode != 0, character=stat.S_ISCHR(mode), loadable=holds_module(modules_dep, name))
-
-
-def look_at_docker(module: AnsibleModule) -> Docker:
-    command = module.get_bin_path("docker")
-    if not command:
-        return Docker(error="there is no command docker")
-    # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` says it in all versions.
-    status, version, err = module.run_command([command, "version", "--format", "{{.Server.Version}}"])
-    if status != 0:
-        return Docker(error=(err.strip().splitlines() or [f"docker version ends with status {status}"])[0])
-    runtimes = module.run_command([command, "info", "--format", "{{json .Runtimes}}"], check_rc=True)[1]
-    return Docker(version=version.strip(), runtimes=tuple(json.loads(runtimes) or ()))
+KINDS = {"container": "containers", "network": "networks", "volume": "volumes"}
+ARGUMENTS = {
+    "target": {"type": "str", "default": "host", "choices": ["host", "proxy"]},
+    "runtime": {"type": "str"},
+    "runtimes": {"type": "list", "elements": "str", "default": []},
+    "kata_version": {"type": "str"},
+    "space": {"type": "list", "elements": "dict", "default": [], "options": {
+        "path": {"type": "str", "required": True},
+        "size": {"type": "str", "required": True},
+        "purpose": {"type": "str", "required": True},
+        "sparse": {"type": "bool", "default": False},
+        "creates": {"type": "str"},
+    }},
+    "overcommit": {"type": "float", "default": 1},
+    "disks": {"type": "str"},
+    "memory": {"type": "list", "elements": "str", "default": []},
+    "now": {"type": "float"},
+    "containers": {"type": "list", "elements": "str", "default": []},
+    "networks": {"type": "list", "elements": "str", "default": []},
+    "volumes": {"type": "list", "elements": "str", "default": []},
+    "reachable": {"type": "list", "elements": "dict", "default": [], "options": {
+        "urls": {"type": "list", "elements": "str", "required": True, "aliases": ["url"]},
+        "purpose": {"type": "str", "required": True},
+        "required": {"type": "bool", "default": True},
+        "creates": {"type": "str"},
+        "image": {"type": "str"},
+    }},
+    "timeout": {"type": "float", "default": 5},
+    "ignore": {"type": "list", "elements": "str", "default": []},
+}
 
 
-def look(module: AnsibleModule) -> Facts:
-    kernel = platform.release()
-    modules_dep = text_of(f"/lib/modules/{kernel}/modules.dep")
-    return Facts(
-        arch=platform.machine(),
-        kernel=kernel,
-        cpu_flags=cpu_flags(text_of("/proc/cpuinfo")),
-        kvm=look_at_kvm("/dev/kvm"),
-        devices={name: look_at_device(path, name, modules_dep) for name, path in DEVICES.items()},
-        docker=look_at_docker(module),
+def parse_question(options: dict) -> Question:
+    """Return what the machine is to be good for."""
+    kata = options["kata_version"] or ""
+    if kata and not version_of(kata):
+        raise Refused(f"kata_version: {kata!r} is no version: write it like 4.1.0")
+    return Question(
+        target=options["target"],
+        runtime=options["runtime"],
+        runtimes=tuple(options["runtimes"]),
+        kata=kata,
+        names=tuple(name for kind in KINDS.values() for name in options[kind]),
+        memory=sum(parse_size(size, "memory") for size in options["memory"]),
+        overcommit=parse_overcommit(options["overcommit"]),
     )
+
+
+def parse_part(entry: dict) -> WantedPart:
+    """Return an entry of `space`."""
+    return WantedPart(entry["path"], parse_size(entry["size"], "space: size"), entry["purpose"], entry["sparse"], entry["creates"] or "")
+
+
+def parse_answer(entry: dict) -> WantedAnswer:
+    """Return an entry of `reachable`."""
+    if not entry["urls"]:
+        raise Refused(f"reachable: urls is empty for {entry['purpose']!r}: name one place at least")
+    return WantedAnswer(tuple(entry["urls"]), entry["purpose"], entry["required"], entry["creates"] or "", entry["image"] or "")
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "target": {"type": "str", "default": "host", "choices": ["host", "proxy"]},
-            "runtime": {"type": "str"},
-            "ignore": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    options = module.params
     try:
-        ignored = known(module.params["ignore"])
+        question = parse_question(options)
+        parts = [parse_part(entry) for entry in options["space"]]
+        answers = [parse_answer(entry) for entry in options["reachable"]]
+        ignored = known(options["ignore"], CHECKS)
     except UnknownFinding as error:
         module.fail_json(msg=f"ignore: {error}")
-    findings = decide(look(module), Question(target=module.params["target"], runtime=module.params["runtime"]), ignored)
+    except Refused as error:
+        module.fail_json(msg=str(error))
+    docker = look_at_docker(
+        module.get_bin_path("docker"), {kind: options[option] for kind, option in KINDS.items()}, [answer.image for answer in answers if answer.image],
+    )
+    resources = look_at_resources(parts, options["disks"], options["now"], answers, docker.root, docker.images, options["timeout"])
+    findings = decide(CHECKS, Facts(look_at_machine(), docker, resources), question, ignored)
     stopping = [finding for finding in findings if finding.stops]
     module.exit_json(
         changed=False,
