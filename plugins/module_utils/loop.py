@@ -26,7 +26,14 @@ import sys
 import time
 from dataclasses import dataclass
 
-PACKAGES = {"blkid": "util-linux", "mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs"}
+PACKAGES = {
+    "blkid": "util-linux", "fstrim": "util-linux", "unshare": "util-linux", "mount": "mount", "umount": "mount",
+    "mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "btrfstune": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs", "tune2fs": "e2fsprogs", "resize2fs": "e2fsprogs", "e2fsck": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs", "xfs_admin": "xfsprogs", "xfs_growfs": "xfsprogs",
+}
+# An image whose mode has none of these bits is sealed: others are cloned from it, and it is never attached.
+WRITABLE = 0o222
 
 LOOP_CONTROL = "/dev/loop-control"
 LOOP_CLR_FD = 0x4C01
@@ -85,6 +92,7 @@ class Loop:
     """It shows only a part of the file (losetup --offset or --sizelimit)."""
     node: bool = True
     """Its node is in /dev: not so in a container that was started after the file was attached."""
+    direct_io: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,13 +112,14 @@ def command_path(name: str) -> str:
 
 
 def run(*command: str, accept: tuple[int, ...] = (0,)) -> tuple[int, str]:
-    """Run a command and return its exit status and output."""
+    """Run a command and return its exit status and output. It inherits the lock of `locked`, and no other descriptor."""
     done = subprocess.run(
-        [command_path(command[0]), *command[1:]],
+        [command_path(command[0]), *command[1:]], close_fds=False,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, env={**os.environ, "LC_ALL": "C"},
     )
     if done.returncode not in accept:
-        raise CommandFailed(command, done.returncode, done.stderr.decode(errors="replace"))
+        # tune2fs tells on stdout why it does nothing.
+        raise CommandFailed(command, done.returncode, (done.stderr.strip() or done.stdout).decode(errors="replace"))
     return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -132,8 +141,12 @@ def probe(path: str) -> Content:
 
 @contextlib.contextmanager
 def locked(directory: str):
-    """Keep other runs out of a directory of disk images: one at a time creates, attaches, detaches or removes there."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Keep other runs out of a directory of disk images: one at a time creates, attaches, detaches or removes there.
+
+    Commands inherit the lock: where a run is killed, the next one waits for what the killed one started.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    os.set_inheritable(descriptor, True)
     try:
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
@@ -208,7 +221,7 @@ def loops_of(path: str) -> tuple[Loop, ...]:
             size = int(sectors.read()) * 512
         flags = info[8]
         loops.append(Loop(f"/dev/{name}", size, bool(flags & LO_FLAGS_READ_ONLY), bool(flags & LO_FLAGS_AUTOCLEAR), bool(info[3] or info[4]),
-                          os.path.exists(f"/dev/{name}")))
+                          os.path.exists(f"/dev/{name}"), bool(flags & LO_FLAGS_DIRECT_IO)))
     return tuple(loops)
 
 
@@ -229,6 +242,23 @@ def check_loops(path: str, loops: tuple[Loop, ...]) -> Loop | None:
 
 def attach(path: str) -> str:
     """Attach a file to a free loop device, with direct I/O where its file system can, and return the device."""
+    with _attached(path, LO_FLAGS_DIRECT_IO) as device:
+        return device
+
+
+@contextlib.contextmanager
+def attached_briefly(path: str):
+    """Attach a file for as long as the block and its mounts last. The kernel detaches it then, also from a process that was killed."""
+    with _attached(path, LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR) as device:
+        yield device
+    deadline = time.monotonic() + IDLE_SECONDS
+    while any(loop.device == device for loop in loops_of(path)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _attached(path: str, flags: int):
+    """Attach a file to a free loop device, and keep the device open for the block."""
     with contextlib.ExitStack() as stack:
         try:
             control = os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
@@ -237,25 +267,37 @@ def attach(path: str) -> str:
         stack.callback(os.close, control)
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         stack.callback(os.close, file)
-        for attempt in range(100):
-            name = f"loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
-            # losetup writes the name there too. The kernel ignores direct I/O where the backing file system has none.
-            info = LOOP_INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, LO_FLAGS_DIRECT_IO, os.fsencode(path)[:63], b"", b"", 0, 0)
-            try:
-                with opened(name, os.O_RDWR, keep=True) as descriptor:
-                    fcntl.ioctl(descriptor, LOOP_CONFIGURE, LOOP_CONFIG.pack(file, 0, info, *[0] * 8))
-            except OSError as error:
-                # Between the two calls anybody may take the device (EBUSY) or remove it.
-                if error.errno in (errno.EBUSY, errno.ENXIO, errno.ENOENT, errno.ENODEV):
-                    time.sleep(0.01)
-                    continue
-                hint = " (needs Linux 5.8 or newer)" if error.errno in (errno.EINVAL, errno.ENOTTY) else ""
-                raise Refused(f"{path} cannot be attached to /dev/{name}: {error.strerror}{hint}") from None
-            if len(loops_of(path)) > 1:
-                detach(path, f"/dev/{name}")
-                raise Refused(f"{path} was attached by somebody else at the same moment: run again")
-            return f"/dev/{name}"
-    raise Refused(f"no loop device for {path}: all were taken by others, {attempt + 1} times in a row")
+        if not os.fstat(file).st_mode & WRITABLE:
+            raise Refused(f"{path} is sealed: clones are made from it, and nothing is attached to it")
+        device = _configured(path, file, control, flags, stack)
+        if len(loops_of(path)) > 1:
+            stack.close()
+            if not flags & LO_FLAGS_AUTOCLEAR:
+                detach(path, device)
+            raise Refused(f"{path} was attached by somebody else at the same moment: run again")
+        yield device
+
+
+def _configured(path: str, file: int, control: int, flags: int, stack: contextlib.ExitStack) -> str:
+    # losetup writes the name there too. The kernel ignores direct I/O where the backing file system has none.
+    info = LOOP_INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, os.fsencode(path)[:63], b"", b"", 0, 0)
+    for dummy in range(100):
+        name = f"loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
+        attempt = contextlib.ExitStack()
+        try:
+            descriptor = attempt.enter_context(opened(name, os.O_RDWR, keep=True))
+            fcntl.ioctl(descriptor, LOOP_CONFIGURE, LOOP_CONFIG.pack(file, 0, info, *[0] * 8))
+        except OSError as error:
+            attempt.close()
+            # Between the two calls anybody may take the device (EBUSY) or remove it.
+            if error.errno in (errno.EBUSY, errno.ENXIO, errno.ENOENT, errno.ENODEV):
+                time.sleep(0.01)
+                continue
+            hint = " (needs Linux 5.8 or newer)" if error.errno in (errno.EINVAL, errno.ENOTTY) else ""
+            raise Refused(f"{path} cannot be attached to /dev/{name}: {error.strerror}{hint}") from None
+        stack.push(attempt)
+        return f"/dev/{name}"
+    raise Refused(f"no loop device for {path}: all were taken by others, 100 times in a row")
 
 
 def make_node(device: str) -> None:
@@ -272,15 +314,47 @@ def update_capacity(device: str) -> None:
 
 def use_of(device: str) -> str | None:
     """Return who uses a block device, in words, or None. A process that lets go within a second (udev) is no user."""
-    with open(f"/sys/block/{os.path.basename(device)}/dev", encoding="ascii") as file:
-        text = file.read().strip()
-    number = os.makedev(*(int(part) for part in text.split(":")))
+    number = _number_of(device)
+
+    def use() -> str | None:
+        place = mount_of(device)
+        return f"mounted at {place}" if place else _claimed(device) or _open_in(lambda found: stat.S_ISBLK(found.st_mode) and found.st_rdev == number)
+
+    return _lasting(use)
+
+
+def use_of_file(path: str) -> str | None:
+    """Return which process has a file open, in words, or None."""
+    file = os.stat(path)
+    return _lasting(lambda: _open_in(lambda found: (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino)))
+
+
+def _lasting(use) -> str | None:
     deadline = time.monotonic() + IDLE_SECONDS
     while True:
-        use = _mounted(text, number) or _claimed(device) or _open_in(number)
-        if use is None or not use.startswith("open") or time.monotonic() > deadline:
-            return use
+        found = use()
+        if found is None or not found.startswith("open") or time.monotonic() > deadline:
+            return found
         time.sleep(0.05)
+
+
+def _number_of(device: str) -> int:
+    with open(f"/sys/block/{os.path.basename(device)}/dev", encoding="ascii") as file:
+        return os.makedev(*(int(part) for part in file.read().split(":")))
+
+
+def mount_of(device: str) -> str | None:
+    """Return where a block device is mounted, as far as this mount namespace shows."""
+    number = _number_of(device)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            left, separator, right = line.partition(" - ")
+            fields, source = left.split(), right.split()[1]
+            # btrfs gives every mount a number of its own: only the source tells the device.
+            if fields[2] == f"{os.major(number)}:{os.minor(number)}" or (source.startswith("/") and _is_device(source, number)):
+                # The kernel writes a blank as \\040 (proc_pid_mountinfo(5)).
+                return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields[4])
+    return None
 
 
 def _is_device(path: str, number: int) -> bool:
@@ -289,17 +363,6 @@ def _is_device(path: str, number: int) -> bool:
     except OSError:
         return False
     return stat.S_ISBLK(found.st_mode) and found.st_rdev == number
-
-
-def _mounted(text: str, number: int) -> str | None:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-        for line in mounts:
-            left, separator, right = line.partition(" - ")
-            fields, source = left.split(), right.split()[1]
-            # btrfs gives every mount a number of its own: only the source tells the device.
-            if fields[2] == text or (source.startswith("/") and _is_device(source, number)):
-                return f"mounted at {fields[4]}"
-    return None
 
 
 def _claimed(device: str) -> str | None:
@@ -312,14 +375,15 @@ def _claimed(device: str) -> str | None:
         return "mounted in another mount namespace (a container?), or claimed by another driver"
 
 
-def _open_in(number: int) -> str | None:
+def _open_in(wanted) -> str | None:
     # A VM opens its disk without claiming it, so that only the table of open files shows it.
     for process in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             for descriptor in os.listdir(f"/proc/{process}/fd"):
-                if _is_device(f"/proc/{process}/fd/{descriptor}", number):
-                    with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as name:
-                        return f"open in process {process} ({name.read().strip()})"
+                with contextlib.suppress(OSError):
+                    if wanted(os.stat(f"/proc/{process}/fd/{descriptor}")):
+                        with open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as name:
+                            return f"open in process {process} ({name.read().strip()})"
     return None
 
 

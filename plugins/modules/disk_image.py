@@ -6,15 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: disk_image
-short_description: Make a file that is a file system, and attach it to a loop device with a stable name
+short_description: Make, clone, grow and trim a file that is a file system, and attach it to a loop device with a stable name
 version_added: 0.1.0
 description:
-  - Makes a sparse file with a file system in it, grows it, attaches it to a loop device, and gives the loop device a name that
-    outlives its number.
+  - Makes a sparse file with a file system in it or clones one, grows it, gives back space that it does not use any more, attaches
+    it to a loop device, and gives the loop device a name that outlives its number.
   - A file that holds anything is never formatted. Only a path where nothing is, an empty file, or a file of nothing but zeros
     gets a file system; anything else is an error that says what was found, and nothing is changed.
   - A file system is made under another name in the same directory and gets its own name only when it is complete and on disk.
     A run that is interrupted leaves no half-made image, and the next run removes what it left.
+  - A run that finds everything as asked starts no other program.
 attributes:
   check_mode:
     description: Can run in check mode and return the same steps as otherwise.
@@ -43,25 +44,76 @@ options:
       - How large the file is, with a unit. V(K), V(M), V(G) and V(T), also written V(GiB) and so on, are powers of 1024;
         V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a multiple of 4 KiB.
       - Needed where the file has to be made. May be larger than the free space, since the file is sparse.
-      - btrfs needs 109M at least, ext4 8M.
-      - A file that is smaller grows, and so does the loop device that it is attached to. The file system in it is not touched,
-        since it may be mounted; whatever mounts the image has to grow it then, as the disk unit of an instance does.
+      - btrfs needs 109M at least, ext4 8M, xfs 300M.
+      - A btrfs grows to 256M or more, as its kernel wants it.
+      - A file that is smaller grows, and so do the loop device that it is attached to and, see O(resizefs), its file system.
       - A size smaller than the file is an error, also where the file holds nothing but zeros. Nothing ever shrinks.
     type: str
   fstype:
     description:
       - The file system. A file that holds another one is refused, also by O(state=absent).
     type: str
-    choices: [btrfs, ext4]
+    choices: [btrfs, ext4, xfs]
     default: btrfs
+  mkfs_options:
+    description:
+      - More arguments for C(mkfs.btrfs), C(mkfs.ext4) or C(mkfs.xfs), an option or its value to an entry, where a file system is made.
+      - Paths, and values that follow no option, are refused, since they may name another device.
+    type: list
+    elements: str
+  allocation:
+    description:
+      - V(preallocated) reserves all of O(size) on the disk that the file lies on (fallocate), so that the image can always be filled.
+        It is refused where that much is not free. On btrfs this only holds for what is written the first time.
+      - V(sparse) takes space as it is written, and leaves a file that is there as it is. So without O(allocation).
+      - A file system in a file of either kind gives space back when it discards.
+    type: str
+    choices: [sparse, preallocated]
+  clone_of:
+    description:
+      - Absolute path of a golden image, from which the image is cloned where there is none yet. It has to be sealed, see O(sealed).
+      - On btrfs and xfs the clone shares all data with it (reflink) and takes no time and space, but for the log of an xfs, which each
+        has for itself (64 MiB); elsewhere what is no hole is copied.
+      - Each clone gets a UUID of its own, so that several can be mounted side by side, and O(label) where it is given. A O(size)
+        larger than the golden image's makes the clone grow.
+      - An image that is there already is never cloned again, also where the golden image changed or is gone since.
+      - A golden image that does not exist, holds another file system, is attached, can be written to, or was not unmounted cleanly is
+        an error.
+    type: path
+  resizefs:
+    description:
+      - Whether the file system grows to the end of its file. Where it is mounted on this machine that happens while it is in use; for ext4
+        that needs the capability SYS_RESOURCE. Where nobody uses it, ext4 grows as it is, and btrfs and xfs are mounted for that purpose,
+        in a mount namespace of its own.
+      - Where it is in use elsewhere, in a virtual machine or another mount namespace, it is left to whoever mounted it, as the disk unit
+        of an instance does.
+      - V(false) keeps this machine's kernel from reading what a guest wrote; O(trim) and O(sealed) do mount it too.
+    type: bool
+    default: true
+  trim:
+    description:
+      - V(true) gives the space that the file system does not use any more back to the disk that the file lies on. The image is attached,
+        mounted in a mount namespace of its own, trimmed (C(fstrim)) and detached. Discards within a Kata VM do not leave it.
+      - Done only where the file was written to since. To remember that takes extended attributes; without them it is done each time.
+      - Refused while the file is attached, or open in any process. Goes with O(attached=false).
+    type: bool
+    default: false
+  sealed:
+    description:
+      - V(true) makes a golden image of it. It is trimmed, which also replays the log of its file system, and nobody may write to it any
+        more (mode C(0400)). From then on it is never attached, grown or trimmed.
+      - V(false) lets its owner write again. Clones are images of their own and do not change with it.
+      - Refused while the file is attached, or open in any process. Goes with O(attached=false).
+    type: bool
   label:
     description:
-      - Label of the file system, printable ASCII, up to 255 characters for btrfs and 16 for ext4.
+      - Label of the file system, printable ASCII, up to 255 characters for btrfs, 16 for ext4 and 12 for xfs.
       - Where the file system is there already and has another label, that is an error.
     type: str
   uuid:
     description:
       - UUID of the file system. A new one gets a random UUID without it.
+      - For a new one, that of another block device or of another image in the same directory is refused.
       - Where the file system is there already and has another UUID, that is an error.
     type: str
   attached:
@@ -90,6 +142,7 @@ options:
   mode:
     description:
       - Permissions of the file, in octal, best in quotes. V('0600') for a new file; without it an existing file keeps its own.
+      - One that lets nobody write needs O(sealed=true).
     type: raw
   state:
     description:
@@ -99,8 +152,9 @@ options:
     choices: [present, absent]
     default: present
 requirements:
-  - C(blkid) (Debian package util-linux)
-  - C(mkfs.btrfs) (btrfs-progs) or C(mkfs.ext4) (e2fsprogs), where a file system has to be made
+  - C(blkid), and for O(trim), O(sealed) and O(resizefs) C(unshare), C(mount) and C(fstrim) (Debian packages util-linux and mount)
+  - C(mkfs.btrfs) (btrfs-progs), C(mkfs.ext4) (e2fsprogs) or C(mkfs.xfs) (xfsprogs), where a file system has to be made, and what else
+    these packages bring, where one is cloned or grown
   - Linux 5.8 or newer, and root, since every run looks whether a loop device holds the file
 notes:
   - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the device rule
@@ -130,6 +184,28 @@ EXAMPLES = r"""
     path: /var/lib/nested-kata/disks/kata.img
     size: 50G
 
+- name: Give back what it does not need any more, while nobody uses it
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/kata.img
+    attached: false
+    link: /run/nested-kata/disks/kata
+    trim: true
+
+- name: Make a golden image of a disk that images were loaded onto
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/golden/web.img
+    attached: false
+    link: /run/nested-kata/disks/golden-web
+    sealed: true
+
+- name: Clone it, larger, for an instance
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/web1.img
+    clone_of: /var/lib/nested-kata/golden/web.img
+    size: 50G
+    attached: true
+    link: /run/nested-kata/disks/web1
+
 - name: Detach it
   nested.kata.disk_image:
     path: /var/lib/nested-kata/disks/kata.img
@@ -152,10 +228,26 @@ path:
 size:
   description:
     - Bytes that the file appears to have, V(null) where it is gone.
-    - In check mode, a file that would grow or go is shown as it is; RV(diff) has the size to come.
+    - This and what follows is in check mode what it would be after the steps.
   returned: success
   type: int
   sample: 21474836480
+allocated:
+  description: Bytes that the file takes on the disk it lies on. Of a clone, with what it shares. V(null) where it is gone, and in
+    check mode where it would change.
+  returned: success
+  type: int
+  sample: 402653184
+filesystem_size:
+  description: Bytes of its file that the file system takes, V(null) where that is not known. Smaller than RV(size) where it has yet to grow.
+  returned: success
+  type: int
+  sample: 21474836480
+sealed:
+  description: Whether nobody may write to it, so that others can be cloned from it.
+  returned: success
+  type: bool
+  sample: false
 fstype:
   description: The file system in it, V(null) where it is gone.
   returned: success
@@ -176,13 +268,18 @@ device:
   returned: success
   type: str
   sample: /dev/loop3
+direct_io:
+  description: Whether the loop device reads and writes the file past the page cache, V(null) where it is not attached or would be.
+  returned: success
+  type: bool
+  sample: true
 link:
   description: The link that leads to the loop device, V(null) where there is none.
   returned: success
   type: str
   sample: /run/nested-kata/disks/kata
 diff:
-  description: Size, file system, UUID, label, loop device, link target, owner, group and mode, before and after.
+  description: Size of the file and of the file system in it, its kind, UUID and label, loop device, link target, owner, group and mode, before and after.
   returned: success
   type: dict
 steps:
@@ -205,21 +302,31 @@ import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils import disk, loop
+from ansible_collections.nested.kata.plugins.module_utils import disk, disk_steps, loop
 
 
 def look_decide_act(wanted: disk.Wanted, check_mode: bool) -> tuple[disk.Plan, disk.Found, disk.Found]:
     """Return what was planned, and what the machine looked like before and looks like after."""
     directory = os.path.dirname(wanted.path)
     with loop.locked(directory) if os.path.isdir(directory) else contextlib.nullcontext():
-        before = disk.look(wanted)
+        before = disk_steps.look(wanted, glance=True)
+        if not as_asked(before, wanted):
+            before = disk_steps.look(wanted)
         plan = disk.decide(before, wanted)
-        disk.prepare(plan)
+        disk_steps.prepare(plan)
         if check_mode or not plan.steps:
             return plan, before, disk.foresee(before, plan)
         for step in plan.steps:
-            disk.carry_out(step)
-        return plan, before, disk.look(wanted)
+            disk_steps.carry_out(step)
+        return plan, before, disk_steps.look(wanted)
+
+
+def as_asked(found: disk.Found, wanted: disk.Wanted) -> bool:
+    """Return whether nothing is to be done, for which a glance is enough. What is to be changed or refused is looked at closely."""
+    try:
+        return not disk.decide(found, wanted).steps
+    except loop.Refused:
+        return False
 
 
 def result(wanted: disk.Wanted, plan: disk.Plan, before: disk.Found, after: disk.Found) -> dict:
@@ -229,10 +336,14 @@ def result(wanted: disk.Wanted, plan: disk.Plan, before: disk.Found, after: disk
         "changed": bool(plan.steps),
         "path": wanted.path,
         "size": found["size"],
+        "allocated": after.allocated,
+        "filesystem_size": found["filesystem_size"],
+        "sealed": after.sealed,
         "fstype": found["fstype"],
         "uuid": found["uuid"],
         "label": found["label"],
         "device": None if foreseen else found["device"],
+        "direct_io": after.loops[0].direct_io if after.loops and not foreseen else None,
         "link": wanted.link if found["link"] and found["link"] == found["device"] else None,
         "steps": [str(step) for step in plan.steps],
         "msg": plan.reason,
@@ -248,7 +359,13 @@ def main() -> None:
         argument_spec={
             "path": {"type": "str", "required": True},
             "size": {"type": "str"},
-            "fstype": {"type": "str", "choices": ["btrfs", "ext4"], "default": "btrfs"},
+            "fstype": {"type": "str", "choices": ["btrfs", "ext4", "xfs"], "default": "btrfs"},
+            "mkfs_options": {"type": "list", "elements": "str"},
+            "allocation": {"type": "str", "choices": ["sparse", "preallocated"]},
+            "clone_of": {"type": "path"},
+            "resizefs": {"type": "bool", "default": True},
+            "trim": {"type": "bool", "default": False},
+            "sealed": {"type": "bool"},
             "label": {"type": "str"},
             "uuid": {"type": "str"},
             "attached": {"type": "bool"},

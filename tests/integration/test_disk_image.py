@@ -4,7 +4,9 @@
 """disk_image and its program for the boot, on real files, file systems, loop devices and mounts."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import signal
@@ -14,18 +16,21 @@ import subprocess
 import sys
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mounted import attached, tool, undo
 from playing import CHECKOUT, ansible_environment, run_module
 
-from ansible_collections.nested.kata.plugins.module_utils import disk, loop
+from ansible_collections.nested.kata.plugins.module_utils import disk, disk_steps, loop
+from ansible_collections.nested.kata.plugins.modules import disk_image
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
 M = 1024 ** 2
 G = 1024 ** 3
-SMALLEST = {"btrfs": 109 * M, "ext4": 8 * M}
+SMALLEST = {"btrfs": 109 * M, "ext4": 8 * M, "xfs": 300 * M}
 FSTYPES = list(SMALLEST)
 # Under 8 MiB are written for a file system of 10 GiB.
 WRITTEN = 8 * M
@@ -88,69 +93,89 @@ def through_ansible(options: dict, *, check: bool = False) -> dict:
     return run_module("disk_image", options, check=check)
 
 
-def four_runs(options: dict, run=directly) -> tuple[dict, dict]:
-    """Run check, real, again, again in check mode; return what the first two answered. The last two must find nothing to do."""
-    before = snapshot(Path(options["path"]).parent)
-    check = run(options, check=True)
-    assert not check["failed"], check
-    assert snapshot(Path(options["path"]).parent) == before
+def four_runs(options: dict, run=directly, mounted: Path | None = None) -> tuple[dict, dict]:
+    """Run check, real, again, again in check mode; return what the first two answered. The last two must find nothing to do.
+
+    Nothing may be written in the first and the last two, so that a file system in it that is mounted stands still meanwhile.
+    """
+    with frozen(mounted):
+        before = snapshot(Path(options["path"]).parent)
+        check = run(options, check=True)
+        assert not check["failed"], check
+        assert snapshot(Path(options["path"]).parent) == before
     real = run(options)
     assert not real["failed"], real
-    after = snapshot(Path(options["path"]).parent)
-    for again in (run(options), run(options, check=True)):
-        assert not again["failed"] and not again["changed"] and again["steps"] == [], again
-        assert all(again[key] == real[key] for key in ("size", "fstype", "uuid", "label", "device", "link") if key in real)
-        assert again["diff"]["before"] == again["diff"]["after"] == real["diff"]["after"]
-    assert snapshot(Path(options["path"]).parent) == after
+    with frozen(mounted):
+        after = snapshot(Path(options["path"]).parent)
+        for again in (run(options), run(options, check=True)):
+            assert not again["failed"] and not again["changed"] and again["steps"] == [], again
+            assert all(again[key] == real[key] for key in ("size", "fstype", "uuid", "label", "device", "link") if key in real)
+            assert again["diff"]["before"] == again["diff"]["after"] == real["diff"]["after"]
+        assert snapshot(Path(options["path"]).parent) == after
     assert check["changed"] and real["changed"] and check["steps"] == real["steps"] and check["msg"] == real["msg"]
     return check, real
+
+
+@contextlib.contextmanager
+def frozen(mount: Path | None) -> Iterator[None]:
+    """Keep the kernel from writing to a mounted file system by itself, as it does for a while (journal, inode tables of ext4)."""
+    if mount is None:
+        yield
+        return
+    tool("fsfreeze", "--freeze", mount)
+    try:
+        yield
+    finally:
+        tool("fsfreeze", "--unfreeze", mount)
 
 
 def snapshot(directory: Path) -> dict:
     """Return what lies in a directory and which loop devices hold its files: equal only if nothing at all was changed."""
     entries = {}
     for entry in sorted(directory.iterdir()):
+        if entry.is_file() and not entry.is_symlink():
+            # What is still to be written back may take more blocks than it counts now.
+            with entry.open("rb") as file:
+                os.fsync(file.fileno())
         status = entry.lstat()
         entries[entry.name] = (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks, digest(entry))
     return {"entries": entries, "loops": attached(directory)}
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file's data (holes are no data), or of the target of a link."""
+    """Return the sha256 of all blocks of a file that are not zero, or the target of a link."""
     if path.is_symlink():
         return os.readlink(path)
     if not path.is_file():
         return ""
     total, offset = hashlib.sha256(), 0
     with path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         while True:
             try:
                 start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
             except OSError:
                 return total.hexdigest()
             offset = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            total.update(b"%d:" % start + os.pread(file.fileno(), offset - start, start))
+            # What is reserved and has only been read counts as data for a while, so the bytes are asked and not the extents, and none is read ahead.
+            for at in range(start // 4096 * 4096, offset, M):
+                piece = os.pread(file.fileno(), min(M, offset - at), at)
+                for part in range(0, len(piece), 4096):
+                    if any(piece[part:part + 4096]):
+                        total.update(b"%d:" % (at + part) + piece[part:part + 4096])
 
 
-def attached(directory: Path) -> dict[str, str]:
-    """Return the loop devices that hold files below a directory."""
-    found = {}
-    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-        # A device that somebody detaches meanwhile is none of these.
-        try:
-            backing = file.read_text().strip()
-        except OSError:
-            continue
-        if backing.startswith(f"{directory}/"):
-            found[f"/dev/{file.parts[3]}"] = backing
-    return found
-
-
-def tool(*command: object) -> str:
-    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout.strip()
+def written(path: Path) -> int:
+    """Return the bytes of a file that are data, neither a hole nor reserved (as the log of a new xfs is)."""
+    total = offset = 0
+    with path.open("rb", buffering=0) as file:
+        while True:
+            try:
+                start = os.lseek(file.fileno(), offset, os.SEEK_DATA)
+            except OSError:
+                return total
+            offset = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            total += offset - start
 
 
 def blkid(path: object, tag: str) -> str:
@@ -167,12 +192,7 @@ def sparse(path: Path, size: int) -> Path:
 def disks(tmp_path):
     """A directory for disk images. What is still mounted or attached at the end is undone."""
     yield tmp_path
-    # A device that is still mounted goes with its mount, and a mount that still has files attached goes after them.
-    for device in attached(tmp_path):
-        tool("losetup", "--detach", device)
-    for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
-        if line.split()[4].startswith(f"{tmp_path}/"):
-            tool("umount", line.split()[4])
+    undo(tmp_path)
     assert attached(tmp_path) == {}
 
 
@@ -188,7 +208,7 @@ def test_an_image_is_made_attached_grown_detached_and_removed_each_in_four_runs(
     assert made["uuid"] == blkid(image, "UUID") == blkid(link, "UUID")
     assert attached(disks) == {made["device"]: str(image)} and os.readlink(link) == made["device"]
     status = image.stat()
-    assert (status.st_size, status.st_mode & 0o7777) == (10 * G, 0o600) and status.st_blocks * 512 < WRITTEN
+    assert (status.st_size, status.st_mode & 0o7777) == (10 * G, 0o600) and written(image) < WRITTEN
     assert sorted(entry.name for entry in disks.iterdir()) == ["kata.img", "run"]
 
     unused, grown = four_runs({**options, "size": "11G", "attached": True, "mode": "0640", "owner": "daemon"})
@@ -217,7 +237,163 @@ def test_the_smallest_image_can_be_mounted_and_used(fstype, disks):
     assert tool("findmnt", "-n", "-o", "FSTYPE", mount) == fstype
 
 
-def test_growing_while_mounted_keeps_every_byte_and_the_file_system_can_follow(disks):
+@pytest.fixture
+def mounts(disks):
+    """Two directories to mount at."""
+    for name in ("mount", "second"):
+        (disks / name).mkdir()
+    return disks / "mount", disks / "second"
+
+
+def fill(image: Path, mount: Path, size: int = 3 * M) -> str:
+    """Write a file into the file system in an image, and return its digest."""
+    tool("mount", "-o", "loop", image, mount)
+    (mount / "file").write_bytes(os.urandom(size))
+    found = digest(mount / "file")
+    tool("umount", mount)
+    return found
+
+
+def held(image: Path, mount: Path) -> tuple[str, int]:
+    """Return the digest of that file and the bytes that the file system has."""
+    tool("mount", "-o", "loop,ro", image, mount)
+    try:
+        return digest(mount / "file"), os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
+    finally:
+        tool("umount", mount)
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+@pytest.mark.parametrize("attached_before", [False, True], ids=["detached", "idle"])
+def test_a_file_system_that_nobody_uses_grows_with_its_file_and_keeps_what_it_holds(attached_before, fstype, disks, mounts):
+    image = disks / "a.img"
+    directly({"path": str(image), "fstype": fstype, "size": "320M"})
+    before = fill(image, mounts[0])
+    if attached_before:
+        directly({"path": str(image), "fstype": fstype, "attached": True})
+    unused, grown = four_runs({"path": str(image), "fstype": fstype, "size": "2G"})
+    assert grown["filesystem_size"] == grown["size"] == 2 * G
+    assert grown["steps"][-1] == f"grow the {fstype} in {image} to 2 GiB" and len(attached(disks)) == attached_before
+    if attached_before:
+        directly({"path": str(image), "fstype": fstype, "attached": False})
+    found, size = held(image, mounts[0])
+    assert found == before and size > 1.8 * G
+
+
+def test_a_file_system_that_is_not_to_grow_or_is_in_use_elsewhere_is_left_alone(disks, mounts):
+    image, options = disks / "a.img", {"path": str(disks / "a.img"), "attached": True, "link": str(disks / "a")}
+    device = directly({**options, "size": "200M"})["device"]
+    kept = directly({**options, "size": "250M", "resizefs": False})
+    assert kept["changed"] and (kept["size"], kept["filesystem_size"]) == (250 * M, 200 * M)
+    elsewhere = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", f"mount {device} {mounts[0]} && echo mounted && read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with elsewhere:
+        assert elsewhere.stdout.readline() == "mounted\n"
+        unused, grown = four_runs({**options, "size": "300M"}, mounted=Path(f"/proc/{elsewhere.pid}/root{mounts[0]}"))
+        assert (grown["size"], grown["filesystem_size"]) == (300 * M, 200 * M) and tool("blockdev", "--getsize64", device) == str(300 * M)
+        elsewhere.communicate("\n")
+    unused, followed = four_runs({**options, "size": "300M"})
+    assert followed["steps"] == [f"grow the btrfs in {image} to 300 MiB"] and followed["filesystem_size"] == 300 * M
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+def test_a_mounted_file_system_grows_where_the_kernel_lets_this_process(fstype, disks, mounts):
+    image = disks / "a.img"
+    options = {"path": str(image), "fstype": fstype, "attached": True, "link": str(disks / "a")}
+    directly({**options, "size": "320M"})
+    tool("mount", disks / "a", mounts[0])
+    (mounts[0] / "file").write_bytes(os.urandom(M))
+    before = digest(mounts[0] / "file")
+    effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
+    if fstype == "ext4" and not int(effective.split()[1], 16) >> 24 & 1:
+        with frozen(mounts[0]):
+            unchanged = snapshot(disks)
+            refused = directly({**options, "size": "1G"})
+            assert refused["failed"] and f"growing an ext4 that is mounted ({mounts[0]}) takes CAP_SYS_RESOURCE" in refused["msg"]
+            assert snapshot(disks) == unchanged
+    else:
+        unused, grown = four_runs({**options, "size": "1G"}, mounted=mounts[0])
+        assert grown["steps"][-1] == f"grow the {fstype} in {image} to 1 GiB, mounted at {mounts[0]}"
+        assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > 0.85 * G and digest(mounts[0] / "file") == before
+
+
+def test_options_of_mkfs_are_passed_on(disks):
+    unused, made_now = four_runs({"path": str(disks / "a.img"), "fstype": "ext4", "size": "64M", "mkfs_options": ["-N", "1024", "-m", "0"]})
+    assert "Inode count:              1024" in tool("dumpe2fs", "-h", disks / "a.img")
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+def test_a_preallocated_image_takes_all_its_space_at_once_also_when_it_was_sparse_before(fstype, disks, mounts):
+    image, options = disks / "a.img", {"path": str(disks / "a.img"), "fstype": fstype, "size": "320M", "allocation": "preallocated"}
+    unused, made_now = four_runs(options)
+    assert made_now["allocated"] >= 320 * M and written(image) < WRITTEN
+    image.unlink()
+    directly({**options, "allocation": "sparse"})
+    before = fill(image, mounts[0])
+    unused, filled = four_runs({**options, "size": "400M"})
+    assert filled["allocated"] >= 400 * M and held(image, mounts[0])[0] == before
+    assert not directly({**options, "size": "400M", "allocation": "sparse"})["changed"]
+
+
+def test_an_allocation_without_room_is_refused_and_nothing_is_allocated(disks):
+    (disks / "small").mkdir()
+    tool("mount", "-t", "tmpfs", "-o", "size=100M", "tmpfs", disks / "small")
+    image = disks / "small" / "a.img"
+    for there in (False, True):
+        if there:
+            directly({"path": str(image), "fstype": "ext4", "size": "200M"})
+        before = snapshot(disks / "small")
+        for check in (True, False):
+            refused = directly({"path": str(image), "fstype": "ext4", "size": "200M", "allocation": "preallocated"}, check=check)
+            assert refused["failed"] and refused["msg"].startswith("allocation: needs ") and f"in {disks}/small, and " in refused["msg"], refused
+        assert snapshot(disks / "small") == before
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+def test_trimming_gives_back_what_was_removed_and_is_not_done_twice(fstype, disks, mounts):
+    image, options = disks / "a.img", {"path": str(disks / "a.img"), "fstype": fstype, "trim": True}
+    directly({"path": str(image), "fstype": fstype, "size": "400M", "attached": True, "link": str(disks / "a")})
+    tool("mount", disks / "a", mounts[0])
+    (mounts[0] / "file").write_bytes(os.urandom(M))
+    kept = digest(mounts[0] / "file")
+    (mounts[0] / "large").write_bytes(os.urandom(100 * M))
+    os.sync()
+    (mounts[0] / "large").unlink()
+    for what in ("mounted", "idle"):
+        with frozen(mounts[0] if what == "mounted" else None):
+            before = snapshot(disks)
+            refused = directly(options)
+            assert refused["failed"] and f"trim: {image} is attached to /dev/loop" in refused["msg"], refused
+            assert snapshot(disks) == before
+        if what == "mounted":
+            tool("umount", mounts[0])
+    full = image.stat().st_blocks * 512
+    unused, trimmed = four_runs({**options, "attached": False, "link": str(disks / "a")})
+    assert trimmed["steps"][-1] == f"give back the unused space of the {fstype} in {image}"
+    assert trimmed["allocated"] == image.stat().st_blocks * 512 < full - 90 * M
+    assert attached(disks) == {} and held(image, mounts[0])[0] == kept
+    with image.open("rb"):
+        fill(image, mounts[0])
+        refused = directly(options)
+        assert refused["failed"] and f"is open in process {os.getpid()} (" in refused["msg"]
+    assert directly(options)["changed"] and not directly(options)["changed"]
+
+
+def test_a_mount_for_trimming_is_seen_by_nobody_else(disks, mounts, tmp_path_factory):
+    made("btrfs")(disks / "a.img")
+    fill(disks / "a.img", mounts[0])
+    tool("mount", "--make-shared", "--bind", disks, mounts[1])
+    before = Path("/proc/self/mountinfo").read_text()
+    told = tmp_path_factory.mktemp("told")
+    disk_steps.run_mounted(
+        f"{disks}/a.img", "btrfs", ("sh", "-c", f"cp /proc/self/mountinfo {told}/inside && cp /proc/{os.getpid()}/mountinfo {told}/outside")
+    )
+    assert f" {disks} rw,nosuid,nodev,noexec" in (told / "inside").read_text() and (told / "outside").read_text() == before
+    assert Path("/proc/self/mountinfo").read_text() == before and attached(disks) == {}
+
+
+def test_growing_while_mounted_keeps_every_byte_and_the_file_system_follows(disks):
     image, mount = disks / "a.img", disks / "mount"
     options = {"path": str(image), "attached": True, "link": str(disks / "a")}
     mount.mkdir()
@@ -226,8 +402,9 @@ def test_growing_while_mounted_keeps_every_byte_and_the_file_system_can_follow(d
     (mount / "file").write_bytes(os.urandom(5 * M))
     before = digest(mount / "file")
     grown = directly({**options, "size": "300M"})
-    assert not grown["failed"] and grown["steps"] == [f"grow {image} from 200 MiB to 300 MiB", f"tell {grown['device']} the size of its file"]
-    tool("btrfs", "filesystem", "resize", "max", mount)
+    assert not grown["failed"] and grown["steps"] == [
+        f"grow {image} from 200 MiB to 300 MiB", f"tell {grown['device']} the size of its file", f"grow the btrfs in {image} to 300 MiB, mounted at {mount}",
+    ]
     assert os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize == 300 * M
     tool("umount", mount)
     tool("mount", disks / "a", mount)
@@ -321,6 +498,65 @@ def test_whatever_else_lies_there_is_refused_and_not_touched(what, state, disks)
     assert snapshot(disks) == before
 
 
+def test_a_uuid_that_another_disk_bears_is_refused(disks):
+    given = str(uuid.uuid4())
+    first = {"path": str(disks / "a.img"), "fstype": "ext4", "size": "8M", "uuid": given}
+    directly(first)
+    for where in ("beside it", "on a loop device"):
+        (disks / "other").mkdir(exist_ok=True)
+        path = disks / "b.img" if where == "beside it" else disks / "other" / "b.img"
+        bearer = disks / "a.img" if where == "beside it" else Path(directly({**first, "attached": True})["device"])
+        before = snapshot(disks)
+        for check in (True, False):
+            refused = directly({**first, "path": str(path)}, check=check)
+            assert refused["failed"] and refused["msg"].startswith(f"uuid: {given} is that of {bearer} already"), refused
+        assert snapshot(disks) == before and not path.exists()
+    assert not directly(first)["changed"]
+
+
+def test_a_read_only_file_system_below_is_refused_and_what_is_as_asked_there_is_not(disks):
+    (disks / "below").mkdir()
+    tool("mount", "-t", "tmpfs", "tmpfs", disks / "below")
+    directly({"path": str(disks / "below" / "a.img"), "fstype": "ext4", "size": "8M"})
+    tool("mount", "-o", "remount,ro", disks / "below")
+    for check in (True, False):
+        assert not directly({"path": str(disks / "below" / "a.img"), "fstype": "ext4", "size": "8M"}, check=check)["failed"]
+        for options in ({"path": str(disks / "below" / "b.img")}, {"path": str(disks / "below" / "a.img"), "size": "9M"}):
+            refused = directly({"fstype": "ext4", "size": "8M", **options}, check=check)
+            assert refused["failed"] and f"path: {disks}/below is on a read-only file system" in refused["msg"], refused
+
+
+def test_without_loop_devices_all_else_works_and_attaching_is_refused_also_in_check_mode(disks):
+    options = {"path": str(disks / "a.img"), "fstype": "ext4", "size": "8M"}
+    runs = [options, {**options, "attached": True}, {**options, "attached": True, "_ansible_check_mode": True}]
+    program = """
+        mount -t tmpfs tmpfs /dev && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9 || exit
+        for options; do "$PYTHON" -c "$MODULE" "$options" null; done
+        true
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", program, "sh", *map(json.dumps, runs)], capture_output=True, text=True, check=True,
+        env=ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections"), PYTHON=sys.executable, MODULE=DIRECTLY),
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line]
+    assert [answer.get("failed", False) for answer in answers] == [False, True, True], answers
+    assert all("attached: there is no /dev/loop-control: modprobe loop" in answer["msg"] for answer in answers[1:])
+
+
+def test_a_run_that_finds_all_as_asked_starts_no_program(disks, monkeypatch):
+    for fstype in FSTYPES:
+        options = {"path": str(disks / f"{fstype}.img"), "fstype": fstype, "size": "320M", "label": "a"}
+        made_now = directly({**options, "attached": True, "link": str(disks / fstype)})
+        wanted = disk.parse({
+            **dict.fromkeys(("link", "uuid", "owner", "group", "mode", "mkfs_options", "allocation", "clone_of", "sealed"), None),
+            **options, "link": str(disks / fstype), "attached": True, "resizefs": True, "trim": False, "state": "present",
+        })
+        with monkeypatch.context() as patched:
+            patched.setattr(loop.subprocess, "run", lambda *arguments, **named: pytest.fail(f"{arguments[0]} was run"))
+            plan, before, after = disk_image.look_decide_act(wanted, False)
+        assert plan.steps == () and before.content == loop.Content(fstype, made_now["uuid"], "a")
+
+
 # Options that do not fit an image of 200 MiB with btrfs, the label "mine", and nothing else.
 BAD = {
     "no size": ({"size": "ten"}, "size: 'ten' is no size: write it like 10G"),
@@ -339,6 +575,11 @@ BAD = {
     "no size for a new file": ({"path": "{dir}/b.img"}, "size: is needed, because {dir}/b.img does not exist yet"),
     "too small for btrfs": ({"path": "{dir}/b.img", "size": "100M"}, "100 MiB is too small for btrfs: at least 109 MiB"),
     "too small for ext4": ({"path": "{dir}/b.img", "size": "7M", "fstype": "ext4"}, "7 MiB is too small for ext4: at least 8 MiB"),
+    "too small for xfs": ({"path": "{dir}/b.img", "size": "299M", "fstype": "xfs"}, "299 MiB is too small for xfs: at least 300 MiB"),
+    "an unknown file system": ({"fstype": "zfs"}, "value of fstype must be one of: btrfs, ext4, xfs, got: zfs"),
+    "a second device for mkfs": ({"path": "{dir}/b.img", "size": "1G", "mkfs_options": ["-f", "{dir}/a.img"]}, "may name another file or device"),
+    "a clone of itself": ({"clone_of": "{dir}/a.img"}, "clone_of: is the path itself"),
+    "a mode that nobody can write with": ({"mode": "0444"}, "mode: 0444 lets nobody write, which seals an image"),
     "too large for the file system below": ({"path": "{dir}/b.img", "size": "4000P"}, "File too large"),
 }
 
@@ -349,7 +590,7 @@ def test_bad_options_are_refused_and_nothing_is_changed(what, disks):
     made("btrfs")(disks / "a.img")
     (disks / "foreign").symlink_to("/etc/passwd")
     before = snapshot(disks)
-    asked = {"path": str(disks / "a.img"), **{key: value.format(dir=disks) if isinstance(value, str) else value for key, value in options.items()}}
+    asked = {"path": str(disks / "a.img"), **json.loads(json.dumps(options).replace("{dir}", str(disks)))}
     for check in (True, False):
         refused = directly(asked, check=check)
         if what == "too large for the file system below" and check:
@@ -375,9 +616,180 @@ def test_an_image_may_be_larger_than_the_free_space(disks):
 
 def test_a_missing_mkfs_is_told_with_its_package_also_in_check_mode(disks, monkeypatch):
     monkeypatch.setattr(loop.shutil, "which", lambda name, path: None if name == "mkfs.btrfs" else f"/usr/sbin/{name}")
-    plan = disk.decide(disk.look(disk.Wanted(str(disks / "a.img"), size=G)), disk.Wanted(str(disks / "a.img"), size=G))
+    plan = disk.decide(disk_steps.look(disk.Wanted(str(disks / "a.img"), size=G)), disk.Wanted(str(disks / "a.img"), size=G))
     with pytest.raises(loop.Refused, match="the command mkfs.btrfs is missing: install the package btrfs-progs"):
-        disk.prepare(plan)
+        disk_steps.prepare(plan)
+
+
+# Golden images
+
+@pytest.fixture
+def below(request, disks):
+    """A directory on a file system of its own, of the kind that the test's parameter says."""
+    place = disks / "below"
+    place.mkdir()
+    directly({"path": str(disks / "below.img"), "fstype": request.param, "size": "2G", "attached": True, "link": str(disks / "device")})
+    tool("mount", disks / "device", place)
+    yield place
+    for mount in ("mount", "second", "below"):
+        undo(disks / mount)
+
+
+def golden(path: Path, fstype: str, mount: Path, size: str = "320M") -> str:
+    directly({"path": str(path), "fstype": fstype, "size": size, "label": "golden"})
+    found = fill(path, mount, 20 * M)
+    unused, sealed = four_runs({"path": str(path), "fstype": fstype, "sealed": True})
+    assert sealed["sealed"] and path.stat().st_mode & 0o7777 == 0o400
+    assert sealed["steps"] == [f"give back the unused space of the {fstype} in {path}", f"set the mode of {path} to 0400"]
+    return found
+
+
+@pytest.mark.parametrize(("below", "fstype"), [("btrfs", "btrfs"), ("xfs", "ext4"), ("xfs", "xfs"), ("ext4", "btrfs")], indirect=["below"])
+def test_clones_share_their_data_and_can_be_mounted_side_by_side(below, fstype, disks, mounts):
+    before = golden(below / "golden.img", fstype, mounts[0])
+    unchanged = digest(below / "golden.img")
+    os.sync()
+    free = os.statvfs(below).f_bavail * os.statvfs(below).f_frsize
+    uuids = {blkid(below / "golden.img", "UUID")}
+    given = str(uuid.uuid4())
+    for name, more in (("a", {}), ("b", {"size": "2G", "label": "mine", "uuid": given, "mode": "0640"})):
+        options = {"path": str(below / f"{name}.img"), "fstype": fstype, "clone_of": str(below / "golden.img")}
+        check, cloned = four_runs({**options, **more, "attached": True, "link": str(below / name)})
+        assert check["uuid"] == more.get("uuid") and cloned["uuid"] == more.get("uuid", cloned["uuid"])
+        assert cloned["label"] == more.get("label", "golden") == blkid(below / f"{name}.img", "LABEL")
+        assert cloned["size"] == cloned["filesystem_size"] == (2 * G if more else 320 * M)
+        uuids.add(cloned["uuid"])
+    assert len(uuids) == 3 and given in uuids
+    os.sync()
+    taken = free - os.statvfs(below).f_bavail * os.statvfs(below).f_frsize
+    shares = tool("findmnt", "--noheadings", "--output", "FSTYPE", below) in ("btrfs", "xfs")
+    # An xfs writes its log anew, 64 MiB for each. Without reflink it is two copies of 20 MiB of data and of the metadata.
+    assert taken < (140 * M if fstype == "xfs" else 12 * M if shares else 80 * M)
+    for name, mount in zip("ab", mounts):
+        tool("mount", below / name, mount)
+        assert digest(mount / "file") == before and os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize > (1.8 * G if name == "b" else 200 * M)
+        (mount / "own").write_text(name)
+    for name, mount in zip("ab", mounts):
+        assert (mount / "own").read_text() == name
+        tool("umount", mount)
+    assert digest(below / "golden.img") == unchanged
+
+
+def test_a_clone_that_is_there_is_not_made_again_though_the_golden_image_changed_or_went(disks, mounts):
+    options = {"path": str(disks / "a.img"), "fstype": "ext4", "clone_of": str(disks / "golden.img")}
+    golden(disks / "golden.img", "ext4", mounts[0], "64M")
+    directly(options)
+    fill(disks / "a.img", mounts[0])
+    before = digest(disks / "a.img")
+    opened = directly({"path": str(disks / "golden.img"), "fstype": "ext4", "sealed": False})
+    assert opened["steps"] == [f"set the mode of {disks}/golden.img to 0600"]
+    fill(disks / "golden.img", mounts[0])
+    assert not directly(options)["changed"]
+    (disks / "golden.img").unlink()
+    assert not directly(options)["changed"] and digest(disks / "a.img") == before
+
+
+def dirty(fstype: str):
+    """Return what makes an image that was copied while it was mounted, with something in its log."""
+    def make(path: Path) -> None:
+        image, mount = path.with_name("mounted.img"), path.with_name("dirty")
+        mount.mkdir()
+        directly({"path": str(image), "fstype": fstype, "size": "320M"})
+        tool("mount", "-o", "loop", image, mount)
+        os.sync()
+        with (mount / "file").open("wb") as file:
+            file.write(b"in the log")
+            os.fsync(file.fileno())
+        tool("cp", "--sparse=always", image, path)
+        tool("umount", mount)
+        path.chmod(0o400)
+    return make
+
+
+def sealed(fstype: str):
+    return lambda path: directly({"path": str(path), "fstype": fstype, "size": "320M", "sealed": True})
+
+
+def attached_read_only(path: Path) -> None:
+    sealed("btrfs")(path)
+    tool("losetup", "--find", "--show", "--read-only", path)
+
+
+BAD_GOLDEN = {
+    "missing": (lambda path: None, {}, "does not exist: make it first"),
+    "a directory": (lambda path: path.mkdir(), {}, "is a directory, not a regular file"),
+    "a symlink": (lambda path: path.symlink_to("other.img"), {}, "is a symlink, not a regular file"),
+    "writable": (made("btrfs"), {}, "is not sealed (mode 0600)"),
+    "attached": (attached_read_only, {}, "is attached to /dev/loop"),
+    "another file system": (sealed("ext4"), {}, "holds ext4, not btrfs (fstype)"),
+    "swap": (swap, {}, "holds swap, which is no file system, not btrfs"),
+    "a partition table": (partition_table, {}, "holds a partition table (dos), not btrfs"),
+    "zeros": (lambda path: sparse(path, 200 * M).chmod(0o400), {}, "holds no file system, not btrfs"),
+    "larger": (sealed("btrfs"), {"size": "200M"}, "size: 200 MiB is smaller than {dir}/golden.img is (320 MiB)"),
+    "a btrfs with a log": (dirty("btrfs"), {}, "was not unmounted cleanly"),
+    "an ext4 with a log": (dirty("ext4"), {"fstype": "ext4"}, "was not unmounted cleanly"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_GOLDEN)
+def test_a_golden_image_that_must_not_be_cloned_is_refused(what, disks):
+    make, options, message = BAD_GOLDEN[what]
+    make(disks / "golden.img")
+    before = snapshot(disks)
+    for check in (True, False):
+        refused = directly({"path": str(disks / "a.img"), "clone_of": str(disks / "golden.img"), **options}, check=check)
+        assert refused["failed"] and message.format(dir=disks) in refused["msg"] and "\n" not in refused["msg"], refused
+    assert snapshot(disks) == before
+
+
+def test_an_xfs_with_a_log_is_not_cloned_and_leaves_nothing(disks):
+    dirty("xfs")(disks / "golden.img")
+    before = snapshot(disks)
+    refused = directly({"path": str(disks / "a.img"), "fstype": "xfs", "clone_of": str(disks / "golden.img")})
+    assert refused["failed"] and f"clone_of: {disks}/golden.img does not take a new UUID (xfs_admin): seal it again" in refused["msg"], refused
+    assert snapshot(disks) == before
+    for sealing in (False, True):
+        assert directly({"path": str(disks / "golden.img"), "fstype": "xfs", "sealed": sealing})["changed"]
+    assert directly({"path": str(disks / "a.img"), "fstype": "xfs", "clone_of": str(disks / "golden.img")})["changed"]
+
+
+def test_a_sealed_image_is_neither_attached_nor_grown_nor_trimmed_by_any_way(disks, mounts):
+    golden(disks / "golden.img", "ext4", mounts[0], "64M")
+    before = snapshot(disks)
+    options = {"path": str(disks / "golden.img"), "fstype": "ext4"}
+    os.removexattr(disks / "golden.img", disk_steps.TRIMMED)
+    for more, done in (({"attached": True}, "attached"), ({"size": "1G"}, "grown"), ({"trim": True}, "trimmed"), ({"allocation": "preallocated"}, "allocated")):
+        refused = directly({**options, **more})
+        assert refused["failed"] and f"is sealed (mode 0400) and cannot be {done}: clone it" in refused["msg"]
+    program = boot("attach", "--image", str(disks / "golden.img"), "--link", str(disks / "link"))
+    assert (program.returncode, program.stdout) == (1, "") and program.stderr == (
+        f"loop.py: {disks}/golden.img is sealed: clones are made from it, and nothing is attached to it\n"
+    )
+    after = snapshot(disks)
+    assert after["loops"] == {} and list(after["entries"]) == list(before["entries"])
+    assert after["entries"]["golden.img"][-1] == before["entries"]["golden.img"][-1]
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew(fstype, disks, mounts, monkeypatch):
+    program = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"
+    spec = importlib.util.spec_from_file_location("docker_prepare", program)
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    monkeypatch.setattr(prepare, "DISK", disks / "a")
+    monkeypatch.setattr(prepare, "DATA", mounts[0])
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    options = {"path": str(disks / "a.img"), "fstype": fstype, "attached": True, "link": str(disks / "a")}
+    identity = directly({**options, "size": "320M"})["uuid"]
+    for size, least in (("320M", 200 * M), ("2G", 1.8 * G)):
+        assert directly({**options, "size": size, "resizefs": False})["filesystem_size"] == 320 * M
+        for unused in range(2):
+            prepare.mount(identity)
+            assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > least
+        (mounts[0] / "file").touch()
+        tool("umount", mounts[0])
+    tool("mount", disks / "a", mounts[0])
+    assert (mounts[0] / "file").exists()
 
 
 # Attachments
@@ -430,7 +842,8 @@ def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks)
         assert snapshot(disks) == before and Path(f"/sys/block/{device[5:]}/loop/autoclear").read_text() == "0\n"
 
     tool("mount", device, mount)
-    refused(f"{device} is mounted at {mount}")
+    with frozen(mount):
+        refused(f"{device} is mounted at {mount}")
     tool("umount", mount)
     with open(device, "rb"):
         refused(f"{device} is open in process {os.getpid()} (")

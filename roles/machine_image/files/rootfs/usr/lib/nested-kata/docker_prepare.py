@@ -17,20 +17,20 @@ from pathlib import Path
 DISK = Path("/dev/docker-disk")
 DATA = Path("/var/lib/docker")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
-MOUNT_OPTIONS = {"btrfs": "compress=zstd,discard=async"}
+MOUNT_OPTIONS = {"btrfs": "compress=zstd:1,discard=async"}
 
 
 class NotReady(Exception):
     """Docker must not start: the reason, in one line."""
 
 
-def output(*command: str) -> str:
+def output(*command: str, accept: tuple[int, ...] = (0,)) -> str:
     """Run a command and return what it printed, without the end of line."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise NotReady(f"{command[0]} is missing in this image") from None
-    if done.returncode != 0:
+    if done.returncode not in accept:
         raise NotReady(f"`{' '.join(command)}` failed with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout.strip()
 
@@ -57,12 +57,26 @@ def mount(uuid: str) -> None:
     fstype = output("blkid", "--probe", "--match-tag", "TYPE", "--output", "value", str(DISK))
     DATA.mkdir(mode=0o710, parents=True, exist_ok=True)
     if not mounted():
-        options = MOUNT_OPTIONS.get(fstype)
-        output("mount", "-t", fstype, *(["-o", options] if options else []), str(DISK), str(DATA))
+        attach(fstype)
     if fstype == "btrfs":
         output("btrfs", "filesystem", "resize", "max", str(DATA))
+    elif fstype == "xfs":
+        output("xfs_growfs", str(DATA))
     elif fstype == "ext4":
-        output("resize2fs", str(DISK))
+        try:
+            output("resize2fs", str(DISK))
+        except NotReady:
+            # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance does not have.
+            output("umount", str(DATA))
+            output("e2fsck", "-f", "-p", str(DISK), accept=(0, 1))  # 1 says that it put something right
+            output("resize2fs", str(DISK))
+            attach(fstype)
+
+
+def attach(fstype: str) -> None:
+    """Mount the disk at Docker's data directory."""
+    options = MOUNT_OPTIONS.get(fstype)
+    output("mount", "-t", fstype, *(["-o", options] if options else []), str(DISK), str(DATA))
 
 
 def driver(fstype: str) -> str:

@@ -1,0 +1,147 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role machine_image removes what it made and nothing that people made of it. In a nested daemon, to which no other test comes."""
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from nested_daemon import docker, load, nested_daemon, wait_for_daemon
+from playing import CHECKOUT, play
+
+pytestmark = [pytest.mark.root, pytest.mark.docker]
+
+HOP = "t-removal"
+BASE = "debian:trixie-slim"
+FILES = CHECKOUT / "roles" / "machine_image" / "files"
+
+# Machine images, as the role tags them, and what became of each before the removal.
+UNUSED, RUN, BUILT_UPON, RENAMED = (f"nested-kata/machine:{number * 12}" for number in "1234")
+
+
+def inner_docker(*arguments: str, **options) -> str:
+    return docker(*arguments, hops=[HOP], **options)
+
+
+def context(*commands: str, mark: str = "") -> bytes:
+    """Return the role's own build, with other commands in its RUN instructions: the last of them in all that are left."""
+    todo = list(commands)
+    instruction = re.compile(r"^RUN (?:.*\\\n(?: *#.*\n)*)*.*$", re.MULTILINE)
+    dockerfile = instruction.sub(lambda _found: f"RUN {todo.pop(0) if len(todo) > 1 else todo[0]}", (FILES / "Dockerfile").read_text())
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("Dockerfile")
+        content = dockerfile.replace("ARG SUITE=trixie", f"ARG SUITE=trixie{mark}").encode()
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+        archive.add(FILES / "rootfs", "rootfs")
+    return packed.getvalue()
+
+
+def build_upon(image: str, *options: str) -> str:
+    """Build as a user does, and return the image's id."""
+    return inner_docker("build", "--quiet", *options, "-", data=f"FROM {image}\nRUN echo mine > /mine\n".encode())
+
+
+def unfinished() -> list[str]:
+    """Return the untagged images at the end of a build that ended too early."""
+    listed = inner_docker("images", "--quiet", "--no-trunc", "--filter", "dangling=true").split()
+    return [image for image in listed if "nested.kata.finished" not in inner_docker("image", "inspect", "--format", "{{json .Config.Labels}}", image)]
+
+
+def interrupt_a_build() -> str:
+    """Let the daemon die in the middle of a build, start it again, and return the name of the container that the build left behind."""
+    way = ["docker", "exec", "-i", HOP, "docker", "build", "-"]
+    before = set(inner_docker("ps", "--all", "--format", "{{.Names}}").split())
+    with subprocess.Popen(way, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as building:
+        building.stdin.write(context("sleep 600", mark="-interrupted"))
+        building.stdin.close()
+        end = time.monotonic() + 30
+        while "sleep 600" not in inner_docker("ps", "--no-trunc", "--format", "{{.Command}}"):
+            assert time.monotonic() < end, "the build did not come to its first command"
+            time.sleep(0.1)
+        docker("exec", HOP, "sh", "-c", "kill -9 $(cat /run/docker.pid)")
+    docker("wait", HOP)
+    docker("start", HOP)
+    wait_for_daemon(HOP)
+    (left,) = set(inner_docker("ps", "--all", "--format", "{{.Names}}").split()) - before
+    return left
+
+
+def holds() -> dict[str, set[str]]:
+    """Return the names of the containers, and of the images; of an untagged one its id."""
+    names = inner_docker("images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}").splitlines()
+    images = {line.split()[1] if line.startswith("<none>") else line.split()[0] for line in names}
+    return {"containers": set(inner_docker("ps", "--all", "--format", "{{.Names}}").split()), "images": images}
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[None]:
+    with nested_daemon(HOP, network=False):
+        load(BASE, HOP)
+        yield
+
+
+@pytest.fixture(scope="module")
+def removal(daemon: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A playbook that removes the machine image, and an inventory, in one directory."""
+    directory = tmp_path_factory.mktemp("removal")
+    (directory / "remove.yml").write_text(json.dumps([{
+        "name": "Remove", "hosts": "machine", "gather_facts": False,
+        "roles": [{"role": "nested.kata.machine_image", "machine_image_state": "absent"}],
+    }]))
+    variables = {"ansible_connection": "nested.kata.nested", "ansible_nested_hops": [HOP], "ansible_python_interpreter": "/usr/bin/python3"}
+    (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"machine": variables}}}))
+    return directory
+
+
+def remove(directory: Path, *arguments: str) -> str:
+    done = play(directory / "remove.yml", "-i", str(directory / "hosts.yml"), *arguments, ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(removal: Path) -> None:
+    for number, image in enumerate((UNUSED, RUN, BUILT_UPON, RENAMED)):
+        inner_docker("build", "--quiet", "--tag", image, "--build-arg", f"PACKAGES={number}", "-", data=context("true"))
+    inner_docker("create", "--name", "user-of-ours", RUN)
+    build_upon(BUILT_UPON, "--tag", "theirs:1")
+    inner_docker("create", "--name", "user-of-theirs", "theirs:1")
+    untagged = build_upon(BUILT_UPON, "--label", "other=1")
+    inner_docker("tag", RENAMED, "theirs:2")
+    inner_docker("tag", "theirs:1", "nested-kata/machine:theirs")
+    inner_docker("create", "--name", "user-of-base", BASE)
+    inner_docker("build", "--force-rm", "-", data=context("true", "false", mark="-debugged"), check=False)
+    (debugged,) = unfinished()
+    inner_docker("create", "--name", "debugging", debugged)
+    interrupted = interrupt_a_build()
+    (left,) = set(unfinished()) - {debugged}
+    docker("exec", HOP, "sh", "-c", f"mkdir -p /var/lib/nested-kata/images && echo {BASE} {inner_docker('image', 'inspect', '--format', '{{.Id}}', BASE)} "
+           "> /var/lib/nested-kata/images/base")
+
+    containers = {"user-of-ours", "user-of-theirs", "user-of-base", "debugging"}
+    images = {RUN, "theirs:1", "theirs:2", "nested-kata/machine:theirs", untagged, debugged, BASE}
+    everything = {"containers": containers | {interrupted}, "images": images | {UNUSED, BUILT_UPON, RENAMED, left}}
+    assert holds() == everything
+
+    remove(removal, "--check")
+    assert holds() == everything
+
+    said = remove(removal)
+    assert holds() == {"containers": containers, "images": images}
+    for line in (f"{RUN} stays, used by user-of-ours", f"{debugged} stays, used by debugging", f"{BASE} stays, used by user-of-base"):
+        assert f'"msg": "{line}"' in said
+    assert said.count(" stays, used by ") == 3
+    inner_docker("run", "--rm", "--network", "none", "--entrypoint", "cat", "theirs:1", "/mine")
+
+    again = remove(removal)
+    assert re.search(r"machine +: ok=\d+ +changed=0 ", again)
+    assert holds() == {"containers": containers, "images": images}

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mounts and loop devices that tests make below a directory, and undo."""
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def tool(*command: object) -> str:
+    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout.strip()
+
+
+def attached(directory: Path) -> dict[str, str]:
+    """Return the loop devices that hold files below a directory."""
+    found = {}
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        # A device that somebody detaches meanwhile is none of these.
+        try:
+            backing = file.read_text().strip()
+        except OSError:
+            continue
+        if backing.startswith(f"{directory}/"):
+            found[f"/dev/{file.parts[3]}"] = backing
+    return found
+
+
+def undo(directory: Path) -> None:
+    """Unmount what is mounted at a directory or below it, and detach the files there."""
+    # A device that is still mounted goes with its mount, and a mount that still has files attached goes after them.
+    for device in attached(directory):
+        tool("losetup", "--detach", device)
+    for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
+        if f"{line.split()[4]}/".startswith(f"{directory}/"):
+            tool("umount", line.split()[4])
