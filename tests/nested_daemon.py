@@ -5,10 +5,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import os
 import subprocess
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 USER, PASSWORD = "worker", "open sesame"
 
@@ -34,12 +39,51 @@ CONTAINER_IMAGE = _named("container", CONTAINER_DOCKERFILE)
 DAEMON_DOCKERFILE = f"""
 FROM {CONTAINER_IMAGE}
 RUN apt-get update \\
- && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates openssh-server \\
+ && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates openssh-server python3-docker zstd \\
  && apt-get clean && rm -rf /var/lib/apt/lists/* \\
  && echo '{USER} ALL=(root) NOPASSWD: /usr/bin/docker' > /etc/sudoers.d/docker
 """
 
 DAEMON_IMAGE = _named("daemon", DAEMON_DOCKERFILE)
+
+# The newest Docker that Debian has. Its lists may be older than they say to be good for, on a mirror that stands still.
+NEWEST_DOCKERFILE = f"""
+FROM {CONTAINER_IMAGE}
+RUN echo 'deb http://deb.debian.org/debian sid main' > /etc/apt/sources.list.d/sid.list \\
+ && apt-get -o Acquire::Check-Valid-Until=false update \\
+ && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates \\
+ && apt-get clean && rm -rf /var/lib/apt/lists/*
+"""
+
+NEWEST_IMAGE = _named("newest", NEWEST_DOCKERFILE)
+
+# Docker 29, which Debian does not have yet: built from the Go module that it is.
+MOBY = "v2.0.0-beta.24"
+GO_DOCKERFILE = f"""
+FROM {CONTAINER_IMAGE}
+RUN apt-get update \\
+ && apt-get install -y --no-install-recommends golang-go ca-certificates \\
+ && apt-get clean && rm -rf /var/lib/apt/lists/*
+"""
+
+GO_IMAGE = _named("go", GO_DOCKERFILE)
+BUILD_MOBY = f"""
+told=$(go mod download -json github.com/moby/moby/v2@{MOBY}) || {{ echo "$told" >&2; exit 1; }}
+cd "$(echo "$told" | sed -n 's/.*"Dir": "\\(.*\\)".*/\\1/p')"
+chmod u+w . go.mod go.sum
+CGO_ENABLED=0 GOFLAGS=-mod=mod go build -tags 'netgo osusergo static_build' \\
+  -ldflags '-w -X github.com/moby/moby/v2/dockerversion.Version=29.0.0-moby-{MOBY}' -o /out/dockerd.part ./cmd/dockerd
+mv /out/dockerd.part /out/dockerd
+"""
+MOBY_IMAGE = _named("moby", BUILD_MOBY + NEWEST_DOCKERFILE)
+MOBY_PLACE = Path(__file__).resolve().parent / "output" / MOBY_IMAGE.replace("/", "-").replace(":", "-")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # this machine may trust a proxy that a container does not know
+
+DOCKERFILES = {
+    CONTAINER_IMAGE: CONTAINER_DOCKERFILE, DAEMON_IMAGE: DAEMON_DOCKERFILE, NEWEST_IMAGE: NEWEST_DOCKERFILE, GO_IMAGE: GO_DOCKERFILE,
+}
+
+CONTAINERD = {"features": {"containerd-snapshotter": True}, "storage-driver": "overlayfs"}  # configuration of a daemon with containerd's store
 
 # On cgroup v1 Docker mounts the controllers read-only; on v2 processes must leave the root of the tree before it can have controllers.
 ENTRY = """
@@ -48,47 +92,137 @@ if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
 else
   for controller in /sys/fs/cgroup/*; do mount -o remount,bind,rw "$controller"; done
 fi
-exec dockerd --storage-driver overlay2 --bip 172.30.255.1/24
+mkdir -p /etc/docker
+echo "$DAEMON_JSON" > /etc/docker/daemon.json
+exec dockerd
 """
 
 FLAGS = (
     "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined",
-    "--cgroupns", "private", "--tmpfs", "/run", "--volume", "/var/lib/docker", "--init",
+    "--cgroupns", "private", "--tmpfs", "/run", "--init",
 )
 
 
-def docker(*arguments: str, within: str | None = None, check: bool = True, **options) -> str:
-    """Run a docker command on this machine, or in a container that holds a daemon, and return what it prints."""
-    way = ["docker", "exec", "-i", within] if within else []
-    done = subprocess.run([*way, "docker", *arguments], capture_output=True, text=True, check=False, **options)
-    assert not check or done.returncode == 0, f"docker {' '.join(arguments)}: exit status {done.returncode}: {done.stdout}{done.stderr}"
-    return done.stdout.strip()
+def docker(*arguments: str, hops: Sequence[str] = (), data: bytes | None = None, check: bool = True) -> str:
+    """Run a docker command on this machine, or behind the hops, and return what it printed."""
+    command = ["docker"]
+    for hop in hops:
+        command += ["exec", "-i", hop, "docker"]
+    done = subprocess.run([*command, *arguments], input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False)
+    assert done.returncode == 0 or not check, f"{' '.join([*command, *arguments])}: {(done.stdout + done.stderr).decode()}"
+    return done.stdout.decode().strip()
 
 
-def build_images() -> None:
-    """Build the two images, unless this machine has them."""
-    for image, dockerfile in ((CONTAINER_IMAGE, CONTAINER_DOCKERFILE), (DAEMON_IMAGE, DAEMON_DOCKERFILE)):
-        if not docker("images", "-q", image):
-            docker("build", "-q", "-t", image, "-", input=dockerfile)
+def within(name: str, *command: str, data: str | None = None) -> str:
+    """Run a command in a container of this machine's daemon, and return what it printed."""
+    done = subprocess.run(["docker", "exec", "-i", name, *command], input=data, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
-def load(image: str, within: str) -> None:
+def has_runtime(name: str, runtime: str) -> bool:
+    """Say whether the daemon in a container knows a runtime."""
+    return runtime in json.loads(docker("info", "--format", "{{json .Runtimes}}", hops=[name]))
+
+
+def configure_without(name: str, runtime: str, text: str) -> None:
+    """Have the daemon in a container forget a runtime, for which it takes an empty table of them; then daemon.json is the text, which names none."""
+    within(name, "sh", "-ec", "cat >/etc/docker/daemon.json; kill -HUP $(cat /run/docker.pid)", data=json.dumps({**json.loads(text), "runtimes": {}}))
+    while has_runtime(name, runtime):
+        time.sleep(0.05)
+    within(name, "sh", "-ec", "cat >/etc/docker/daemon.json", data=text)
+
+
+def build_images(image: str = DAEMON_IMAGE) -> None:
+    """Build an image and the one below it, unless this machine has them."""
+    if image == MOBY_IMAGE:
+        build_moby()
+        return
+    for name in (CONTAINER_IMAGE, image):
+        if not docker("images", "-q", name):
+            docker("build", "-q", "-t", name, "-", data=DOCKERFILES[name].encode())
+
+
+def build_moby() -> None:
+    """Build Docker 29, which takes some minutes, and an image with it, unless they are there."""
+    if docker("images", "-q", MOBY_IMAGE):
+        return
+    build_images(NEWEST_IMAGE)
+    if not (MOBY_PLACE / "dockerd").exists():
+        build_images(GO_IMAGE)
+        MOBY_PLACE.mkdir(parents=True, exist_ok=True)
+        trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
+        docker("run", "--rm", *trusted, "--volume", f"{MOBY_PLACE}:/out", GO_IMAGE, "sh", "-ec", BUILD_MOBY)
+    (MOBY_PLACE / "Dockerfile").write_text(f"FROM {NEWEST_IMAGE}\nCOPY dockerd /usr/sbin/dockerd\n")
+    docker("build", "-q", "-t", MOBY_IMAGE, str(MOBY_PLACE))
+
+
+def import_image(name: str, hops: Sequence[str] = (), *, size: int, label: str) -> str:
+    """Make an image of one layer of random bytes and return its id."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo("content")
+        member.size = size
+        tar.addfile(member, io.BytesIO(os.urandom(size)))
+    return docker("import", "--change", f"LABEL {label}", "-", name, hops=hops, data=archive.getvalue())
+
+
+def image_id(name: str, hops: Sequence[str] = ()) -> str:
+    """Return the id of an image, or nothing."""
+    return docker("image", "inspect", "--format", "{{.Id}}", name, hops=hops, check=False)
+
+
+def load(image: str, hop: str) -> None:
     """Stream an image from this machine's daemon into a nested one."""
     with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
-        subprocess.run(["docker", "exec", "-i", within, "docker", "load", "-q"], stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(["docker", "exec", "-i", hop, "docker", "load", "-q"], stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True)
     assert saving.returncode == 0
 
 
+def wait_for_daemon(*hops: str, seconds: float = 60) -> None:
+    """Return when the daemon behind the hops answers."""
+    end = time.monotonic() + seconds
+    while not docker("version", "--format", "{{.Server.Version}}", hops=hops, check=False):
+        assert time.monotonic() < end, docker("logs", "--tail", "20", hops[-1], hops=hops[:-1])
+        time.sleep(0.1)
+
+
 @contextmanager
-def nested_daemon(name: str) -> Iterator[str]:
-    """Start a container with a docker daemon that answers, and take it and its volume away afterwards."""
-    build_images()
-    docker("run", "-d", "--name", name, *FLAGS, DAEMON_IMAGE, "sh", "-ec", ENTRY)
+def nested_daemon(
+    name: str, *, hops: Sequence[str] = (), network: bool = True, storage: Sequence[str] = ("--volume", "/var/lib/docker"), image: str = DAEMON_IMAGE,
+    **configuration: object,
+) -> Iterator[str]:
+    """Start a container with a docker daemon that answers, and take it and its volume away afterwards.
+
+    It is made in this machine's daemon, or in the one behind the hops, which must have the image. `storage` is what mounts
+    its /var/lib/docker, `configuration` what its daemon.json says beside the usual. Daemons inside each other must do
+    without network: they would take the same addresses.
+    """
+    if not hops:
+        build_images(image)
+    bridge = {"bip": "172.30.255.1/24"} if network else {"bridge": "none", "iptables": False, "ip6tables": False}
+    daemon_json = json.dumps({"storage-driver": "overlay2", **bridge, **configuration})
+    docker("rm", "-fv", name, hops=hops, check=False)
     try:
-        end = time.monotonic() + 30
-        while not docker("info", "--format", "{{.ServerVersion}}", within=name, check=False):
-            assert time.monotonic() < end, docker("logs", "--tail", "20", name)
-            time.sleep(0.2)
+        docker(
+            "run", "-d", "--name", name, *FLAGS, *storage, *([] if network else ["--network", "none"]), "--env", f"DAEMON_JSON={daemon_json}",
+            image, "sh", "-ec", ENTRY, hops=hops,
+        )
+        wait_for_daemon(*hops, name)
         yield name
     finally:
-        docker("rm", "-fv", name, check=False)
+        docker("rm", "-fv", name, hops=hops, check=False)
+
+
+@contextmanager
+def btrfs_disk(directory: Path, size: str = "2G") -> Iterator[tuple[str, str]]:
+    """Yield what mounts a btrfs file system of its own at a nested daemon's /var/lib/docker."""
+    disk, mount = directory / "disk.img", directory / "mount"
+    mount.mkdir()
+    for command in (["truncate", "-s", size, disk], ["mkfs.btrfs", "-q", disk], ["mount", "-o", "loop", disk, mount]):
+        subprocess.run(command, check=True, capture_output=True)
+    try:
+        yield "--volume", f"{mount}:/var/lib/docker"
+    finally:
+        subprocess.run(["umount", mount], check=True)
+        disk.unlink()

@@ -11,7 +11,8 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Prints the plays and their steps, the tasks that took two seconds or longer, and what the M(ansible.builtin.debug) tasks say.
-  - While a task is under way it says so every ten seconds, so that no step is silent for long.
+  - While a task is under way it says so every ten seconds, so that no step is silent for long. Where the task tells itself how far
+    it is, as long tasks of this collection do, that is all that is shown.
   - A failure is one message at the end, that of the task that ended the run of its host. Failures that a playbook rescues are not shown.
   - C(run.sh) uses it. Set E(ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default) there to see every task.
 """
@@ -23,6 +24,8 @@ import time
 
 from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
+
+from ansible_collections.nested.kata.plugins.plugin_utils.progress import shown_at
 
 SHOWN_FROM = 2.0  # seconds a task has to take to be worth a line
 HEARTBEAT = 10.0  # seconds between two signs of life
@@ -44,14 +47,14 @@ class CallbackModule(CallbackBase):
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self):
-        """Say every ten seconds which task is under way.
+        """Say every ten seconds which task is under way, unless it just told how far it is.
 
         Written to the descriptor: the display's lock must not be held by another thread when Ansible forks a worker.
         """
         said = self._started
         while not self._ended.wait(1.0):
             now = time.monotonic()
-            said = max(said, self._started)
+            said = max(said, self._started, shown_at())
             if self._task_name and now - said >= HEARTBEAT:
                 said = now
                 os.write(sys.stdout.fileno(), f"    ... {self._task_name}, {now - self._started:.0f} s\n".encode())

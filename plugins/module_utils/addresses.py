@@ -7,6 +7,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+# The candidates where the user names none.
+SPACES = ("10.213.0.0/16", "10.214.0.0/16", "10.215.0.0/16", "10.216.0.0/16", "172.29.0.0/16", "172.30.0.0/16", "192.168.224.0/20")
+
 
 class NoRangeLeft(Exception):
     """Every candidate overlaps a range that is in use; the message names each with what it overlaps."""

@@ -74,7 +74,14 @@ class Way:
 
     def state(self, number: int) -> list[str]:
         """Return the command that asks for the state of a hop."""
-        return self.into(number - 1, [*self.client(number), "inspect", "--type", "container", "--format", "{{.State.Status}}", self.hops[number - 1]])
+        return self._inspect(number, "{{.State.Status}}")
+
+    def addresses(self, number: int) -> list[str]:
+        """Return the command that asks for the addresses at which a hop can be reached from where its docker daemon is, one a line."""
+        return self._inspect(number, "{{range .NetworkSettings.Networks}}{{println .IPAddress}}{{end}}")
+
+    def _inspect(self, number: int, template: str) -> list[str]:
+        return self.into(number - 1, [*self.client(number), "inspect", "--type", "container", "--format", template, self.hops[number - 1]])
 
     def neighbours(self, number: int) -> list[str]:
         """Return the command that lists what runs where a hop should be."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import enum
 import json
 import re
 from dataclasses import dataclass
@@ -36,6 +37,14 @@ class Refused(Exception):
     """What was asked for cannot be done; nothing was changed."""
 
 
+def split_domain(name: str) -> Tuple[str, str]:
+    """Return the registry that a name says or means, and the rest of it."""
+    first, slash, rest = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        return first, rest
+    return HUB, name
+
+
 def parse_reference(text: str) -> str:
     """Return the one spelling of a reference: `debian` and `docker.io/library/debian:latest` are both `debian:latest`."""
     if "@" in text or text.startswith("sha256:"):
@@ -46,11 +55,7 @@ def parse_reference(text: str) -> str:
     tag = tag if colon else "latest"
     if not TAG.fullmatch(tag):
         raise Refused(f"{text!r} is not an image name: {tag!r} is no tag (letters, digits, '_', '.' and '-', at most 128)")
-    first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
-        domain, path = first, rest
-    else:
-        domain, path = HUB, name
+    domain, path = split_domain(name)
     if not DOMAIN.fullmatch(domain):
         raise Refused(f"{text!r} is not an image name: {domain!r} is no registry (host or host:port)")
     for component in path.split("/"):
@@ -79,6 +84,7 @@ class Image:
     id: str
     layers: Tuple[str, ...]  # RootFS.Layers: the digests of the unpacked layers, base first
     config: str  # everything else by which two images of different stores can be told apart
+    platform: str = ""  # os/architecture or os/architecture/variant
 
     @classmethod
     def parse(cls, inspected: Mapping[str, Any]) -> Image:
@@ -86,13 +92,25 @@ class Image:
         config = _told(inspected, FIELDS)
         config["Config"] = _told(inspected.get("Config") or {}, CONFIG_FIELDS)
         # An image without a time of creation: older daemons print Go's zero time, newer ones nothing.
-        if config.get("Created", "").startswith("0001-01-01T00:00:00"):
+        if str(config.get("Created", "")).startswith("0001-01-01T00:00:00"):
             del config["Created"]
         return cls(
             id=inspected["Id"],
             layers=tuple((inspected.get("RootFS") or {}).get("Layers") or ()),
             config=json.dumps(config, sort_keys=True),
+            platform="/".join(str(inspected[key]) for key in ("Os", "Architecture", "Variant") if inspected.get(key)),
         )
+
+    @classmethod
+    def from_config(cls, image_id: str, config: Mapping[str, Any]) -> Image:
+        """Take an image's configuration as archives hold it (OCI image-spec, config.md)."""
+        inspected = {key: config.get(name) for key, name in zip(FIELDS, ("architecture", "author", "created", "os", "os.version", "variant"))}
+        layers = (config.get("rootfs") or {}).get("diff_ids")
+        return cls.parse({**inspected, "Id": image_id, "Config": config.get("config"), "RootFS": {"Layers": layers}})
+
+    def runs_on(self, platform: str) -> bool:
+        """Return whether this is the image for a platform; one without a variant is content with any."""
+        return f"{self.platform}/".startswith(f"{platform}/")
 
 
 def _told(found: Mapping[str, Any], fields: Sequence[str]) -> Dict[str, Any]:
@@ -109,24 +127,75 @@ def same(one: Image, other: Image, *, by_content: bool) -> bool:
     return one.id == other.id or (by_content and one.layers == other.layers and one.config == other.config)
 
 
+PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?")
+
+
+def parse_platform(text: str) -> str:
+    if not PLATFORM.fullmatch(text):
+        raise Refused(f"{text!r} is no platform: write os/architecture or os/architecture/variant, such as linux/amd64 or linux/arm64/v8")
+    return text
+
+
+def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> Dict[str, Tuple[str, ...]]:
+    """Return the names that each reference gets at the destination: its own, unless `tags` says others."""
+    names = {reference: (reference,) for reference in references}
+    for text, given in tags.items():
+        reference = parse_reference(text)
+        if reference not in names:
+            raise Refused(f"{text!r} is not among the images: name it there, or remove it here")
+        names[reference] = parse_references([given] if isinstance(given, str) else given)
+        if not names[reference]:
+            raise Refused(f"{text!r} has no name: give it one, or remove it here")
+    owners: Dict[str, str] = {}
+    for reference, given in names.items():
+        for name in given:
+            if owners.setdefault(name, reference) != reference:
+                raise Refused(f"{name!r} would name both {owners[name]} and {reference}: give one of them another name")
+    return names
+
+
+class Action(enum.Enum):
+    """What is to happen to one image at one destination."""
+
+    KEEP = "leave it alone"
+    TAG = "give it a name"
+    SEND = "send it"
+
+
 @dataclass(frozen=True)
 class Step:
-    """What is to happen to one image."""
+    """What is to happen to one image at one destination."""
 
     reference: str
     image: Image  # as the source has it
-    replaced: Optional[Image]  # what the destination has under the same name
-    send: bool
+    names: Tuple[str, ...]  # those that it is to have
+    replaced: Tuple[Optional[Image], ...]  # what the destination has under each of them
+    action: Action
     reason: str
+    there: Optional[Image] = None  # the same image at the destination
 
 
-def decide(reference: str, source: Image, destination: Optional[Image], *, by_content: bool) -> Step:
-    """Return the step that makes the destination's image of this name the source's."""
-    if destination is None:
-        return Step(reference, source, None, True, "the destination has no image of this name")
-    if same(source, destination, by_content=by_content):
-        return Step(reference, source, destination, False, "the destination has the same image")
-    return Step(reference, source, destination, True, f"the destination has another image of this name ({short(destination.id)})")
+def decide(
+    reference: str, source: Image, names: Tuple[str, ...], replaced: Tuple[Optional[Image], ...], unnamed: Optional[Image] = None, *, by_content: bool,
+) -> Step:
+    """Return the step that makes the destination's image of each name the source's. `unnamed`: what it has under the source's id."""
+    right = [image for image in replaced if image is not None and same(source, image, by_content=by_content)]
+    if len(right) == len(names):
+        return Step(reference, source, names, replaced, Action.KEEP, "the destination has the same image", right[0])
+    missing = [name for name, image in zip(names, replaced) if image is None]
+    other = [image for image in replaced if image is not None and image not in right]
+    why = "the destination has no image of this name" if missing else f"the destination has another image of this name ({short(other[0].id)})"
+    held = right + ([unnamed] if unnamed is not None and same(source, unnamed, by_content=by_content) else [])
+    if held:
+        return Step(reference, source, names, replaced, Action.TAG, f"{why}, and the same image under another one", held[0])
+    return Step(reference, source, names, replaced, Action.SEND, why)
+
+
+def others_of(names: Iterable[str], tags: Iterable[str]) -> Tuple[str, ...]:
+    """Return the tags of the same repositories that are not among the names."""
+    wanted = set(names)
+    repositories = {name.rpartition(":")[0] for name in wanted}
+    return tuple(sorted(tag for tag in tags if tag.rpartition(":")[0] in repositories and tag not in wanted))
 
 
 def short(image_id: str) -> str:

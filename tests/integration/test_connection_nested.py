@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import yaml
 
 import nested_copy
 from nested_daemon import CONTAINER_IMAGE, DAEMON_IMAGE, PASSWORD, USER, docker, load, nested_daemon
+from own_sshd import own_sshd
 from playing import BIN, CHECKOUT, ansible_environment, play
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
@@ -63,7 +63,7 @@ def ask(inventory, hosts, module, arguments="", *more, **environment):
 
 
 def inner_docker(*arguments, **options):
-    return docker(*arguments, within=OUTER, **options)
+    return docker(*arguments, hops=[OUTER], **options)
 
 
 @pytest.fixture(scope="module")
@@ -97,42 +97,23 @@ def inventory(daemons, tmp_path_factory):
 def ssh_inventory(daemons, tmp_path_factory):
     """This machine by an sshd of our own, and the outer container by its sshd, as a user who needs sudo to call docker."""
     directory = tmp_path_factory.mktemp("ssh")
-    for key in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key)], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = directory / "sshd_config"
-    config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/user.pub\n"
-        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n"
-    )
-    os.makedirs("/run/sshd", exist_ok=True)
-    public = (directory / "user.pub").read_text()
-    login = f"mkdir -p /run/sshd && ssh-keygen -A && install -d -o {USER} /home/{USER}/.ssh && cat > /home/{USER}/.ssh/authorized_keys && /usr/sbin/sshd"
-    subprocess.run(["docker", "exec", "-i", OUTER, "sh", "-ec", login], input=public, text=True, check=True, capture_output=True)
-    address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", OUTER)
-    key = {**SSH, "ansible_ssh_private_key_file": str(directory / "user")}
-    machine = {**key, "ansible_host": "127.0.0.1", "ansible_port": port, "ansible_user": "root"}
-    hosts = {name: {**NESTED, **way} for name, way in SSH_WAYS.items()}
-    hosts["inner-ssh"].update(machine)
-    hosts["machine-ssh"] = machine
-    hosts["outer-as-machine"] = {**key, "ansible_host": address, "ansible_user": USER}
-    hosts["inner-denied"] = {**hosts["inner-sudo"], "ansible_nested_docker_command": "docker"}
-    hosts["inner-password"] = {**hosts["inner-sudo"], "ansible_nested_docker_command": "sudo -n env docker"}
-    hosts["inner-stranger"] = {**hosts["inner-ssh"], "ansible_user": "nobody"}
-    path = directory / "hosts.yml"
-    path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
-    sshd = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", str(config), "-E", str(directory / "log")])
-    try:
-        end = time.monotonic() + 10
-        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
-            assert time.monotonic() < end, (directory / "log").read_text()
-            time.sleep(0.05)
+    with own_sshd(directory) as port:
+        public = (directory / "user.pub").read_text()
+        login = f"mkdir -p /run/sshd && ssh-keygen -A && install -d -o {USER} /home/{USER}/.ssh && cat > /home/{USER}/.ssh/authorized_keys && /usr/sbin/sshd"
+        subprocess.run(["docker", "exec", "-i", OUTER, "sh", "-ec", login], input=public, text=True, check=True, capture_output=True)
+        address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", OUTER)
+        key = {**SSH, "ansible_ssh_private_key_file": str(directory / "user")}
+        machine = {**key, "ansible_host": "127.0.0.1", "ansible_port": port, "ansible_user": "root"}
+        hosts = {name: {**NESTED, **way} for name, way in SSH_WAYS.items()}
+        hosts["inner-ssh"].update(machine)
+        hosts["machine-ssh"] = machine
+        hosts["outer-as-machine"] = {**key, "ansible_host": address, "ansible_user": USER}
+        hosts["inner-denied"] = {**hosts["inner-sudo"], "ansible_nested_docker_command": "docker"}
+        hosts["inner-password"] = {**hosts["inner-sudo"], "ansible_nested_docker_command": "sudo -n env docker"}
+        hosts["inner-stranger"] = {**hosts["inner-ssh"], "ansible_user": "nobody"}
+        path = directory / "hosts.yml"
+        path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
         yield path
-    finally:
-        sshd.terminate()
-        sshd.wait()
 
 
 @pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.ssh)])

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 from playing import play
@@ -28,6 +30,20 @@ def test_a_quick_task_is_silent_and_a_long_one_gives_signs_of_life(tmp_path: Pat
     assert lines[1].startswith("    ... A long task, 1")
     assert lines[2].startswith("    A long task: 1")
     assert len(lines) == 3
+
+
+def test_a_task_that_tells_how_far_it_is_gives_no_other_signs_of_life(tmp_path: Path) -> None:
+    """A download from a pipe that is written to slowly, as any long task of the collection."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", f"for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do head -c 1048576 /dev/zero; sleep 1; done >{pipe}"]) as writer:
+        task = {"nested.kata.download": {"urls": [pipe.as_uri()], "path": str(tmp_path / "file"), "checksum": f"sha256:{'0' * 64}", "retries": 0}}
+        out, err, status = say(tmp_path, [{"name": "A long task", "ignore_errors": True, **task}])
+        writer.kill()
+    assert status == 0
+    assert out == "==> A play\n"
+    assert [line.split(" MiB")[0].rstrip("0123456789") for line in err.splitlines()] == ["    ... localhost: file "] * len(err.splitlines())
+    assert 2 <= len(err.splitlines()) <= 4
 
 
 def test_messages_are_printed_line_by_line_also_from_a_loop(tmp_path: Path) -> None:

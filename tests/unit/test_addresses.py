@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from itertools import combinations
 
 import pytest
@@ -12,8 +13,8 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.nested.kata.plugins.filter.address_plan import address_plan
-from ansible_collections.nested.kata.plugins.module_utils.addresses import NoRangeLeft, choose, divide, routed_networks
+from ansible_collections.nested.kata.plugins.filter.address_plan import DOCUMENTATION, address_plan
+from ansible_collections.nested.kata.plugins.module_utils.addresses import SPACES, NoRangeLeft, choose, divide, routed_networks
 
 # As the kernel writes it: default route, a Docker bridge, the network of eth0, and one route to a single host.
 ROUTES = """\
@@ -69,3 +70,10 @@ def test_the_filter_passes_over_ipv6_and_says_what_is_wrong_in_one_line() -> Non
     assert address_plan(["10.213.0.0/16"], routes=ROUTES.replace("0105D50A", "0105DD0A"), taken=["fd00::/64", "10.9.0.1/24"])["space"] == "10.213.0.0/16"
     with pytest.raises(AnsibleFilterError, match="no free address range: 10.9.0.0/16 overlaps 10.9.0.0/24"):
         address_plan(["10.9.0.0/16"], taken=["10.9.0.1/24"])
+
+
+def test_without_candidates_the_filter_takes_from_those_that_its_documentation_lists() -> None:
+    assert tuple(re.findall(r"V\((\d[\d.]+/\d+)\)", DOCUMENTATION)) == SPACES
+    assert address_plan([], routes=ROUTES)["space"] == SPACES[1]
+    assert all(divide(space) for space in SPACES)
+    assert not any(ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other)) for one, other in combinations(SPACES, 2))

@@ -4,7 +4,6 @@
 """The SDK over our streams, against a daemon that answers by a script: real sockets and processes, no Docker."""
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -16,10 +15,11 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from unix_server import UnixServer
 
-from ansible_collections.nested.kata.plugins.module_utils import daemon
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Child, Daemon, DaemonError, Endpoint, Exec, api_version, no_daemon, sdk_too_old
-from ansible_collections.nested.kata.plugins.module_utils.hops import Answer, Way
+from ansible_collections.nested.kata.plugins.module_utils import daemon, transport
+from ansible_collections.nested.kata.plugins.module_utils.client import api_version, sdk_too_old
+from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError, Endpoint
 
 IMAGE = {"Id": "sha256:" + "1" * 64, "RootFS": {"Layers": ["sha256:" + "a" * 64]}, "Config": {}}
 
@@ -29,33 +29,19 @@ def answer(body: bytes | dict | list, status: str = "200 OK", *headers: str) -> 
     return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", *headers, "", ""]).encode() + data
 
 
-class ScriptedDaemon:
+class ScriptedDaemon(UnixServer):
     """Answers each path by a function of the connection; what it was asked and what bodies came is kept."""
 
     def __init__(self, path: Path) -> None:
-        self.path = str(path)
         self.asked: list[str] = []
         self.bodies: list[bytes] = []
-        self.connections = 0
         self.answers: dict[str, bytes | Callable[[socket.socket, object], None]] = {
             "/version": answer({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}),
         }
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.path)
-        self.listener.listen()
-        threading.Thread(target=self.listen, daemon=True).start()
+        super().__init__(path)
 
-    def listen(self) -> None:
-        while True:
-            try:
-                connection = self.listener.accept()[0]
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
-
-    def serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as stream:
+    def attend(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
             while True:
                 line = stream.readline().decode()
                 if not line:
@@ -90,7 +76,7 @@ class ScriptedDaemon:
 def scripted(tmp_path: Path) -> Iterator[ScriptedDaemon]:
     server = ScriptedDaemon(tmp_path / "docker.sock")
     yield server
-    server.listener.close()
+    server.close()
 
 
 @pytest.fixture
@@ -128,7 +114,7 @@ def docker(tmp_path: Path, scripted: ScriptedDaemon, monkeypatch: pytest.MonkeyP
     probe.chmod(0o755)
     monkeypatch.setenv("PATH", f"{client.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
-    monkeypatch.setattr(daemon, "SOCKET", scripted.path)
+    monkeypatch.setattr(transport, "SOCKET", scripted.path)
     return tmp_path
 
 
@@ -228,12 +214,6 @@ def test_a_socket_without_a_listener_is_told(tmp_path: Path) -> None:
     socket.socket(socket.AF_UNIX).bind(path)
     with pytest.raises(DaemonError, match="nobody listens on .*/dead.sock"):
         Daemon(Endpoint(socket=path))
-
-
-def test_a_socket_without_permission_is_told_with_the_group(scripted: ScriptedDaemon) -> None:
-    told = daemon.UnixSocket(scripted.path).refusal(PermissionError(13, "Permission denied"))
-    assert f"no permission for {scripted.path}" in told
-    assert "must be in group" in told
 
 
 # Archives
@@ -362,7 +342,7 @@ def test_hops_carry_the_api_and_every_child_is_gone_afterwards(scripted: Scripte
     archive = os.urandom(3_000_000)
     scripted.answers["/images/a:1/get"] = chunked(archive)
     scripted.answers["/images/a:1/json"] = answer(IMAGE)
-    with Daemon(Endpoint(hops=("outer", "inner"))) as found:
+    with Daemon(Endpoint(hops=("outer", "inner"), by="exec")) as found:
         assert found.image("a:1").id == IMAGE["Id"]
         assert b"".join(found.save("a:1")) == archive
         children = [child.process for child in found.transport.children]
@@ -371,32 +351,35 @@ def test_hops_carry_the_api_and_every_child_is_gone_afterwards(scripted: Scripte
     assert (docker / "called").read_text() == f"--host unix://{scripted.path} exec -i outer docker exec -i inner docker system dial-stdio\n"
 
 
+@pytest.mark.parametrize("by", ["exec", "auto"])
+def test_a_way_that_has_begun_is_the_one_that_the_first_question_takes(scripted: ScriptedDaemon, docker: Path, by: str) -> None:
+    scripted.answers["/images/a:1/json"] = answer(IMAGE)
+    endpoint = Endpoint(hops=("outer", "inner"), by=by)
+    way = endpoint.transport()
+    way.begin()
+    with Daemon(endpoint, transport=way) as found:
+        assert found.image("a:1").id == IMAGE["Id"]
+    assert len((docker / "called").read_text().splitlines()) == 1
+
+
+def test_a_way_that_cannot_begin_is_told_when_it_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    endpoint = Endpoint(hops=("outer",))
+    way = endpoint.transport()
+    way.begin()
+    with pytest.raises(DaemonError, match="outer: hops start with docker's command line client, which does not run here .*: install docker-cli"):
+        Daemon(endpoint, transport=way)
+
+
 def test_closing_in_the_middle_of_an_answer_ends_the_child(scripted: ScriptedDaemon, docker: Path) -> None:
     scripted.answers["/images/a:1/get"] = chunked(bytes(20_000_000))
     start = time.monotonic()
-    with Daemon(Endpoint(hops=("outer",))) as found:
+    with Daemon(Endpoint(hops=("outer",), by="exec")) as found:
         pieces = found.save("a:1")
         next(pieces)
         child = found.transport.children[0].process
     assert child.returncode is not None
-    assert time.monotonic() - start < daemon.GONE_SECONDS
-
-
-def test_a_child_that_does_not_end_by_itself_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(daemon, "GONE_SECONDS", 0.2)
-    child = Child(["sh", "-c", "trap '' TERM; echo last words >&2; while :; do sleep 0.05; done"], {"PATH": os.environ["PATH"]})
-    time.sleep(0.2)
-    child.end()
-    assert child.process.returncode == -9
-    assert child.last_words() == "last words"
-
-
-def test_only_the_last_of_what_a_child_complains_about_is_kept() -> None:
-    child = Child([sys.executable, "-c", "import sys; sys.stderr.write(('x' * 99 + '\\n') * 10000 + 'the end\\n')"], {})
-    child.process.wait(10)
-    child.end()
-    assert child.last_words() == "the end"
-    assert len(child._stderr) <= daemon.STDERR_BYTES
+    assert time.monotonic() - start < transport.GONE_SECONDS
 
 
 def test_a_client_that_is_not_on_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -411,26 +394,3 @@ def test_a_stream_that_dies_names_the_hop_that_is_gone(scripted: ScriptedDaemon,
     with pytest.raises(DaemonError) as error:
         Daemon(Endpoint(hops=("outer", "inner")), title="destination")
     assert str(error.value) == "destination outer > inner: hop 2 of 2 (inner in outer): is not running (exited)"
-
-
-@pytest.mark.parametrize("given_answer, finding", [
-    (Answer(0, "26.1.5\n", ""), None),
-    (Answer(127, 'OCI runtime exec failed: exec: "docker": executable file not found in $PATH: unknown\n', ""),
-     "it has no docker client: install docker-cli in it"),
-    (Answer(1, "\n", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"),
-     "the docker daemon in it does not answer: start dockerd there"),
-    (Answer(1, "", "first\nlast words\n"), "the docker daemon in it: last words"),
-    (Answer(1, "", ""), "the docker daemon in it: exit status 1"),
-])
-def test_the_innermost_hop_is_told_apart_from_its_daemon(given_answer: Answer, finding: str | None) -> None:
-    told = no_daemon(Way("this machine", ("docker",), ("outer", "inner")), given_answer)
-    assert told == (finding and f"hop 2 of 2 (inner in outer): {finding}")
-
-
-def test_the_first_hop_is_reached_through_this_machines_own_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
-    monkeypatch.setenv("KEPT", "yes")
-    found = Exec(["outer"])
-    assert "DOCKER_CONTEXT" not in found.environment
-    assert found.environment["KEPT"] == "yes"
-    assert found.way.docker == ("docker", "--host", "unix:///var/run/docker.sock")

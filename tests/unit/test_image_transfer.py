@@ -4,26 +4,33 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from playing import CHECKOUT, module_command, module_environment
 
+from ansible_collections.nested.kata.plugins.module_utils import client
 from ansible_collections.nested.kata.plugins.module_utils.image import (
+    Action,
     Image,
     Refused,
     absent,
     decide,
     messages,
     near,
+    others_of,
     parse_reference,
     parse_references,
+    parse_tags,
     refusal,
     same,
     trailing_error,
 )
-from ansible_collections.nested.kata.plugins.modules.image_transfer import summary, wanted
+from ansible_collections.nested.kata.plugins.modules.image_transfer import Work, carry_out, summary, wanted
 from ansible_collections.nested.kata.plugins.module_utils.daemon import Endpoint
 
 # What a person writes, and the one spelling that daemons list.
@@ -141,20 +148,68 @@ def test_content_that_differs_is_another_image(change: dict) -> None:
     assert not same(Image.parse(CLASSIC), Image.parse({**CONTAINERD, **change}), by_content=True)
 
 
-def test_an_image_that_the_destination_lacks_is_sent() -> None:
-    step = decide("a:1", Image.parse(CLASSIC), None, by_content=False)
-    assert (step.send, step.replaced, step.reason) == (True, None, "the destination has no image of this name")
+SOURCE = Image.parse(CLASSIC)
+OTHER = Image.parse({**CONTAINERD, "Config": None})
+SAME = replace(SOURCE, config="printed in another way")
+
+# What the destination has under each name, under the source's id, and what follows.
+DECISIONS = [
+    ((None,), None, Action.SEND, "the destination has no image of this name"),
+    ((SAME,), None, Action.KEEP, "the destination has the same image"),
+    ((OTHER,), None, Action.SEND, "the destination has another image of this name (222222222222)"),
+    ((None,), SAME, Action.TAG, "the destination has no image of this name, and the same image under another one"),
+    ((None,), OTHER, Action.SEND, "the destination has no image of this name"),
+    ((SAME, SAME), None, Action.KEEP, "the destination has the same image"),
+    ((SAME, None), None, Action.TAG, "the destination has no image of this name, and the same image under another one"),
+    ((SAME, OTHER), None, Action.TAG, "the destination has another image of this name (222222222222), and the same image under another one"),
+    ((OTHER, None), None, Action.SEND, "the destination has no image of this name"),
+]
 
 
-def test_the_same_image_is_left_alone() -> None:
-    image = Image.parse(CLASSIC)
-    assert not decide("a:1", image, replace(image, config="printed in another way"), by_content=False).send
+@pytest.mark.parametrize("replaced, unnamed, action, reason", DECISIONS)
+def test_what_a_destination_has_decides_what_it_gets(
+    replaced: tuple[Image | None, ...], unnamed: Image | None, action: Action, reason: str,
+) -> None:
+    step = decide("a:1", SOURCE, tuple(f"b:{number}" for number in range(len(replaced))), replaced, unnamed, by_content=False)
+    assert (step.action, step.reason, step.replaced) == (action, reason, replaced)
+    assert (step.there is SAME) is (action is not Action.SEND)
 
 
-def test_another_image_of_the_same_name_is_replaced_and_named() -> None:
-    step = decide("a:1", Image.parse(CLASSIC), Image.parse(CONTAINERD), by_content=False)
-    assert step.send
-    assert step.reason == "the destination has another image of this name (222222222222)"
+def test_tags_are_the_names_that_an_image_gets_instead_of_its_own() -> None:
+    assert parse_tags({"a": "b:2", "docker.io/c:1": ["c:1", "c"]}, ("a:latest", "c:1", "d:1")) == {
+        "a:latest": ("b:2",), "c:1": ("c:1", "c:latest"), "d:1": ("d:1",),
+    }
+
+
+@pytest.mark.parametrize("tags, why", [
+    ({"b": "c:1"}, "'b' is not among the images"),
+    ({"a": "C"}, "'C' is not an image name"),
+    ({"a": []}, "'a' has no name"),
+    ({"a": "d:1"}, "'d:1' would name both a:latest and d:1"),
+])
+def test_tags_that_cannot_be_are_refused(tags: dict, why: str) -> None:
+    with pytest.raises(Refused) as refused:
+        parse_tags(tags, ("a:latest", "d:1"))
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("platform, fits", [
+    ("linux/arm64", True), ("linux/arm64/v8", True), ("linux/arm64/v9", False), ("linux/arm", False), ("linux/amd64", False),
+])
+def test_a_platform_without_a_variant_is_content_with_any(platform: str, fits: bool) -> None:
+    assert Image.parse({**CLASSIC, "Architecture": "arm64", "Variant": "v8"}).runs_on(platform) is fits
+
+
+def test_an_image_is_the_same_by_what_an_archive_says() -> None:
+    config = {
+        "architecture": "amd64", "os": "linux", "created": CLASSIC["Created"], "config": CONTAINERD["Config"], "history": [],
+        "rootfs": {"type": "layers", "diff_ids": CLASSIC["RootFS"]["Layers"]},
+    }
+    assert same(Image.from_config("sha256:" + "3" * 64, config), SOURCE, by_content=True)
+
+
+def test_other_tags_are_those_of_the_same_repositories() -> None:
+    assert others_of(["a:2", "r:5/b:1"], ["a:1", "a:2", "ab:1", "r:5/b:1", "r:5/b:0", "b:0"]) == ("a:1", "r:5/b:0")
 
 
 def test_other_tags_of_the_repository_are_the_nearest_names() -> None:
@@ -217,7 +272,10 @@ def test_an_error_behind_an_archive_is_found(tail: bytes, failure: str | None) -
 
 
 def options(**given_options: object) -> dict:
-    return {"images": ["a"], "source": None, "destination": None, "timeout": 600, **given_options}
+    return {
+        "images": ["a"], "source": None, "destination": None, "destinations": None, "tags": {}, "platform": None, "prune_other_tags": False, "timeout": 600,
+        **given_options,
+    }
 
 
 @pytest.mark.parametrize("given_options, why", [
@@ -225,10 +283,18 @@ def options(**given_options: object) -> dict:
     ({}, "source and destination are the same daemon (/var/run/docker.sock)"),
     ({"destination": {"socket": "/var/run/docker.sock", "hops": None}}, "the same daemon"),
     ({"source": {"socket": None, "hops": ["a1", "b1"]}, "destination": {"hops": ["a1", "b1"]}}, "the same daemon (a1 > b1)"),
+    ({"source": {"archive": "/x/a.tar"}, "destination": {"archive": "/x//a.tar"}}, "the same archive (/x/a.tar)"),
+    ({"destinations": [{"hops": ["kata"]}, {}]}, "the same daemon (/var/run/docker.sock)"),
+    ({"destinations": [{"hops": ["kata"]}, {"hops": ["kata"]}]}, "destinations: kata is named twice"),
+    ({"destinations": []}, "destinations: it is an empty list"),
     ({"destination": {"hops": ["kata", "--help"]}}, "destination: '--help' in hops is no name of a container"),
     ({"destination": {"hops": ["kata"], "socket": "/x"}}, "destination: socket and hops exclude each other"),
+    ({"destination": {"archive": "a.tar"}}, "destination: archive 'a.tar' is not the absolute path"),
     ({"source": {"socket": "relative.sock"}}, "source: socket 'relative.sock' is not the absolute path"),
     ({"destination": {"hops": ["kata"]}, "timeout": 0}, "timeout: 0 is no number of seconds"),
+    ({"destination": {"hops": ["kata"]}, "tags": {"b": "c"}}, "tags: 'b' is not among the images"),
+    ({"destination": {"hops": ["kata"]}, "platform": "arm64"}, "platform: 'arm64' is no platform"),
+    ({"destination": {"archive": "/a.tar"}, "prune_other_tags": True}, "prune_other_tags: an archive holds no other tags"),
 ])
 def test_bad_options_are_refused_by_name(given_options: dict, why: str) -> None:
     with pytest.raises(Refused) as refused:
@@ -237,19 +303,39 @@ def test_bad_options_are_refused_by_name(given_options: dict, why: str) -> None:
 
 
 def test_no_source_and_no_hops_are_this_machines_own_daemon() -> None:
-    references, source, destination = wanted(options(destination={"hops": ["kata-in-docker", "kata"], "socket": None}))
-    assert references == ("a:latest",)
-    assert (source, destination) == (Endpoint(), Endpoint(hops=("kata-in-docker", "kata")))
-    assert str(destination) == "kata-in-docker > kata"
-    assert wanted(options(source={"hops": ["kata"]}, destination={"hops": []}))[2] == Endpoint()
+    asked = wanted(options(destination={"hops": ["kata-in-docker", "kata"], "socket": None}))
+    assert asked.names == {"a:latest": ("a:latest",)}
+    assert (asked.source, asked.destinations) == (Endpoint(), (Endpoint(hops=("kata-in-docker", "kata")),))
+    assert str(asked.destinations[0]) == "kata-in-docker > kata"
+    assert wanted(options(source={"hops": ["kata"]}, destination={"hops": []})).destinations == (Endpoint(),)
 
 
-@pytest.mark.parametrize("changed, check_mode, line", [
-    ([], False, "no images were asked for"),
-    ([True, False], False, "kata: sent 1 image (2.0 MB in 1.5 s), 1 was there"),
-    ([True, True], True, "kata: would send 2 images, 0 were there"),
-    ([False, False], False, "kata: nothing to send, 2 were there"),
+@pytest.mark.parametrize("changed, pruned, check_mode, line", [
+    ([], [], False, "no images were asked for"),
+    ([True, False], [], False, "kata: sent 1 image (2.0 MB in 1.5 s), 1 was there"),
+    ([True, True], ["a:1"], True, "kata: would send 2 images, 0 were there; would remove a:1"),
+    ([False, False], [], False, "kata: nothing to send, 2 were there"),
+    ([False], ["a:1", "a:2"], False, "kata: nothing to send, 1 was there; removed a:1, a:2"),
 ])
-def test_the_result_is_told_in_one_line(changed: list[bool], check_mode: bool, line: str) -> None:
+def test_the_result_is_told_in_one_line(changed: list[bool], pruned: list[str], check_mode: bool, line: str) -> None:
     done = [{"changed": sent, "bytes_sent": 2_000_000 * sent, "seconds": 1.5 * sent} for sent in changed]
-    assert summary(Endpoint(hops=("kata",)), done, check_mode) == line
+    assert summary(Work(Endpoint(hops=("kata",)), done=done, pruned=pruned), check_mode) == line
+
+
+def test_a_missing_sdk_is_told_with_its_package(tmp_path: Path) -> None:
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "__init__.py").write_text("raise ImportError('there is none')\n")
+    command = module_command("image_transfer", {"images": ["a:1"], "destination": {"hops": ["t-nobody"]}})
+    environment = module_environment(PYTHONPATH=f"{tmp_path}:{CHECKOUT / '.collections'}")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
+    answer = json.loads(done.stdout)
+    assert answer["failed"] and not answer["changed"] and "docker (package python3-docker of Debian, docker of PyPI)" in answer["msg"]
+
+
+def test_an_sdk_that_is_too_old_is_told_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "SDK_VERSION", "4.1.0")
+    monkeypatch.setattr(client, "sdk_too_old", lambda: True)
+    result = carry_out(wanted(options(destination={"socket": "/nowhere.sock"})), False, pytest.fail)
+    assert result["failed"] and result["msg"] == (
+        "the Docker SDK for Python here is 4.1.0, and 5.0.3 is needed: upgrade package python3-docker of Debian, docker of PyPI"
+    )

@@ -65,6 +65,11 @@ def test_a_role_s_meta_agrees_with_the_collection(role: Path) -> None:
     assert [info["license"]] == load(CHECKOUT / "galaxy.yml")["license"]
 
 
+@pytest.mark.parametrize("role", ROLES, ids=name_of)
+def test_a_role_claims_no_platform_that_the_tests_do_not_run_on(role: Path) -> None:
+    assert load(role / "meta" / "main.yml")["galaxy_info"]["platforms"] == [{"name": "Debian", "versions": ["bookworm", "trixie"]}]
+
+
 @pytest.mark.parametrize("path", CODE, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_module_and_plugin_is_used_by_a_test(path: Path) -> None:
     imported = rf"\bplugins\.{path.parent.name}\.{path.stem}\b|\bplugins\.{path.parent.name} import .*\b{path.stem}\b"

@@ -1,0 +1,37 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An sshd of a test's own on this machine, which lets root in by a key."""
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from emulated import free_port
+
+
+@contextmanager
+def own_sshd(place: Path) -> Iterator[int]:
+    """Run it and yield its port on 127.0.0.1. In the directory are the key `user` and the server's, `host.pub`."""
+    for key in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / key], check=True)
+    port = free_port()
+    (place / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
+        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n", encoding="utf-8",
+    )
+    os.makedirs("/run/sshd", exist_ok=True)
+    with subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", place / "sshd_config", "-E", place / "log"]) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+                assert time.monotonic() < deadline, (place / "log").read_text(encoding="utf-8")
+                time.sleep(0.05)
+            yield port
+        finally:
+            server.terminate()

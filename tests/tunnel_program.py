@@ -1,0 +1,35 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine image's program tunnel.py, run where a test wants it and leading to a socket of the test's own."""
+from __future__ import annotations
+
+import os
+import sys
+
+from nested_daemon import docker
+from playing import CHECKOUT
+
+from ansible_collections.nested.kata.plugins.module_utils import transport
+
+PROGRAM = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "tunnel.py"
+
+_LOADER = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("tunnel", {program!r})
+tunnel = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tunnel)
+tunnel.DOCKER, tunnel.WAIT_SECONDS = {socket!r}, {wait!r}
+sys.exit(tunnel.main(sys.argv[1:]))
+"""
+
+
+def install(*hops: str) -> None:
+    """Put the program where the machine image has it."""
+    docker("exec", "-i", hops[-1], "sh", "-ec", f"mkdir -p {os.path.dirname(transport.PROGRAM)}; cat >{transport.PROGRAM}",
+           hops=hops[:-1], data=PROGRAM.read_bytes())
+
+
+def leading_to(socket: str, *, program: str = str(PROGRAM), wait: float = 10, python: str = sys.executable) -> list[str]:
+    """Return the command that is the program, but for the socket that it leads to and the seconds that it waits."""
+    return [python, "-IS", "-c", _LOADER.format(program=program, socket=socket, wait=wait)]
