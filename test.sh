@@ -14,10 +14,13 @@ Runs every part, or one:
   lint                               ansible-lint, yamllint, shellcheck, antsibull-changelog, antsibull-docs
   sanity [ANSIBLE-TEST ARGUMENT ...] ansible-test sanity on the collection as it would be published
   integration [PYTEST ARGUMENT ...]  modules and plugins on real daemons, disks and connections
-  molecule [SCENARIO]                the roles, one scenario or all
+  molecule [SCENARIO ...]            the roles, in scenarios; kernel builds guest kernels and boots them, vm takes a fresh machine
   quickstart [PYTEST ARGUMENT ...]   run.sh from end to end
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
+
+In the environment, KERNEL_PROFILES=docker keeps molecule kernel to one guest kernel instead of four, at ten minutes each, and
+SCENARIOS="default kernel" names the scenarios instead of all; vm takes half an hour.
 
   --keep   leave what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
   --help   show this
@@ -28,12 +31,15 @@ readonly PARTS=(unit lint sanity integration molecule quickstart)
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
+readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
+export KERNEL_PROFILES=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} # that the scenario kernel builds and boots, ten minutes each
 
 keep=false
 passed=0
 failed=0
 left_out=() # what could not be tested here, and because of what
 again=()    # the commands that repeat what failed
+broken=()   # the tests that failed, and how, for the end of a long log
 scratch=
 docker_before= # what Docker held before the tests; empty until they use Docker
 dockerd_pid=   # set where dockerd was started here
@@ -66,6 +72,7 @@ main() {
 # --- parts: each adds to passed and failed, and returns 0 ---
 
 part_unit() {
+  prepare_compression
   run_pytest unit tests/unit "$@"
 }
 
@@ -93,28 +100,40 @@ part_sanity() {
 }
 
 part_integration() {
+  prepare_compression
+  prepare_kernel_tools
   prepare_docker integration || return 0
-  run_pytest integration tests/integration "$@"
+  # A file at a time on each of two workers: the tests of one share daemons and disks of their own, and much of their time is waiting.
+  run_pytest integration tests/integration --numprocesses 2 --dist loadfile "$@"
 }
 
 part_molecule() {
-  local scenarios=("$@") scenario file
+  local scenarios=("$@") scenario file status
   if [[ $# -eq 0 ]]; then
     for file in molecule/*/molecule.yml; do
-      if [[ -e $file ]]; then scenarios+=("$(basename "$(dirname "$file")")"); fi
+      scenario=$(basename "$(dirname "$file")")
+      if [[ -n ${SCENARIOS-} && " $SCENARIOS " != *" $scenario "* ]]; then
+        left_out+=("molecule $scenario, as SCENARIOS says")
+      elif [[ -e $file ]]; then
+        scenarios+=("$scenario")
+      fi
     done
   fi
   if [[ ${#scenarios[@]} -eq 0 ]]; then
     fail "there is no scenario: molecule/*/molecule.yml matches nothing" "./test.sh molecule"
     return 0
   fi
+  prepare_compression
   prepare_docker molecule || return 0
   for scenario in "${scenarios[@]}"; do
-    if molecule test --scenario-name "$scenario"; then
-      passed=$((passed + 1))
-    else
-      fail "molecule scenario $scenario" "./test.sh molecule $scenario"
+    if [[ $scenario == vm || $scenario == kernel ]]; then prepare_emulator; fi
+    if [[ $scenario == kernel ]]; then
+      if [[ $(tr , '\n' <<<"$KERNEL_PROFILES" | sort) != $(tr , '\n' <<<"$ALL_KERNEL_PROFILES" | sort) ]]; then left_out+=("molecule kernel: of $ALL_KERNEL_PROFILES only $KERNEL_PROFILES, as KERNEL_PROFILES says"); fi
     fi
+    status=0
+    PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" molecule test --scenario-name "$scenario" || status=$?
+    if [[ $status -eq 0 ]]; then passed=$((passed + 1)); fi # the playbooks, beside the tests of the verifier
+    count "molecule $scenario" "$status" "$scratch/molecule-$scenario.xml"
   done
 }
 
@@ -137,6 +156,7 @@ run_part() {
 
 conclude() {
   if [[ ${#left_out[@]} -gt 0 || ${#again[@]} -gt 0 ]]; then echo; fi
+  if [[ ${#broken[@]} -gt 0 ]]; then printf 'FAILED: %s\n' "${broken[@]}"; fi
   if [[ ${#left_out[@]} -gt 0 ]]; then printf 'left out: %s\n' "${left_out[@]}"; fi
   if [[ ${#again[@]} -gt 0 ]]; then printf 'failed; to repeat: %s\n' "${again[@]}" | sort --unique; fi
   printf '\n%d passed, %d failed\n' "$passed" "$failed"
@@ -145,6 +165,7 @@ conclude() {
 
 fail() { # what, the command to repeat it
   failed=$((failed + 1))
+  broken+=("$1")
   again+=("$2")
   printf 'FAILED: %s\n' "$1"
 }
@@ -177,6 +198,7 @@ count() { # part, exit status of what wrote the files, junit files: a run that d
     case $number in
       passed) passed=$((passed + name)) ;;
       failed) failures=$name ;;
+      broken) broken+=("$part: $name") ;;
       skipped) left_out+=("$part: $name") ;;
     esac
   done < <(python - "$@" <<'END'
@@ -192,8 +214,10 @@ for path in sys.argv[1:]:
         continue
     for case in cases:
         skipped = case.find("skipped")
-        if case.find("failure") is not None or case.find("error") is not None:
+        broken = [found for found in map(case.find, ("failure", "error")) if found is not None]
+        if broken:
             counts["failed"] += 1
+            print("broken", case.get("name"), " ".join((broken[0].get("message") or broken[0].text or "").split())[:400])
         elif skipped is None:
             counts["passed"] += 1
         else:
@@ -204,7 +228,10 @@ for name, number in counts.items():
     print(name, number)
 END
   )
-  if [[ $failures -eq 0 && $status -ne 0 ]]; then failures=1; fi
+  if [[ $failures -eq 0 && $status -ne 0 ]]; then
+    failures=1
+    broken+=("$part: ended with status $status, see above")
+  fi
   failed=$((failed + failures))
   if [[ $failures -gt 0 ]]; then again+=("./test.sh $part"); fi
 }
@@ -303,10 +330,30 @@ prepare_python() {
   fi
 }
 
+prepare_compression() { # for release archives
+  local packages
+  mapfile -t packages < <(missing zstd:zstd xz:xz-utils)
+  install_packages "${packages[@]}"
+}
+
+prepare_kernel_tools() { # to configure and build Linux, and for the sources and signatures of the tests
+  local packages
+  mapfile -t packages < <(missing make:make gcc:gcc ld:binutils flex:flex bison:bison bc:bc perl:perl gzip:gzip xz:xz-utils dpkg-deb:dpkg gpg:gpg gpgv:gpgv)
+  if [[ ! -e /usr/include/gelf.h ]]; then packages+=(libelf-dev); fi
+  if ! compgen -G '/usr/include/*/openssl/opensslconf.h' >/dev/null; then packages+=(libssl-dev); fi
+  install_packages "${packages[@]}"
+}
+
+prepare_emulator() { # to boot what was built
+  local packages
+  mapfile -t packages < <(missing qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs)
+  install_packages "${packages[@]}"
+}
+
 prepare_docker() { # part: counts as one failure of it where there is no Docker to be had
   local packages
-  mapfile -t packages < <(missing dockerd:docker.io iptables:iptables btrfs:btrfs-progs mkfs.ext4:e2fsprogs losetup:mount sudo:sudo \
-    ssh:openssh-client sshd:openssh-server)
+  mapfile -t packages < <(missing dockerd:docker.io iptables:iptables btrfs:btrfs-progs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount strace:strace sudo:sudo \
+    ssh:openssh-client sshd:openssh-server openssl:openssl)
   install_packages "${packages[@]}"
   mapfile -t packages < <(missing docker:docker-cli) # Debian 13 has split it from docker.io
   install_packages "${packages[@]}"

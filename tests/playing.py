@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -26,6 +28,48 @@ def ansible_environment(**extra: str) -> dict[str, str]:
     )
     environment.update(extra)
     return environment
+
+
+ALONE = """
+import json, sys
+from importlib import import_module
+from ansible.module_utils.testing import patch_module_args
+module = import_module(f"ansible_collections.nested.kata.plugins.modules.{sys.argv[1]}")
+with patch_module_args(json.loads(sys.argv[2])):
+    module.main()
+"""
+
+
+def module_command(name: str, options: dict) -> list[str]:
+    """Return a command that runs a module as a process of its own, as on a target: to be killed, or timed. It prints its result."""
+    return [sys.executable, "-c", ALONE, name, json.dumps(options)]
+
+
+def module_environment(**extra: str) -> dict[str, str]:
+    """Return the environment for module_command."""
+    return ansible_environment(**{"PYTHONPATH": str(CHECKOUT / ".collections"), **extra})
+
+
+def started(name: str, options: dict, **environment: str) -> subprocess.Popen[str]:
+    """Start a module without Ansible around it, which is quicker, and can be killed."""
+    return subprocess.Popen(
+        module_command(name, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=module_environment(**environment), cwd="/",
+    )
+
+
+def answer(running: subprocess.Popen[str], seconds: float) -> dict:
+    """Wait until a module that was started ends, and return its result."""
+    output, errors = running.communicate(timeout=seconds)
+    assert output, errors
+    return {"failed": False, **json.loads(output)}
+
+
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60, pause: float = 0.05) -> None:
+    """Return when it holds, which is asked again after each pause."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        time.sleep(pause)
 
 
 def run_module(name: str, options: dict, *, check: bool = False, diff: bool = True, inventory: Path | None = None, host: str = "localhost") -> dict:

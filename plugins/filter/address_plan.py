@@ -14,7 +14,10 @@ description:
   - Pure computation on the control node.
 options:
   _input:
-    description: Candidate ranges in CIDR notation, in the order of preference. Each is a V(/22) or larger.
+    description:
+      - Candidate ranges in CIDR notation, in the order of preference. Each is a V(/22) or larger.
+      - When empty, V(10.213.0.0/16), V(10.214.0.0/16), V(10.215.0.0/16), V(10.216.0.0/16), V(172.29.0.0/16), V(172.30.0.0/16) and
+        V(192.168.224.0/20).
     type: list
     elements: str
     required: true
@@ -50,14 +53,14 @@ from dataclasses import asdict
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.nested.kata.plugins.module_utils.addresses import NoRangeLeft, choose, routed_networks
+from ansible_collections.nested.kata.plugins.module_utils.addresses import SPACES, NoRangeLeft, choose, routed_networks
 
 
 def address_plan(candidates, routes="", taken=()):
     """Return the plan of the first free candidate as a dictionary."""
     try:
         in_use = routed_networks(routes) + [ipaddress.IPv4Network(one, strict=False) for one in taken if ":" not in one]
-        return asdict(choose(list(candidates), in_use))
+        return asdict(choose(list(candidates or SPACES), in_use))
     except (NoRangeLeft, ValueError) as problem:
         raise AnsibleFilterError(f"nested.kata.address_plan: {problem}") from problem
 

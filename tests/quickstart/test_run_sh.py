@@ -21,6 +21,8 @@ import pytest
 from machine import INSTANCE, PROXY, all_levels_hold, machine_holds, output
 from playing import CHECKOUT, play
 
+from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS
+
 pytestmark = pytest.mark.docker
 
 # A name that no registry has: the base image is made by mmdebstrap, as on a machine that reaches only a mirror.
@@ -105,6 +107,8 @@ def test_after_four_interruptions_it_ends_with_the_table(first: subprocess.Compl
     assert list(rows) == ["localhost", "kata-in-docker", "kata"]
     assert rows["kata"][4] == "btrfs"
     assert rows["kata"][3] == output(*INSTANCE, "docker", "version", "--format", "{{.Server.Version}}")
+    disk = next(line for line in first.stdout.splitlines() if " disks/kata.img " in line)
+    assert re.match(r"kata-in-docker +disks/kata\.img +20\.00 GB +\d+\.\d+ [MG]B ", disk)
 
 
 def test_it_says_what_it_is_doing_while_a_step_runs_long(first: subprocess.CompletedProcess[str]) -> None:
@@ -115,7 +119,8 @@ def test_the_stand_in_is_in_a_box_that_says_that_it_isolates_nothing(first: subp
     box = [line for line in first.stdout.splitlines() if line.startswith("##")]
     assert "NO VIRTUAL MACHINE" in box[1]
     assert any("ISOLATES NOTHING" in line for line in box)
-    assert any("docker_runtime" in line for line in box)
+    missing = [line.strip("# ") for line in box[box.index(next(line for line in box if "Missing for Kata:" in line)) + 1:]]
+    assert missing[0].split(":")[0] in CHECKS
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,12 +17,15 @@ SCENARIO = Path(__file__).resolve().parent.parent
 INVENTORY = SCENARIO / "inventory.yml"
 PROVE = SCENARIO.parent.parent / "playbooks" / "files" / "prove.sh"
 BASE = "debian:trixie-slim"
+PROXY = "kata-in-docker.machine-proxy"
+KATA = "/var/lib/nested-kata/kata/4.1.0"
+KATA_CONFIG = "/etc/nested-kata/kata/kata/4.1.0"
 
 # Instance, the target it runs on, its file system, and the storage driver that goes with it.
 INSTANCES = [
     ("one.machine-host", "machine-host", "btrfs", "btrfs"),
     ("two.machine-host", "machine-host", "ext2/ext3", "overlay2"),
-    ("kata.kata-in-docker.machine-proxy", "kata-in-docker.machine-proxy", "btrfs", "btrfs"),
+    ("kata.kata-in-docker.machine-proxy", "kata-in-docker.machine-proxy", "ext2/ext3", "overlay2"),
 ]
 MACHINES = ["machine-host", "machine-proxy", "kata-in-docker.machine-proxy", *(instance[0] for instance in INSTANCES)]
 
@@ -35,6 +41,11 @@ def ask(name: str, command: str) -> str:
 
 def docker_info(name: str) -> dict:
     return json.loads(ask(name, "docker info --format '{{json .}}'"))
+
+
+def wait_for(target: str, instance: str) -> None:
+    """Return when the Docker of an instance answers."""
+    ask(target, f"for i in $(seq 60); do docker exec {instance} docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -106,11 +117,11 @@ def test_a_volume_survives_a_clean_restart_and_a_cut_of_power() -> None:
 
     before = written()
     ask(target, "systemctl restart nested-kata-instance@one.service")
-    ask(target, "for i in $(seq 60); do docker exec one docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
+    wait_for(target, "one")
     assert written() == before
     # A crash, for which killing the container stands here: the unit finds it dead and the loop device still attached.
     ask(target, "docker kill one && systemctl restart nested-kata-instance@one.service")
-    ask(target, "for i in $(seq 60); do docker exec one docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
+    wait_for(target, "one")
     assert written() == before
 
 
@@ -125,8 +136,118 @@ def test_stopping_an_instance_detaches_its_disk_and_starting_it_finds_it_again()
     ask(target, "systemctl stop nested-kata-instance@two.service")
     assert ask(target, "losetup --associated /var/lib/nested-kata/disks/two.img") == ""
     ask(target, "systemctl start nested-kata-instance@two.service")
-    ask(target, "for i in $(seq 60); do docker exec two docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
+    wait_for(target, "two")
     assert docker_info("two.machine-host")["Driver"] == "overlay2"
+
+
+def test_disks_that_are_attached_in_another_order_are_still_each_instance_s_own() -> None:
+    target, instances = "machine-host", ("one", "two")
+
+    def devices_now() -> dict[str, str]:
+        return {name: ask(target, f"losetup --noheadings --output NAME --associated /var/lib/nested-kata/disks/{name}.img").strip() for name in instances}
+
+    def start_in(order: tuple[str, str]) -> dict[str, str]:
+        """Start both anew, as after a boot, and return the loop devices that their disks have now."""
+        ask(target, "systemctl stop nested-kata-instance@one.service nested-kata-instance@two.service")
+        assert devices_now() == dict.fromkeys(instances, "")
+        for name in order:
+            ask(target, f"systemctl start nested-kata-instance@{name}.service")
+        for name in order:
+            wait_for(target, name)
+        return devices_now()
+
+    def kept() -> dict[str, list[str]]:
+        what = "blkid --probe --match-tag UUID --output value /dev/docker-disk; docker info --format '{{.ID}}'; docker images --quiet --no-trunc"
+        return {name: ask(f"{name}.{target}", what).split() for name in instances}
+
+    devices, before = start_in(("one", "two")), kept()
+    assert start_in(("two", "one")) == {"one": devices["two"], "two": devices["one"]}
+    assert kept() == before and set(before["one"]).isdisjoint(before["two"][:2])
+
+
+def test_docker_may_take_longer_to_stop_than_a_proxy_where_there_is_one_and_only_there() -> None:
+    show = "systemctl show docker.service --property NeedDaemonReload --property TimeoutStopUSec"
+    assert set(ask("machine-proxy", show).splitlines()) == {"TimeoutStopUSec=3min 30s", "NeedDaemonReload=no"}
+    assert set(ask("machine-host", show).splitlines()) == {"TimeoutStopUSec=1min 30s", "NeedDaemonReload=no"}
+    assert ask("machine-proxy", "docker inspect --format '{{.Config.StopTimeout}}' kata-in-docker") == "180"
+
+
+def test_a_proxy_that_is_removed_gives_back_its_own_time_limit_and_no_other(tmp_path: Path) -> None:
+    directory = "/etc/systemd/system/docker.service.d"
+    other = f"{directory}/10-nested-kata-t-other.conf"
+    ask("machine-proxy", f"printf '[Service]\\nTimeoutStopSec=300\\n' >{other} && systemctl daemon-reload")
+    playbook = tmp_path / "remove.yml"
+    playbook.write_text(json.dumps([{
+        "name": "Remove", "hosts": "machine-proxy", "gather_facts": True,
+        "roles": [{"role": "nested.kata.kata_proxy", "kata_proxy_name": "t-other", "kata_proxy_state": "absent"}],
+    }]), encoding="utf-8")
+    done = subprocess.run([shutil.which("ansible-playbook"), "--inventory", str(INVENTORY), str(playbook)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ask("machine-proxy", f"ls {directory}") == "10-nested-kata-kata-in-docker.conf"
+    assert ask("machine-proxy", "systemctl show docker.service --property TimeoutStopUSec --value") == "3min 30s"
+
+
+def test_a_golden_disk_is_sealed_has_a_manifest_and_no_builder_is_left() -> None:
+    target, directory = "machine-host", "/var/lib/nested-kata/golden"
+    image, manifest = ask(target, f"ls {directory}").split()
+    assert (image, manifest) == (f"{manifest[:-len('.json')]}.img", manifest)
+    assert ask(target, f"stat --format %a {directory}/{image}") == "400"
+    told = json.loads(ask(target, f"cat {directory}/{manifest}"))
+    assert told["images"] == {BASE: ask(target, f"docker image inspect --format '{{{{.Id}}}}' {BASE}")}
+    assert (told["name"], told["driver"], told["fstype"]) == ("base", "overlay2", "ext4")
+    assert ask(target, "docker ps --all --format '{{.Names}}'").split() == ["two", "one"]
+    assert ask(target, f"losetup --associated {directory}/{image}") == ""
+
+
+def test_a_clone_of_a_golden_disk_has_its_images_and_a_uuid_of_its_own_and_fills_its_larger_device() -> None:
+    name, target = "two.machine-host", "machine-host"
+    golden = json.loads(ask(target, "cat /var/lib/nested-kata/golden/*.json"))
+    assert ask(name, f"docker image inspect --format '{{{{.Id}}}}' {BASE}") == golden["images"][BASE]
+    uuid = ask(name, "blkid --probe --match-tag UUID --output value /dev/docker-disk")
+    assert uuid == ask(target, "awk -F= '/^DISK_UUID/ {print $2}' /etc/nested-kata/instances/two.env")
+    assert uuid != golden["uuid"]
+    assert int(ask(name, "df --block-size=1M --output=size /var/lib/docker | tail -1")) > 1800
+    assert docker_info(name)["ID"] != docker_info("one.machine-host")["ID"]
+
+
+def test_kata_is_registered_beside_what_the_proxy_s_docker_was_told_before() -> None:
+    config = json.loads(ask(PROXY, "cat /etc/docker/daemon.json"))
+    assert config["runtimes"] == {"kata": {
+        "runtimeType": f"{KATA}/runtime-rs/bin/containerd-shim-kata-v2", "options": {"ConfigPath": f"{KATA_CONFIG}/configuration.toml"},
+    }}
+    assert config["default-address-pools"] and config["storage-driver"] == docker_info(PROXY)["Driver"]
+
+
+def test_the_drop_in_has_the_release_s_own_paths_safe_settings_and_what_the_inventory_says() -> None:
+    drop_in = tomllib.loads(ask(PROXY, f"cat {KATA_CONFIG}/config.d/50-nested-kata.toml"))
+    qemu = drop_in["hypervisor"]["qemu"]
+    assert (qemu["path"], qemu["virtio_fs_daemon"]) == (f"{KATA}/bin/qemu-system-x86_64", f"{KATA}/libexec/virtiofsd")
+    assert (qemu["enable_annotations"], qemu["seccomp_sandbox"][:3], qemu["default_memory"]) == ([], "on,", 1024)
+    assert qemu["kernel_params"] == "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
+    assert reach(PROXY).run(f"grep -rl /opt/kata {KATA_CONFIG}/config.d").rc == 1  # found in none, where 2 would be that it could not look
+
+
+def test_the_instance_in_the_proxy_runs_on_the_shim_of_the_release() -> None:
+    assert ask(PROXY, "docker inspect --format '{{.HostConfig.Runtime}}' kata") == "kata"
+    shims = ask(PROXY, "readlink /proc/[0-9]*/exe | sort --unique | grep containerd-shim").split()
+    assert shims == [f"{KATA}/runtime-rs/bin/containerd-shim-kata-v2"]
+
+
+def test_nothing_of_the_archive_is_left_beside_the_release() -> None:
+    assert ask(PROXY, f"ls -A {KATA.rsplit('/', 1)[0]}").split() == ["4.1.0"]
+
+
+@pytest.mark.parametrize(("name", "filtered"), [
+    ("kata-in-docker.machine-proxy", "2"), ("kata.kata-in-docker.machine-proxy", "2"), ("one.machine-host", "0"),
+])
+def test_a_proxy_and_all_that_runs_in_it_is_held_by_its_seccomp_profile(name: str, filtered: str) -> None:
+    assert ask(name, "awk '/^Seccomp:/ {print $2}' /proc/1/status") == filtered
+
+
+def test_a_bare_machine_got_no_more_packages_than_docker_needs() -> None:
+    recommended = reach("machine-bare").package
+    assert recommended("apparmor").is_installed
+    assert not recommended("git").is_installed
 
 
 def test_a_bare_machine_got_a_docker_that_runs_without_systemd() -> None:
