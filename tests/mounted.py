@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
+
+# For which a device may be held open by who looks at all of them, as mkfs.btrfs does, and its file with it.
+LOOKING_SECONDS = 10
 
 
 def tool(*command: object) -> str:
@@ -37,4 +41,16 @@ def undo(directory: Path) -> None:
         tool("losetup", "--detach", device)
     for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
         if f"{line.split()[4]}/".startswith(f"{directory}/"):
-            tool("umount", line.split()[4])
+            unmount(line.split()[4])
+
+
+def unmount(where: str) -> None:
+    deadline = time.monotonic() + LOOKING_SECONDS
+    while True:
+        try:
+            tool("umount", where)
+            return
+        except AssertionError as error:
+            if "target is busy" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)

@@ -400,7 +400,9 @@ def detach(path: str, device: str) -> None:
                 fcntl.ioctl(descriptor, LOOP_CLR_FD)
                 try:
                     status_of(descriptor)
-                except OSError:
+                except OSError as error:
+                    if error.errno != errno.ENXIO:
+                        raise
                     return
                 # Somebody else has it open: the kernel would now detach it when they are done. Take that back.
                 fcntl.ioctl(descriptor, LOOP_SET_STATUS64, LOOP_INFO.pack(*before))

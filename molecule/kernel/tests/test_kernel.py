@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import testinfra
 
-from boot import Report, boot
+from boot import Report, boot, root_file_system
 from guest.prove import PROFILES
 from release import release_of
 
@@ -64,6 +64,8 @@ def digest(path: Path) -> str:
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory):
     """Return a function that boots a kernel with the proofs of its profile, or of others, once."""
+    root_file_system()  # where it cannot be made, that is tried once, and not for each proof
+
     @cache
     def report(kernel: str, profiles: str) -> Report:
         return boot(file_of(kernel, "bzImage"), profiles, tmp_path_factory.mktemp(f"{kernel}-{profiles}".replace(",", "-")))
