@@ -5,7 +5,7 @@
 
 The processor is emulated (TCG), so that it works on any machine and in CI. While the guest works, its clock counts
 instructions, a nanosecond each: on a busy machine it does no less within a time limit than on an idle one. Such a guest
-runs on one core. A guest that falls silent is booted once more, on the emulation without such a clock, with a warning.
+runs on one core.
 
 Needs qemu-system-x86, mmdebstrap and e2fsprogs, and root once, for the root file system: it is kept in tests/output, and
 no guest writes to it.
@@ -16,11 +16,9 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,13 +45,16 @@ OFF = ("docker.service", "docker.socket", "containerd.service", "apparmor.servic
 HOOKS = (
     f"--customize-hook=tar -C {GUEST / 'root'} --owner=0 --group=0 -cf - . | tar -C \"$1\" --no-overwrite-dir -xf -",
     f"--customize-hook=chroot \"$1\" systemctl --quiet disable {' '.join(OFF)}",
-    "--customize-hook=chroot \"$1\" systemctl --quiet enable systemd-networkd.service",
+    "--customize-hook=chroot \"$1\" systemctl --quiet enable systemd-networkd.service prove.service",
     # Says that nothing is to be brought up to date after an upgrade of /usr.
     "--customize-hook=touch \"$1\"/etc/.updated \"$1\"/var/.updated",
 )
 ROOT_SIZE = "4G"
 DISK_SIZE = 4 * 1024**3
 
+CPUS = 2
+# Older kernels bring processors up in another way, which never ends under a clock that counts instructions, and does otherwise.
+OLDEST_WITH_CPUS = (6, 5)
 MEMORY = "2G"
 # Nested virtualization is AMD's. Without cmpxchg16b, since QEMU 7.2 leaves garbage in the flags behind it: an interrupt that
 # comes right there, as a clock that counts instructions allows, saves them, and the guest dies when it returns.
@@ -66,24 +67,6 @@ COMMAND_LINE = (
 SECONDS = 1800
 SILENCE = 300  # seconds of this machine's clock without a word from the guest, whose longest proof takes some tens on an idle one
 LAST_LINES = 40
-
-
-@dataclass(frozen=True)
-class Emulation:
-    """A way to emulate a machine: what it is called, QEMU's arguments, and the number of processors."""
-
-    name: str
-    arguments: tuple[str, ...]
-    cpus: int
-
-
-EMULATIONS = (
-    Emulation("a clock that counts instructions", ("-icount", "shift=0"), cpus=2),
-    # Has nothing of what is known to be fragile in the first.
-    Emulation("this machine's clock", (), cpus=1),
-)
-# Older kernels bring processors up in another way, which never ends under a clock that counts instructions, and does otherwise.
-OLDEST_WITH_CPUS = (6, 5)
 
 
 @dataclass(frozen=True)
@@ -105,14 +88,13 @@ class Report:
     config: str | None = None  # SHA-256 of its configuration, as it tells it
     proofs: dict[str, Proof] = field(default_factory=dict)
     complete: bool = False  # the guest came to the end of its proofs
-    silent: bool = False  # it said nothing for so long that it was ended, or QEMU failed: see `emulator`
-    emulator: str = ""  # what QEMU said, where it failed
+    ended: str = ""  # why it did not end by itself: it fell silent, took too long, or QEMU failed
     seconds: float = 0.0  # of this machine's clock, for all of it
     console: Path | None = None
 
     def last_lines(self) -> str:
         lines = self.console.read_text(errors="replace").splitlines() if self.console and self.console.exists() else []
-        return "\n".join([*filter(None, [self.emulator]), f"the console's last lines ({self.console}):", *lines[-LAST_LINES:]])
+        return "\n".join([*filter(None, [self.ended]), f"the console's last lines ({self.console}):", *lines[-LAST_LINES:]])
 
     def failed(self) -> dict[str, str]:
         return {name: proof.detail for name, proof in self.proofs.items() if not proof.ok}
@@ -135,24 +117,14 @@ def parse(lines: Sequence[str], seconds: float = 0.0, console: Path | None = Non
                   complete=about.get("end") == len(proofs), seconds=seconds, console=console)
 
 
-def boot(kernel: Path, profile: str, directory: Path, *, emulations: Sequence[Emulation] = EMULATIONS) -> Report:
+def boot(kernel: Path, profile: str, directory: Path) -> Report:
     """Boot a bzImage, and return what the guest proved of a profile, or of several (`docker,netsim`).
 
-    In the directory remain console.log and proofs.jsonl. What the guest left out, since it crashed or took longer than it
-    may, is missing in the report, and `complete` is false. A guest that falls silent tells nothing of whether it or the
-    emulation hangs: it is booted again on the next emulation, and a warning says so.
+    In the directory remain console.log and proofs.jsonl. What the guest left out, since it crashed, fell silent or took
+    longer than it may, is missing in the report, and `complete` is false.
     """
-    for emulation in emulations:
-        report = emulate(kernel, profile, directory, emulation)
-        if not report.silent:
-            break
-        warnings.warn(f"{kernel} fell silent after {report.seconds:.0f} s under QEMU with {emulation.name}; {report.last_lines()}", stacklevel=2)
-    return report
-
-
-def emulate(kernel: Path, profile: str, directory: Path, emulation: Emulation) -> Report:
     root, release = root_file_system(), release_of(kernel.read_bytes())
-    cpus = emulation.cpus if tuple(map(int, release.split(".")[:2])) >= OLDEST_WITH_CPUS else 1
+    cpus = CPUS if tuple(map(int, release.split(".")[:2])) >= OLDEST_WITH_CPUS else 1
     console, port = directory / "console.log", directory / "proofs.jsonl"
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         proofs, disk, said = Path(scratch, "proofs.img"), Path(scratch, "docker.img"), Path(scratch, "qemu.log")
@@ -161,7 +133,7 @@ def emulate(kernel: Path, profile: str, directory: Path, emulation: Emulation) -
             file.truncate(DISK_SIZE)
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "q35", "-accel", "tcg", *emulation.arguments, "-cpu", CPU, "-smp", str(cpus), "-m", MEMORY,
+            "-machine", "q35", "-accel", "tcg", "-icount", "shift=0", "-cpu", CPU, "-smp", str(cpus), "-m", MEMORY,
             "-kernel", str(kernel), "-append", " ".join((*COMMAND_LINE, f"nested_kata.profiles={profile}")),
             "-serial", f"file:{console}",
             "-device", "virtio-serial-pci", "-chardev", f"file,id=port,path={quoted(port)}", "-device", "virtserialport,chardev=port,name=nested-kata",
@@ -172,14 +144,15 @@ def emulate(kernel: Path, profile: str, directory: Path, emulation: Emulation) -
         began = time.monotonic()
         with said.open("w") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                                         env={**os.environ, "TMPDIR": scratch}) as process:
-            silent = not follow(process, (console, port))
+            ended = follow(process, (console, port))
         lines = port.read_text().splitlines() if port.exists() else []
-        failure = f"{' '.join(command)}\nexit status {process.returncode}\n{said.read_text()}" if process.returncode not in (0, -signal.SIGKILL) else ""
-    return replace(parse(lines, seconds=time.monotonic() - began, console=console), silent=silent or bool(failure), emulator=failure)
+        if not ended and process.returncode:
+            ended = f"{' '.join(command)}\nexit status {process.returncode}\n{said.read_text()}"
+    return replace(parse(lines, seconds=time.monotonic() - began, console=console), ended=ended)
 
 
-def follow(process: subprocess.Popen, files: Sequence[Path], silence: float = SILENCE, seconds: float = SECONDS) -> bool:
-    """Wait for a program, which is ended when it takes longer than it may. Return False where it was ended since its files grew no more."""
+def follow(process: subprocess.Popen, files: Sequence[Path], silence: float = SILENCE, seconds: float = SECONDS) -> str:
+    """Wait for a program. Where its files grow no more, or where it takes too long, it is killed, and why is returned."""
     sizes, began = [], time.monotonic()
     spoke = began
     try:
@@ -188,9 +161,11 @@ def follow(process: subprocess.Popen, files: Sequence[Path], silence: float = SI
             now, before, sizes = time.monotonic(), sizes, [file.stat().st_size if file.exists() else 0 for file in files]
             if sizes != before:
                 spoke = now
-            if now - spoke > silence or now - began > seconds:
-                return now - spoke <= silence
-        return True
+            if now - spoke > silence:
+                return f"killed: it said nothing for {silence:.0f} s"
+            if now - began > seconds:
+                return f"killed: it took longer than {seconds:.0f} s"
+        return ""
     finally:
         process.kill()
 

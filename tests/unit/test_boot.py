@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import boot
-from boot import EMULATIONS, Proof, Report, follow, parse
+from boot import Proof, Report, follow, parse
 from guest.prove import PROFILES
 
 ABOUT = json.dumps({"release": "6.12.1-docker", "config": "c0ffee", "init": 1.5, "started": 9.0})
@@ -46,41 +46,21 @@ def test_the_last_lines_of_the_console_are_told(tmp_path) -> None:
     assert (len(lines), lines[-1]) == (boot.LAST_LINES + 1, "line 99")
 
 
-def test_what_the_emulator_said_comes_before_the_console() -> None:
-    assert Report(emulator="exit status 1", console=Path("/nowhere")).last_lines().splitlines()[0] == "exit status 1"
+def test_why_a_guest_was_ended_comes_before_the_console() -> None:
+    assert Report(ended="exit status 1", console=Path("/nowhere")).last_lines().splitlines()[0] == "exit status 1"
 
 
-@pytest.mark.parametrize(("script", "limits", "spoke"), [
-    ("echo booted >$0", {}, True),
-    ("echo booted >$0; exec sleep 60", {"silence": 2}, False),
-    ("while sleep 0.2; do echo booting >>$0; done", {"silence": 3, "seconds": 4}, True),
+@pytest.mark.parametrize(("script", "limits", "ended"), [
+    ("echo booted >$0", {}, ""),
+    ("echo booted >$0; exec sleep 60", {"silence": 2}, "killed: it said nothing for 2 s"),
+    ("while sleep 0.2; do echo booting >>$0; done", {"silence": 3, "seconds": 4}, "killed: it took longer than 4 s"),
 ], ids=["ends", "falls silent", "takes too long"])
-def test_a_guest_that_falls_silent_is_told_from_one_that_takes_too_long(tmp_path: Path, script: str, limits: dict[str, float], spoke: bool) -> None:
+def test_a_guest_that_falls_silent_is_told_from_one_that_takes_too_long(tmp_path: Path, script: str, limits: dict[str, float], ended: str) -> None:
     console = tmp_path / "console.log"
     with subprocess.Popen(["sh", "-c", script, str(console)]) as process:
-        assert follow(process, (console, tmp_path / "proofs.jsonl"), **limits) is spoke
+        assert follow(process, (console, tmp_path / "proofs.jsonl"), **limits) == ended
     assert console.read_text().startswith("boot")
-    assert process.returncode == (0 if not limits else -9)
-
-
-def test_a_silent_guest_is_booted_again_on_the_other_emulation_with_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tried = []
-
-    def emulate(kernel: Path, profile: str, directory: Path, emulation: boot.Emulation) -> Report:
-        tried.append(emulation)
-        return Report(silent=len(tried) == 1, complete=len(tried) > 1, emulator="it hangs")
-
-    monkeypatch.setattr(boot, "emulate", emulate)
-    with pytest.warns(UserWarning, match="bzImage fell silent after 0 s under QEMU with a clock that counts instructions; it hangs"):
-        assert boot.boot(Path("bzImage"), "docker", tmp_path).complete
-    assert tried == list(EMULATIONS)
-    assert boot.boot(Path("bzImage"), "docker", tmp_path, emulations=EMULATIONS[:1]).complete
-    assert len(tried) == 3
-
-
-def test_a_guest_that_crashed_is_not_booted_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(boot, "emulate", lambda kernel, profile, directory, emulation: Report(emulator=emulation.name))
-    assert boot.boot(Path("bzImage"), "docker", tmp_path) == Report(emulator=EMULATIONS[0].name)
+    assert process.returncode == (-9 if ended else 0)
 
 
 def test_every_profile_is_booted_and_proves_something_of_its_own() -> None:
