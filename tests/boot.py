@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kept import kept
@@ -100,7 +100,7 @@ class Report:
         return {name: proof.detail for name, proof in self.proofs.items() if not proof.ok}
 
 
-def parse(lines: Sequence[str], seconds: float = 0.0, console: Path | None = None) -> Report:
+def parse(lines: Sequence[str], seconds: float = 0.0, console: Path | None = None, ended: str = "") -> Report:
     """Read the lines of JSON that the guest wrote. A line that was cut off, as by a power failure, is none."""
     about: dict[str, object] = {}
     proofs: dict[str, Proof] = {}
@@ -114,7 +114,7 @@ def parse(lines: Sequence[str], seconds: float = 0.0, console: Path | None = Non
         else:
             about.update(said)
     return Report(release=about.get("release"), init=about.get("init"), started=about.get("started"), config=about.get("config"), proofs=proofs,
-                  complete=about.get("end") == len(proofs), seconds=seconds, console=console)
+                  complete=about.get("end") == len(proofs), ended=ended, seconds=seconds, console=console)
 
 
 def boot(kernel: Path, profile: str, directory: Path) -> Report:
@@ -148,7 +148,7 @@ def boot(kernel: Path, profile: str, directory: Path) -> Report:
         lines = port.read_text().splitlines() if port.exists() else []
         if not ended and process.returncode:
             ended = f"{' '.join(command)}\nexit status {process.returncode}\n{said.read_text()}"
-    return replace(parse(lines, seconds=time.monotonic() - began, console=console), ended=ended)
+    return parse(lines, seconds=time.monotonic() - began, console=console, ended=ended)
 
 
 def follow(process: subprocess.Popen, files: Sequence[Path], silence: float = SILENCE, seconds: float = SECONDS) -> str:

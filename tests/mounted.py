@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
+from functools import partial
 from pathlib import Path
+
+from playing import wait_until
 
 # For which a device may be held open by who looks at all of them, as mkfs.btrfs does, and its file with it.
 LOOKING_SECONDS = 10
@@ -41,16 +43,15 @@ def undo(directory: Path) -> None:
         tool("losetup", "--detach", device)
     for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
         if f"{line.split()[4]}/".startswith(f"{directory}/"):
-            unmount(line.split()[4])
+            wait_until(partial(unmounted, line.split()[4]), f"{line.split()[4]}, busy, to be let go", LOOKING_SECONDS)
 
 
-def unmount(where: str) -> None:
-    deadline = time.monotonic() + LOOKING_SECONDS
-    while True:
-        try:
-            tool("umount", where)
-            return
-        except AssertionError as error:
-            if "target is busy" not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+def unmounted(where: str) -> bool:
+    """Unmount, or return False where somebody still uses it."""
+    try:
+        tool("umount", where)
+    except AssertionError as error:
+        if "target is busy" not in str(error):
+            raise
+        return False
+    return True
