@@ -7,48 +7,59 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'END'
-Usage: ./test.sh [--keep] [PART [ARGUMENT ...]]
+Usage: ./test.sh [--all] [--keep] [PART [ARGUMENT ...]]
 
-Runs every part, or one:
-  unit [PYTEST ARGUMENT ...]         the pure parts, and the repository itself
-  lint                               ansible-lint, yamllint, shellcheck, antsibull-changelog, antsibull-docs
-  sanity [ANSIBLE-TEST ARGUMENT ...] ansible-test sanity on the collection as it would be published
-  integration [PYTEST ARGUMENT ...]  modules and plugins on real daemons, disks and connections
-  molecule [SCENARIO ...]            the roles, in scenarios; kernel builds guest kernels and boots them, vm takes a fresh machine
-  quickstart [PYTEST ARGUMENT ...]   run.sh from end to end
+Without a PART all of them run, two beside each other: 25 to 30 minutes on two processors, of which a machine that has run
+them before needs some less. With a PART only that one runs, and shows what it does as it goes:
+
+  unit [PYTEST ARGUMENT ...]           1 min  unit tests and repository consistency checks
+  lint                                 1 min  ansible-lint, yamllint, shellcheck, antsibull-changelog, antsibull-docs
+  sanity [ANSIBLE-TEST ARGUMENT ...]   2 min  ansible-test sanity on the collection as it would be published
+  integration [PYTEST ARGUMENT ...]   12 min  modules and plugins on real daemons, disks, kernel trees and connections
+  molecule [SCENARIO ...]              8 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
+                                              for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
+  quickstart [PYTEST ARGUMENT ...]     7 min  run.sh from end to end
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
-In the environment, KERNEL_PROFILES=docker keeps molecule kernel to one guest kernel instead of four, at ten minutes each, and
-SCENARIOS="default kernel" names the scenarios instead of all; vm takes half an hour.
-
-  --keep   leave what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
+  --all    also what takes longer: all pairs of daemons, all fault points, all guest kernels, the fresh machine (3 hours)
+  --keep   keep what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
   --help   show this
+
+In the environment, KERNEL_PROFILES=docker,netsim names the guest kernels that molecule kernel builds.
 END
 }
 
 readonly PARTS=(unit lint sanity integration molecule quickstart)
+# What runs beside each other. Within a lane one part follows the other; the second one has all that drives Ansible for long, a process at a time.
+readonly LANES=("integration" "unit lint sanity molecule quickstart")
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
-export KERNEL_PROFILES=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} # that the scenario kernel builds and boots, ten minutes each
+readonly HEARTBEAT=60 # seconds between two lines that say what is at work
 
+all=false
 keep=false
-passed=0
-failed=0
-left_out=() # what could not be tested here, and because of what
-again=()    # the commands that repeat what failed
-broken=()   # the tests that failed, and how, for the end of a long log
 scratch=
+results=       # a file with a line for each thing to report: passed N, failed N, broken TEST, left_out WHAT, again COMMAND
 docker_before= # what Docker held before the tests; empty until they use Docker
 dockerd_pid=   # set where dockerd was started here
+lanes=()       # the processes of the lanes, each of a process group of its own
 
 main() {
-  case ${1-} in
-    --help | -h) usage; return 0 ;;
-    --keep) keep=true; shift ;;
-  esac
+  while [[ ${1-} == -* ]]; do
+    case $1 in
+      --help | -h) usage; return 0 ;;
+      --all) all=true ;;
+      --keep) keep=true ;;
+      *)
+        echo "test.sh: unknown option $1: see ./test.sh --help" >&2
+        return 2
+        ;;
+    esac
+    shift
+  done
   local part=${1-}
   if [[ -n $part && " ${PARTS[*]} " != *" $part "* ]]; then
     echo "test.sh: there is no part $part; there are: ${PARTS[*]}" >&2
@@ -59,17 +70,48 @@ main() {
   trap 'exit 143' TERM
   mkdir -p "$STATE"
   scratch=$(mktemp -d /tmp/nested-kata-test.XXXXXX)
+  results=$scratch/results
+  : >"$results"
   prepare_python
-  if [[ -n $part ]]; then
-    run_part "$@"
-  else
-    for part in "${PARTS[@]}"; do run_part "$part"; done
-  fi
+  if [[ -n $part ]]; then run_part "$@"; else run_all; fi
   tidy
   conclude
 }
 
-# --- parts: each adds to passed and failed, and returns 0 ---
+run_all() {
+  local lane part began=$SECONDS beat=0
+  prepare_compression
+  prepare_kernel_tools
+  prepare_docker all || return 0
+  echo "at work, two parts at a time; each shows its output when it ends"
+  for lane in "${LANES[@]}"; do
+    set -m # a process group of its own, in which SIGINT is not ignored
+    run_lane "$lane" </dev/null &
+    set +m
+    lanes+=("$!")
+  done
+  while [[ -n $(jobs -rp) ]]; do
+    sleep 1
+    if ((SECONDS - began >= beat + HEARTBEAT)); then
+      beat=$((SECONDS - began))
+      part=$(cd "$scratch" && compgen -G '*.running' | sed 's/.running$//' | paste -sd ' ')
+      echo "... $(date +%T), at work for $((beat / 60)) min: ${part:-nothing}"
+    fi
+  done
+  lanes=()
+}
+
+run_lane() { # parts, as one word
+  local part
+  for part in $1; do
+    touch "$scratch/$part.running"
+    (run_part "$part") >"$scratch/$part.log" 2>&1 || fail "$part: ended before its time, see above" "./test.sh $part" >>"$scratch/$part.log"
+    rm "$scratch/$part.running"
+    flock "$results" cat "$scratch/$part.log"
+  done
+}
+
+# --- parts: each reports to the results, and returns 0 ---
 
 part_unit() {
   prepare_compression
@@ -105,6 +147,9 @@ part_integration() {
   prepare_docker integration || return 0
   # A file at a time on each of two workers: the tests of one share daemons and disks of their own, and much of their time is waiting.
   run_pytest integration tests/integration --numprocesses 2 --dist loadfile "$@"
+  if ! $all; then
+    record left_out "integration: $(pytest tests/integration --all -m thorough --collect-only -qq | wc -l) tests marked thorough, and fault points beside a sample (--all)"
+  fi
 }
 
 part_molecule() {
@@ -131,8 +176,8 @@ part_molecule() {
       if [[ $(tr , '\n' <<<"$KERNEL_PROFILES" | sort) != $(tr , '\n' <<<"$ALL_KERNEL_PROFILES" | sort) ]]; then left_out+=("molecule kernel: of $ALL_KERNEL_PROFILES only $KERNEL_PROFILES, as KERNEL_PROFILES says"); fi
     fi
     status=0
-    PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" molecule test --scenario-name "$scenario" || status=$?
-    if [[ $status -eq 0 ]]; then passed=$((passed + 1)); fi # the playbooks, beside the tests of the verifier
+    PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" flock --close "$STATE/machine-image.lock" molecule test --scenario-name "$scenario" || status=$?
+    if [[ $status -eq 0 ]]; then record passed 1; fi # the playbooks, beside the tests of the verifier
     count "molecule $scenario" "$status" "$scratch/molecule-$scenario.xml"
   done
 }
@@ -147,26 +192,40 @@ part_quickstart() {
 }
 
 run_part() {
-  local part=$1 passed_before=$passed failed_before=$failed began=$SECONDS
+  local part=$1 began=$SECONDS
   shift
   printf '\n=== %s (%s)\n' "$part" "$(date +%T)"
   "part_$part" "$@"
-  printf -- '--- %s: %d passed, %d failed in %d s\n' "$part" $((passed - passed_before)) $((failed - failed_before)) $((SECONDS - began))
+  printf -- '--- %s: %d s\n' "$part" $((SECONDS - began))
+}
+
+# --- results ---
+
+record() { # kind, and what there is to say of it in one line
+  printf '%s %s\n' "$1" "$2" >>"$results"
+}
+
+reported() { # kind: what was recorded of it
+  sed -n "s/^$1 //p" "$results"
+}
+
+total() { # kind
+  reported "$1" | awk '{ sum += $1 } END { print sum + 0 }'
 }
 
 conclude() {
-  if [[ ${#left_out[@]} -gt 0 || ${#again[@]} -gt 0 ]]; then echo; fi
-  if [[ ${#broken[@]} -gt 0 ]]; then printf 'FAILED: %s\n' "${broken[@]}"; fi
-  if [[ ${#left_out[@]} -gt 0 ]]; then printf 'left out: %s\n' "${left_out[@]}"; fi
-  if [[ ${#again[@]} -gt 0 ]]; then printf 'failed; to repeat: %s\n' "${again[@]}" | sort --unique; fi
-  printf '\n%d passed, %d failed\n' "$passed" "$failed"
-  [[ $failed -eq 0 && $passed -gt 0 ]]
+  echo
+  reported broken | sed 's/^/FAILED: /'
+  reported left_out | sed 's/^/left out: /'
+  reported again | sort --unique | sed 's/^/failed; to repeat: /'
+  printf '\n%d passed, %d failed\n' "$(total passed)" "$(total failed)"
+  [[ $(total failed) -eq 0 && $(total passed) -gt 0 ]]
 }
 
 fail() { # what, the command to repeat it
-  failed=$((failed + 1))
-  broken+=("$1")
-  again+=("$2")
+  record failed 1
+  record broken "$1"
+  record again "$2"
   printf 'FAILED: %s\n' "$1"
 }
 
@@ -174,7 +233,7 @@ lint() { # a command that is silent about what is well
   local output
   if output=$("$@" 2>&1); then
     echo "ok: $1"
-    passed=$((passed + 1))
+    record passed 1
   else
     printf '%s\n' "$output"
     fail "$1" "./test.sh lint"
@@ -182,32 +241,31 @@ lint() { # a command that is silent about what is well
 }
 
 run_pytest() { # part, directory, arguments of pytest: those that name files take the place of the directory
-  local part=$1 where=("$2") argument status=0
+  local part=$1 where=("$2") argument status=0 options=()
   shift 2
   for argument in "$@"; do
     if [[ -e ${argument%%::*} ]]; then where=(); fi
   done
-  pytest "${where[@]}" --basetemp="$scratch/$part" --junitxml="$scratch/$part.xml" "$@" || status=$?
+  if $all; then options+=(--all); fi
+  pytest "${where[@]}" "${options[@]}" --basetemp="$scratch/$part" --junitxml="$scratch/$part.xml" "$@" || status=$?
   count "$part" "$status" "$scratch/$part.xml"
 }
 
 count() { # part, exit status of what wrote the files, junit files: a run that died counts as a failure, though its files say nothing of it
-  local part=$1 status=$2 name number failures=0
-  shift 2
-  while read -r number name; do
-    case $number in
-      passed) passed=$((passed + name)) ;;
-      failed) failures=$name ;;
-      broken) broken+=("$part: $name") ;;
-      skipped) left_out+=("$part: $name") ;;
-    esac
-  done < <(python - "$@" <<'END'
+  python - "$@" >>"$results" <<'END'
 import re
 import sys
 import xml.etree.ElementTree as tree
 
+part, status, *paths = sys.argv[1:]
 counts = {"passed": 0, "failed": 0}
-for path in sys.argv[1:]:
+
+
+def record(kind, what):
+    print(kind, " ".join(str(what).split()))
+
+
+for path in paths:
     try:
         cases = list(tree.parse(path).iter("testcase"))
     except (OSError, tree.ParseError):
@@ -217,23 +275,21 @@ for path in sys.argv[1:]:
         broken = [found for found in map(case.find, ("failure", "error")) if found is not None]
         if broken:
             counts["failed"] += 1
-            print("broken", case.get("name"), " ".join((broken[0].get("message") or broken[0].text or "").split())[:400])
+            record("broken", f"{part}: {case.get('name')} {' '.join((broken[0].get('message') or broken[0].text or '').split())[:400]}")
         elif skipped is None:
             counts["passed"] += 1
         else:
             reason = " ".join((skipped.get("message") or skipped.text or "").split())
             if reason != "No tests applicable.":  # ansible-test has no file of that kind to look at
-                print("skipped", case.get("name"), "because", re.sub("^Skipping sanity test .* because ", "", reason))
-for name, number in counts.items():
-    print(name, number)
+                record("left_out", f"{part}: {case.get('name')} because {re.sub('^Skipping sanity test .* because ', '', reason)}")
+if status != "0" and not counts["failed"]:
+    counts["failed"] = 1
+    record("broken", f"{part}: ended with status {status}, see above")
+if counts["failed"]:
+    record("again", f"./test.sh {part}")
+for kind, number in counts.items():
+    record(kind, number)
 END
-  )
-  if [[ $failures -eq 0 && $status -ne 0 ]]; then
-    failures=1
-    broken+=("$part: ended with status $status, see above")
-  fi
-  failed=$((failed + failures))
-  if [[ $failures -gt 0 ]]; then again+=("./test.sh $part"); fi
 }
 
 # --- sanity ---
@@ -431,8 +487,11 @@ detach_loops() {
 }
 
 cleanup() {
-  local status=$?
+  local status=$? lane
   trap - EXIT INT TERM
+  # What runs in the lanes ends as by Ctrl-C, before it is taken away from under it.
+  for lane in "${lanes[@]}"; do kill -INT -- "-$lane" 2>/dev/null || true; done
+  wait "${lanes[@]}" 2>/dev/null || true
   tidy
   if [[ -n $dockerd_pid ]]; then
     kill "$dockerd_pid" 2>/dev/null || true

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent / "output"
+# Held by whoever builds or removes machine images with this machine's Docker: a removal ends the builds that it finds. test.sh knows it too.
+MACHINE_IMAGE = CACHE / "machine-image.lock"
 
 
 @contextmanager

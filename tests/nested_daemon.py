@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kept import kept
+
 USER, PASSWORD = "worker", "open sesame"
 
 # A container as Ansible wants one: Python, sudo, and a user who may become root with a password.
@@ -57,26 +59,31 @@ RUN echo 'deb http://deb.debian.org/debian sid main' > /etc/apt/sources.list.d/s
 
 NEWEST_IMAGE = _named("newest", NEWEST_DOCKERFILE)
 
-# Docker 29, which Debian does not have yet: built from the Go module that it is.
-MOBY = "v2.0.0-beta.24"
+# What Go programs are built in: Docker 29, and the stand-in for Kata's shim, which needs the two libraries.
 GO_DOCKERFILE = f"""
 FROM {CONTAINER_IMAGE}
 RUN apt-get update \\
- && apt-get install -y --no-install-recommends golang-go ca-certificates \\
+ && apt-get install -y --no-install-recommends golang-go ca-certificates golang-github-containerd-containerd-dev golang-github-burntsushi-toml-dev \\
  && apt-get clean && rm -rf /var/lib/apt/lists/*
 """
 
 GO_IMAGE = _named("go", GO_DOCKERFILE)
+
+# Docker 29, which Debian does not have yet: built from the Go module that it is. Without the drivers that send logs to somebody's cloud, whose
+# libraries are a tenth of all that is compiled, and without optimization, which takes longer than it saves here.
+MOBY = "v2.0.0-beta.24"
 BUILD_MOBY = f"""
-told=$(go mod download -json github.com/moby/moby/v2@{MOBY}) || {{ echo "$told" >&2; exit 1; }}
-cd "$(echo "$told" | sed -n 's/.*"Dir": "\\(.*\\)".*/\\1/p')"
-chmod u+w . go.mod go.sum
-CGO_ENABLED=0 GOFLAGS=-mod=mod go build -tags 'netgo osusergo static_build' \\
-  -ldflags '-w -X github.com/moby/moby/v2/dockerversion.Version=29.0.0-moby-{MOBY}' -o /out/dockerd.part ./cmd/dockerd
-mv /out/dockerd.part /out/dockerd
+exec 3>&1 >&2
+told=$(go mod download -json github.com/moby/moby/v2@{MOBY}) || {{ echo "$told"; exit 1; }}
+cp -r "$(echo "$told" | sed -n 's/.*"Dir": "\\(.*\\)".*/\\1/p')" /build
+cd /build
+chmod -R u+w .
+sed -i -E '/logger\\/(awslogs|fluentd|gcplogs|gelf|journald|splunk|syslog)"/d' daemon/logdrivers_linux.go
+CGO_ENABLED=0 GOFLAGS=-mod=mod go build -gcflags 'all=-N -l' -tags 'netgo osusergo static_build' \\
+  -ldflags '-s -w -X github.com/moby/moby/v2/dockerversion.Version=29.0.0-moby-{MOBY}' -o dockerd ./cmd/dockerd
+cat dockerd >&3
 """
 MOBY_IMAGE = _named("moby", BUILD_MOBY + NEWEST_DOCKERFILE)
-MOBY_PLACE = Path(__file__).resolve().parent / "output" / MOBY_IMAGE.replace("/", "-").replace(":", "-")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # this machine may trust a proxy that a container does not know
 
 DOCKERFILES = {
@@ -144,17 +151,33 @@ def build_images(image: str = DAEMON_IMAGE) -> None:
 
 
 def build_moby() -> None:
-    """Build Docker 29, which takes some minutes, and an image with it, unless they are there."""
-    if docker("images", "-q", MOBY_IMAGE):
-        return
-    build_images(NEWEST_IMAGE)
-    if not (MOBY_PLACE / "dockerd").exists():
-        build_images(GO_IMAGE)
-        MOBY_PLACE.mkdir(parents=True, exist_ok=True)
-        trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
-        docker("run", "--rm", *trusted, "--volume", f"{MOBY_PLACE}:/out", GO_IMAGE, "sh", "-ec", BUILD_MOBY)
-    (MOBY_PLACE / "Dockerfile").write_text(f"FROM {NEWEST_IMAGE}\nCOPY dockerd /usr/sbin/dockerd\n")
-    docker("build", "-q", "-t", MOBY_IMAGE, str(MOBY_PLACE))
+    """Build an image with Docker 29, unless this machine has it."""
+    if not docker("images", "-q", MOBY_IMAGE):
+        build_images(NEWEST_IMAGE)
+        context = io.BytesIO()
+        with tarfile.open(fileobj=context, mode="w") as tar:
+            tar.add(dockerd_29(), "dockerd")
+            dockerfile = f"FROM {NEWEST_IMAGE}\nCOPY dockerd /usr/sbin/dockerd\n".encode()
+            member = tarfile.TarInfo("Dockerfile")
+            member.size = len(dockerfile)
+            tar.addfile(member, io.BytesIO(dockerfile))
+        docker("build", "-q", "-t", MOBY_IMAGE, "-", data=context.getvalue())
+
+
+def dockerd_29() -> Path:
+    """Return the program, which takes some minutes to build where it is missing."""
+    return kept("dockerd-29", hashlib.sha256((GO_DOCKERFILE + BUILD_MOBY).encode()).hexdigest()[:12], "", lambda program: go_program(program, BUILD_MOBY))
+
+
+def go_program(program: Path, script: str, data: bytes = b"", *arguments: str) -> None:
+    """Write what a script prints in a container with Go, which trusts whom this machine trusts, and gets the data and the arguments of docker run."""
+    build_images(GO_IMAGE)
+    trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
+    command = ["docker", "run", "--rm", "-i", *trusted, *arguments, GO_IMAGE, "sh", "-ec", script]
+    with program.open("wb") as output:
+        done = subprocess.run(command, input=data, stdout=output, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0 and program.stat().st_size, f"building {program.name}: exit status {done.returncode}\n{done.stderr.decode()}"
+    program.chmod(0o755)
 
 
 def import_image(name: str, hops: Sequence[str] = (), *, size: int, label: str) -> str:

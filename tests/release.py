@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kept import kept
+from nested_daemon import GO_DOCKERFILE, go_program
 
 TESTS = Path(__file__).resolve().parent
 STANDIN = TESTS / "standin"
-BASE_IMAGE = "debian:trixie-slim"
 
 VERSION = "4.1.0"
 CONFIG_VERSION = 202  # of the guest kernel's configuration; behind its release in the files' names
@@ -220,7 +220,7 @@ def made_up_vmlinux(kernel_release: str) -> bytes:
 def standin() -> Path:
     """Return the compiled shim; it is built when its recipe has changed."""
     sources = sorted(path for path in STANDIN.iterdir() if path.suffix in (".go", ".sh"))
-    recipe = hashlib.sha256(repr((BASE_IMAGE, platform.machine(), [(path.name, path.read_text()) for path in sources])).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((GO_DOCKERFILE, platform.machine(), [(path.name, path.read_text()) for path in sources])).encode()).hexdigest()[:12]
     return kept("standin", recipe, "", build)
 
 
@@ -229,11 +229,7 @@ def build(shim: Path) -> None:
     with tarfile.open(fileobj=sources, mode="w") as archive:
         for path in STANDIN.glob("*.go"):
             archive.add(path, path.name)
-    command = ["docker", "run", "--rm", "-i", BASE_IMAGE, "sh", "-c", (STANDIN / "build.sh").read_text()]
-    done = subprocess.run(command, input=sources.getvalue(), capture_output=True, check=False)
-    assert done.returncode == 0 and done.stdout, f"building the stand-in for Kata's shim: exit status {done.returncode}\n{done.stderr.decode()}"
-    shim.write_bytes(done.stdout)
-    shim.chmod(0o755)
+    go_program(shim, (STANDIN / "build.sh").read_text(), sources.getvalue(), "--network", "none")
 
 
 if __name__ == "__main__":  # a directory, and the kernel release if it is another machine's: for playbooks, which find the digest beside the archive

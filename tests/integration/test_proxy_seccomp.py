@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kept import MACHINE_IMAGE, locked
 from machine import output
 from playing import CHECKOUT, play
 
@@ -132,11 +133,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def proxy(directory: Path) -> Iterator[str]:
     """A proxy as the role makes it, whose image has QEMU and virtiofsd too. Its value is the image."""
-    try:
-        made(directory)
-        yield output("docker", "inspect", "--format", "{{.Config.Image}}", PROXY)
-    finally:
-        made(directory, kata_proxy_image="", kata_proxy_state="absent", kata_proxy_purge=True)
+    with locked(MACHINE_IMAGE):
+        try:
+            made(directory)
+            yield output("docker", "inspect", "--format", "{{.Config.Image}}", PROXY)
+        finally:
+            made(directory, kata_proxy_image="", kata_proxy_state="absent", kata_proxy_purge=True)
 
 
 def inside(*command: str, container: str = PROXY) -> str:

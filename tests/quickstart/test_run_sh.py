@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kept import MACHINE_IMAGE, locked
 from machine import INSTANCE, PROXY, all_levels_hold, machine_holds, output
 from playing import CHECKOUT, play
 
@@ -52,12 +53,13 @@ def interrupt(mark: str, after: float) -> str:
 @pytest.fixture(scope="module")
 def before() -> Iterator[dict[str, list[str]]]:
     """What the machine held before run.sh made anything."""
-    if (CHECKOUT / ".run").exists():
-        subprocess.run([str(CHECKOUT / "run.sh"), "--remove"], capture_output=True, check=True)
-    # Somebody else's container, which nothing may touch.
-    output("docker", "create", "--name", "t-foreign", "debian:trixie-slim", "true")
-    yield machine_holds()
-    output("docker", "rm", "t-foreign")
+    with locked(MACHINE_IMAGE):
+        if (CHECKOUT / ".run").exists():
+            subprocess.run([str(CHECKOUT / "run.sh"), "--remove"], capture_output=True, check=True)
+        # Somebody else's container, which nothing may touch.
+        output("docker", "create", "--name", "t-foreign", "debian:trixie-slim", "true")
+        yield machine_holds()
+        output("docker", "rm", "t-foreign")
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Runs in a container of Debian 13, whose packages the libraries are, without Go modules. An archive of the sources comes
+# Runs in a container of Debian 13 with Go and the libraries as packages, without Go modules. An archive of the sources comes
 # in, the shim goes out.
 set -eu
 exec 3>&1 >&2
-export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update
-apt-get -qq install --no-install-recommends -o Dpkg::Options::=--force-unsafe-io \
-  golang-go golang-github-containerd-containerd-dev golang-github-burntsushi-toml-dev >/dev/null
 mkdir /build
 cd /build
 tar -xf -

@@ -4,6 +4,7 @@
 """The machines, the proxy and the instances, looked at through Ansible's own connections."""
 from __future__ import annotations
 
+import ipaddress
 import json
 import shutil
 import subprocess
@@ -41,6 +42,15 @@ def ask(name: str, command: str) -> str:
 
 def docker_info(name: str) -> dict:
     return json.loads(ask(name, "docker info --format '{{json .}}'"))
+
+
+def ranges(name: str) -> list[ipaddress.IPv4Network]:
+    """Return the address ranges that the Docker of a level takes: of its networks, and those that it takes new networks from."""
+    subnets = ask(name, "docker network ls --quiet | xargs docker network inspect --format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}'").split()
+    pools = docker_info(name).get("DefaultAddressPools", [])
+    found = {*subnets, *(pool["Base"] for pool in pools)}
+    assert found, f"{name} has no network"
+    return sorted(ipaddress.IPv4Network(one) for one in found if ":" not in one)
 
 
 def wait_for(target: str, instance: str) -> None:
@@ -88,9 +98,9 @@ def test_resolvers_are_never_the_embedded_dns_of_docker(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "target", "filesystem", "driver"), INSTANCES)
 def test_no_level_takes_the_addresses_of_another(name: str, target: str, filesystem: str, driver: str) -> None:
-    pools = [docker_info(level).get("DefaultAddressPools", [{}])[0].get("Base") for level in (target, name)]
-    assert pools[1] is not None
-    assert pools[0] != pools[1]
+    inner, outer = ranges(name), ranges(target)
+    assert docker_info(name)["DefaultAddressPools"]
+    assert [(str(one), str(other)) for one in inner for other in outer if one.overlaps(other)] == []
 
 
 def test_the_proxy_is_not_privileged_and_has_no_more_than_the_listed_capabilities() -> None:
