@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'END'
-Usage: ./test.sh [--keep] [PART [ARGUMENT ...]]
+Usage: ./test.sh [--all] [--keep] [PART [ARGUMENT ...]]
 
 Runs every part, or one:
   unit [PYTEST ARGUMENT ...]         the pure parts, and the repository itself
@@ -19,9 +19,11 @@ Runs every part, or one:
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
-In the environment, KERNEL_PROFILES=docker keeps molecule kernel to one guest kernel instead of four, at ten minutes each, and
-SCENARIOS="default kernel" names the scenarios instead of all; vm takes half an hour.
+Without --all, molecule leaves out vm, which takes half an hour, and the guest kernel of the profile docker where
+molecule/kernel/proven.json proves it for the same files. A scenario that is named always runs, and molecule kernel takes all four
+profiles, at ten minutes each; KERNEL_PROFILES=docker,netsim in the environment names others.
 
+  --all    also what takes longer: all scenarios of molecule, and all four guest kernels, whatever was proven before
   --keep   leave what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
   --help   show this
 END
@@ -32,8 +34,8 @@ readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
-export KERNEL_PROFILES=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} # that the scenario kernel builds and boots, ten minutes each
 
+all=false
 keep=false
 passed=0
 failed=0
@@ -45,10 +47,15 @@ docker_before= # what Docker held before the tests; empty until they use Docker
 dockerd_pid=   # set where dockerd was started here
 
 main() {
-  case ${1-} in
-    --help | -h) usage; return 0 ;;
-    --keep) keep=true; shift ;;
-  esac
+  while [[ ${1-} == -* ]]; do
+    case $1 in
+      --help | -h) usage; return 0 ;;
+      --all) all=true ;;
+      --keep) keep=true ;;
+      *) break ;;
+    esac
+    shift
+  done
   local part=${1-}
   if [[ -n $part && " ${PARTS[*]} " != *" $part "* ]]; then
     echo "test.sh: there is no part $part; there are: ${PARTS[*]}" >&2
@@ -108,15 +115,12 @@ part_integration() {
 }
 
 part_molecule() {
-  local scenarios=("$@") scenario file status
+  local scenarios=("$@") profiles=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} scenario file status before record
   if [[ $# -eq 0 ]]; then
+    if ! $all; then profiles=${KERNEL_PROFILES:-docker}; fi
     for file in molecule/*/molecule.yml; do
       scenario=$(basename "$(dirname "$file")")
-      if [[ -n ${SCENARIOS-} && " $SCENARIOS " != *" $scenario "* ]]; then
-        left_out+=("molecule $scenario, as SCENARIOS says")
-      elif [[ -e $file ]]; then
-        scenarios+=("$scenario")
-      fi
+      if [[ -e $file ]] && { $all || takes_part "$scenario" "$profiles"; }; then scenarios+=("$scenario"); fi
     done
   fi
   if [[ ${#scenarios[@]} -eq 0 ]]; then
@@ -128,13 +132,40 @@ part_molecule() {
   for scenario in "${scenarios[@]}"; do
     if [[ $scenario == vm || $scenario == kernel ]]; then prepare_emulator; fi
     if [[ $scenario == kernel ]]; then
-      if [[ $(tr , '\n' <<<"$KERNEL_PROFILES" | sort) != $(tr , '\n' <<<"$ALL_KERNEL_PROFILES" | sort) ]]; then left_out+=("molecule kernel: of $ALL_KERNEL_PROFILES only $KERNEL_PROFILES, as KERNEL_PROFILES says"); fi
+      if [[ $(tr , '\n' <<<"$profiles" | sort) != $(tr , '\n' <<<"$ALL_KERNEL_PROFILES" | sort) ]]; then
+        left_out+=("molecule kernel: of the profiles $ALL_KERNEL_PROFILES all but $profiles; to have them: ./test.sh molecule kernel, or --all")
+      fi
+      before=$(python molecule/kernel/record.py hash) || true # the record is refused for the same reason then
     fi
     status=0
-    PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" molecule test --scenario-name "$scenario" || status=$?
+    KERNEL_PROFILES=$profiles PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" molecule test --scenario-name "$scenario" || status=$?
     if [[ $status -eq 0 ]]; then passed=$((passed + 1)); fi # the playbooks, beside the tests of the verifier
     count "molecule $scenario" "$status" "$scratch/molecule-$scenario.xml"
+    if [[ $scenario == kernel && $status -eq 0 ]]; then
+      if record=$(python molecule/kernel/record.py write "$before" "$scratch/molecule-kernel.xml" 2>&1); then
+        echo "$record"
+      else
+        left_out+=("molecule kernel: the record of this run, because $record")
+      fi
+    fi
   done
+}
+
+takes_part() { # scenario, profiles: whether it runs where neither --all nor its name asks for it
+  local record
+  case $1 in
+    vm)
+      left_out+=("molecule vm, because it takes half an hour; to run it: ./test.sh molecule vm, or --all")
+      return 1
+      ;;
+    kernel)
+      if record=$(python molecule/kernel/record.py check "$2" 2>&1); then
+        left_out+=("molecule kernel: $record, and no file that goes into it has changed; to build it and the others: ./test.sh molecule kernel, or --all")
+        return 1
+      fi
+      echo "molecule kernel runs: $record"
+      ;;
+  esac
 }
 
 part_quickstart() {
