@@ -45,7 +45,7 @@ GOES_IN = [
 ]
 STAYS_OUT = [
     ("roles/guest_kernel", "README.md"),
-    ("roles/docker_engine", "install.yml"),
+    ("roles/docker_engine", "main.yml"),
     ("roles/machine_image", "rootfs/usr/lib/nested-kata/entry"),
     ("playbooks", "site.yml"),
     ("plugins/modules", "disk_image.py"),
@@ -127,6 +127,11 @@ def test_a_change_of_a_file_that_goes_in_changes_the_hash(original: tuple[Path, 
 @pytest.mark.parametrize("where", STAYS_OUT, ids="/".join)
 def test_a_change_of_another_file_does_not(original: tuple[Path, str], where: tuple[str, str]) -> None:
     assert changed(original[0], where) == original[1]
+
+
+@pytest.mark.parametrize("name", record.TAKEN_IN_PART)
+def test_what_is_taken_in_part_is_still_a_role_or_plugin(name: str) -> None:
+    assert (CHECKOUT / "roles" / name).is_dir() or list(CHECKOUT.glob(f"plugins/*/{name}.py"))
 
 
 @pytest.mark.parametrize("name", [record.RECORD, record.UNFINISHED, "molecule/kernel/tests/__pycache__/test_kernel.cpython-311.pyc", "tests/guest/README.md"])
