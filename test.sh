@@ -22,11 +22,13 @@ them before needs some less. With a PART only that one runs, and shows what it d
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
+Without --all, molecule leaves out vm, and the guest kernel of the profile docker where molecule/kernel/proven.json proves it for the
+same files. A scenario that is named always runs; molecule kernel takes all four profiles, or those that KERNEL_PROFILES names in the
+environment (KERNEL_PROFILES=docker,netsim).
+
   --all    also what takes longer: all pairs of daemons, all fault points, all guest kernels, the fresh machine (3 hours)
   --keep   keep what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
   --help   show this
-
-In the environment, KERNEL_PROFILES=docker,netsim names the guest kernels that molecule kernel builds.
 END
 }
 
@@ -153,15 +155,12 @@ part_integration() {
 }
 
 part_molecule() {
-  local scenarios=("$@") scenario file status
+  local scenarios=("$@") profiles=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} scenario file status before verdict
   if [[ $# -eq 0 ]]; then
+    if ! $all; then profiles=${KERNEL_PROFILES:-docker}; fi
     for file in molecule/*/molecule.yml; do
       scenario=$(basename "$(dirname "$file")")
-      if [[ -n ${SCENARIOS-} && " $SCENARIOS " != *" $scenario "* ]]; then
-        left_out+=("molecule $scenario, as SCENARIOS says")
-      elif [[ -e $file ]]; then
-        scenarios+=("$scenario")
-      fi
+      if [[ -e $file ]] && { $all || takes_part "$scenario" "$profiles"; }; then scenarios+=("$scenario"); fi
     done
   fi
   if [[ ${#scenarios[@]} -eq 0 ]]; then
@@ -173,13 +172,41 @@ part_molecule() {
   for scenario in "${scenarios[@]}"; do
     if [[ $scenario == vm || $scenario == kernel ]]; then prepare_emulator; fi
     if [[ $scenario == kernel ]]; then
-      if [[ $(tr , '\n' <<<"$KERNEL_PROFILES" | sort) != $(tr , '\n' <<<"$ALL_KERNEL_PROFILES" | sort) ]]; then left_out+=("molecule kernel: of $ALL_KERNEL_PROFILES only $KERNEL_PROFILES, as KERNEL_PROFILES says"); fi
+      if [[ $(tr , '\n' <<<"$profiles" | sort) != $(tr , '\n' <<<"$ALL_KERNEL_PROFILES" | sort) ]]; then
+        record left_out "molecule kernel: of the profiles $ALL_KERNEL_PROFILES all but $profiles; to have them: ./test.sh molecule kernel, or --all"
+      fi
+      before=$(python molecule/kernel/record.py hash) || true # the record is refused for the same reason then
     fi
     status=0
-    PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" flock --close "$STATE/machine-image.lock" molecule test --scenario-name "$scenario" || status=$?
+    KERNEL_PROFILES=$profiles PYTEST_ADDOPTS="--junitxml=$scratch/molecule-$scenario.xml" \
+      flock --close "$STATE/machine-image.lock" molecule test --scenario-name "$scenario" || status=$?
     if [[ $status -eq 0 ]]; then record passed 1; fi # the playbooks, beside the tests of the verifier
     count "molecule $scenario" "$status" "$scratch/molecule-$scenario.xml"
+    if [[ $scenario == kernel && $status -eq 0 ]]; then
+      if verdict=$(python molecule/kernel/record.py write "$before" "$scratch/molecule-kernel.xml" 2>&1); then
+        echo "$verdict"
+      else
+        record left_out "molecule kernel: the record of this run, because $verdict"
+      fi
+    fi
   done
+}
+
+takes_part() { # scenario, profiles: whether it runs where neither --all nor its name asks for it
+  local verdict
+  case $1 in
+    vm)
+      record left_out "molecule vm, because it takes half an hour; to run it: ./test.sh molecule vm, or --all"
+      return 1
+      ;;
+    kernel)
+      if verdict=$(python molecule/kernel/record.py check "$2" 2>&1); then
+        record left_out "molecule kernel: $verdict, and no file that goes into it has changed; to build it and the others: ./test.sh molecule kernel, or --all"
+        return 1
+      fi
+      echo "molecule kernel runs: $verdict"
+      ;;
+  esac
 }
 
 part_quickstart() {
@@ -361,7 +388,7 @@ install_packages() { # none or more
     chmod 755 "$policy"
     policy_made=true
   fi
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"; } >"$scratch/apt.log" 2>&1 </dev/null || status=$?
+  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends --option DPkg::Lock::Timeout=300 "$@"; } >"$scratch/apt.log" 2>&1 </dev/null || status=$?
   if $policy_made; then rm -f "$policy"; fi
   if [[ $status -ne 0 ]]; then
     tail -n 20 "$scratch/apt.log" >&2
