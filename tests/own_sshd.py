@@ -7,12 +7,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from emulated import free_port
+from playing import HEEDING_SIGNALS, wait_until
 
 
 @contextmanager
@@ -26,12 +26,14 @@ def own_sshd(place: Path) -> Iterator[int]:
         "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n", encoding="utf-8",
     )
     os.makedirs("/run/sshd", exist_ok=True)
-    with subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", place / "sshd_config", "-E", place / "log"]) as server:
+    with subprocess.Popen([*HEEDING_SIGNALS, "/usr/sbin/sshd", "-D", "-f", place / "sshd_config", "-E", place / "log"]) as server:
         try:
-            deadline = time.monotonic() + 30
-            while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
-                assert time.monotonic() < deadline, (place / "log").read_text(encoding="utf-8")
-                time.sleep(0.05)
+            wait_until(lambda: answers(port), "sshd to listen", 30, log=lambda: (place / "log").read_text(encoding="utf-8"))
             yield port
         finally:
             server.terminate()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

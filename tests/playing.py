@@ -30,6 +30,9 @@ def ansible_environment(**extra: str) -> dict[str, str]:
     return environment
 
 
+# What a parent ignores, as nohup and a shell do for what runs in the background, is ignored by every program below it too.
+HEEDING_SIGNALS = ("/usr/bin/env", "--default-signal=HUP,INT,PIPE,TERM")
+
 ALONE = """
 import json, sys
 from importlib import import_module
@@ -51,9 +54,10 @@ def module_environment(**extra: str) -> dict[str, str]:
 
 
 def started(name: str, options: dict, **environment: str) -> subprocess.Popen[str]:
-    """Start a module without Ansible around it, which is quicker, and can be killed."""
+    """Start a module without Ansible around it, which is quicker, and can be killed and interrupted."""
     return subprocess.Popen(
-        module_command(name, options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=module_environment(**environment), cwd="/",
+        [*HEEDING_SIGNALS, *module_command(name, options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=module_environment(**environment), cwd="/",
     )
 
 
@@ -64,11 +68,11 @@ def answer(running: subprocess.Popen[str], seconds: float) -> dict:
     return {"failed": False, **json.loads(output)}
 
 
-def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60, pause: float = 0.05) -> None:
-    """Return when it holds, which is asked again after each pause."""
+def wait_until(holds: Callable[[], bool], what: str, seconds: float = 60, pause: float = 0.05, log: Callable[[], str] = str) -> None:
+    """Return when it holds, which is asked again after each pause. Where it does not in time, the error shows the log too."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
+        assert time.monotonic() < deadline, f"waited {seconds} s for: {what}\n{log()}".rstrip()
         time.sleep(pause)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import secrets
 import signal
 import socket
 import struct
@@ -384,13 +385,17 @@ def test_a_mount_for_trimming_is_seen_by_nobody_else(disks, mounts, tmp_path_fac
     made("btrfs")(disks / "a.img")
     fill(disks / "a.img", mounts[0])
     tool("mount", "--make-shared", "--bind", disks, mounts[1])
-    before = Path("/proc/self/mountinfo").read_text()
+
+    def seen(mountinfo: Path) -> list[str]:
+        return [line for line in mountinfo.read_text().splitlines() if str(disks) in line]
+
+    before = seen(Path("/proc/self/mountinfo"))
     told = tmp_path_factory.mktemp("told")
     disk_steps.run_mounted(
         f"{disks}/a.img", "btrfs", ("sh", "-c", f"cp /proc/self/mountinfo {told}/inside && cp /proc/{os.getpid()}/mountinfo {told}/outside")
     )
-    assert f" {disks} rw,nosuid,nodev,noexec" in (told / "inside").read_text() and (told / "outside").read_text() == before
-    assert Path("/proc/self/mountinfo").read_text() == before and attached(disks) == {}
+    assert f" {disks} rw,nosuid,nodev,noexec" in (told / "inside").read_text() and before and seen(told / "outside") == before
+    assert seen(Path("/proc/self/mountinfo")) == before and attached(disks) == {}
 
 
 def test_growing_while_mounted_keeps_every_byte_and_the_file_system_follows(disks):
@@ -944,15 +949,17 @@ def test_a_container_with_two_capabilities_and_one_device_rule_can_attach(disks)
     tool("docker", "build", "--quiet", "--tag", "nested-kata-test/disk:1", disks)
     made("btrfs")(disks / "a.img")
     identity = blkid(disks / "a.img", "UUID")
-    program = "python3 /loop.py"
+    # A loop device's file goes by its path in the container, where other containers on this machine have a /disks too.
+    program, inside = "python3 /loop.py", Path(f"/disks-{secrets.token_hex(3)}")
     told = tool(
         "docker", "run", "--rm", "--cap-drop", "ALL", "--cap-add", "SYS_ADMIN", "--cap-add", "MKNOD", "--device", "/dev/loop-control",
-        "--device-cgroup-rule", "b 7:* rmw", "--volume", f"{loop.__file__}:/loop.py:ro", "--volume", f"{disks}:/disks", "nested-kata-test/disk:1", "sh", "-ec",
-        f"{program} attach --image /disks/a.img --link /run/x/a --uuid {identity}; {program} attach --image /disks/a.img --link /run/x/a;"
-        f"test -b /run/x/a; blkid -p -o value -s UUID /run/x/a; {program} detach --image /disks/a.img --link /run/x/a; ls -A /run/x",
+        "--device-cgroup-rule", "b 7:* rmw", "--volume", f"{loop.__file__}:/loop.py:ro", "--volume", f"{disks}:{inside}",
+        "nested-kata-test/disk:1", "sh", "-ec",
+        f"{program} attach --image {inside}/a.img --link /run/x/a --uuid {identity}; {program} attach --image {inside}/a.img --link /run/x/a;"
+        f"test -b /run/x/a; blkid -p -o value -s UUID /run/x/a; {program} detach --image {inside}/a.img --link /run/x/a; ls -A /run/x",
     ).splitlines()
     assert told[0] == told[1] and told[2:] == [identity]
-    assert attached(Path("/disks")) == attached(disks) == {}
+    assert attached(inside) == attached(disks) == {}
 
 
 # Interruptions

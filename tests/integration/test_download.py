@@ -15,12 +15,11 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
-from playing import CHECKOUT, ansible_environment, run_module
+from playing import CHECKOUT, HEEDING_SIGNALS, ansible_environment, run_module, wait_until
 
 CONTENT = random.Random(5).randbytes(3_000_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -171,7 +170,7 @@ with patch_module_args(json.loads(sys.argv[1])):
 
 def started(path: Path, *urls: str, **options: object) -> subprocess.Popen:
     """Start the module without Ansible around it, which is quicker, and can be killed."""
-    command = [sys.executable, "-c", SCRIPT, json.dumps(given(path, urls, options))]
+    command = [*HEEDING_SIGNALS, sys.executable, "-c", SCRIPT, json.dumps(given(path, urls, options))]
     environment = ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections"))
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd="/")
 
@@ -354,10 +353,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(server: Server, tmp_
 # --- interrupted ---
 
 def wait_for_part(path: Path, size: int) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() or path.stat().st_size < size:
-        assert time.monotonic() < deadline, f"waited a minute for {size} bytes in {path}"
-        time.sleep(0.02)
+    wait_until(lambda: path.exists() and path.stat().st_size >= size, f"{size} bytes in {path}", pause=0.02)
 
 
 def test_a_download_that_is_killed_goes_on_where_it_ended(server: Server, tmp_path: Path) -> None:

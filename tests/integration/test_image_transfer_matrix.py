@@ -57,8 +57,8 @@ def daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         try:
             yield
         finally:
-            for name in docker("images", "--format", "{{.Repository}}:{{.Tag}}", "t-mx/*").split():
-                docker("rmi", "--force", name)
+            # Also those whose name another image has taken.
+            docker("rmi", "--force", *LOADED, check=False)
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +70,12 @@ def random_image(*sizes: int, base: Made | None = None) -> Made:
     return made([*(base.layers if base else ()), *(layer(os.urandom(size)) for size in sizes)])
 
 
+LOADED: set[str] = set()
+
+
 def load(image: Made, name: str, kind: str) -> None:
     """Have a daemon load an image, again where containerd's store loses a part of it on the way (transfer.LOST_SNAPSHOT)."""
+    LOADED.add(image.id)
     for dummy in range(3):
         docker("load", "--quiet", hops=DAEMONS[kind], data=legacy(image, [name]), check=False)
         if layers_there(name, kind) == image.diff_ids:

@@ -9,13 +9,12 @@ import json
 import re
 import subprocess
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from nested_daemon import docker, load, nested_daemon, wait_for_daemon
-from playing import CHECKOUT, play
+from playing import CHECKOUT, play, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -64,10 +63,7 @@ def interrupt_a_build() -> str:
     with subprocess.Popen(way, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as building:
         building.stdin.write(context("sleep 600", mark="-interrupted"))
         building.stdin.close()
-        end = time.monotonic() + 30
-        while "sleep 600" not in inner_docker("ps", "--no-trunc", "--format", "{{.Command}}"):
-            assert time.monotonic() < end, "the build did not come to its first command"
-            time.sleep(0.1)
+        wait_until(lambda: "sleep 600" in inner_docker("ps", "--no-trunc", "--format", "{{.Command}}"), "the build to come to its first command", pause=0.1)
         docker("exec", HOP, "sh", "-c", "kill -9 $(cat /run/docker.pid)")
     docker("wait", HOP)
     docker("start", HOP)

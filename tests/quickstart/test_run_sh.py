@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 from kept import MACHINE_IMAGE, locked
-from machine import INSTANCE, PROXY, all_levels_hold, machine_holds, output
-from playing import CHECKOUT, play
+from machine import INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
+from playing import CHECKOUT, HEEDING_SIGNALS, play, wait_until
 
 from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS
 
@@ -37,7 +37,8 @@ def run_sh(*arguments: str, timeout: float = 1200) -> subprocess.CompletedProces
 
 def interrupt(mark: str, after: float) -> str:
     """Start run.sh, press Ctrl-C some seconds after it printed the mark, and return what it had said."""
-    with subprocess.Popen(RUN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, start_new_session=True) as process:
+    command = [*HEEDING_SIGNALS, *RUN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, start_new_session=True) as process:
         said = []
         for line in process.stdout:
             said.append(line)
@@ -51,21 +52,19 @@ def interrupt(mark: str, after: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def before() -> Iterator[dict[str, list[str]]]:
+def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[str]]]:
     """What the machine held before run.sh made anything."""
     with locked(MACHINE_IMAGE):
         if (CHECKOUT / ".run").exists():
             subprocess.run([str(CHECKOUT / "run.sh"), "--remove"], capture_output=True, check=True)
-        # Somebody else's container, which nothing may touch.
-        output("docker", "create", "--name", "t-foreign", "debian:trixie-slim", "true")
-        yield machine_holds()
-        output("docker", "rm", "t-foreign")
+        with foreign(tmp_path_factory.mktemp("foreign")):
+            yield machine_holds()
 
 
 @pytest.fixture(scope="module")
 def first(before: dict[str, list[str]]) -> subprocess.CompletedProcess[str]:
-    """The first run that was not interrupted, after four that were."""
-    for mark, after in [("The machine image", 6.0), ("Build the image", 3.0), ("- The proxy", 8.0), ("- The instance", 12.0)]:
+    """The first run that was not interrupted, after five that were."""
+    for mark, after in [("The machine image", 6.0), ("Build the image", 3.0), ("- The proxy", 8.0), ("- The instance", 12.0), ("==> The proof", 6.0)]:
         assert "Interrupted. Nothing is lost" in interrupt(mark, after)
     return run_sh()
 
@@ -103,7 +102,7 @@ def test_without_root_and_sudo_it_says_so() -> None:
     assert (done.returncode, done.stderr) == (1, "run.sh: needs root, and there is no sudo: run it as root\n")
 
 
-def test_after_four_interruptions_it_ends_with_the_table(first: subprocess.CompletedProcess[str]) -> None:
+def test_after_five_interruptions_it_ends_with_the_table(first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0, first.stdout + first.stderr
     rows = {line.split()[1]: line.split() for line in first.stdout.splitlines() if line.startswith(("machine ", "proxy ", "instance "))}
     assert list(rows) == ["localhost", "kata-in-docker", "kata"]
@@ -229,10 +228,8 @@ def test_a_proxy_killed_and_removed_comes_back_with_images_and_disks(first: subp
 
 def test_a_restart_of_the_proxy_brings_its_instance_back_without_ansible(first: subprocess.CompletedProcess[str]) -> None:
     output("docker", "restart", "kata-in-docker")
-    end = time.monotonic() + 90
-    while subprocess.run([*INSTANCE, "docker", "version"], capture_output=True, check=False).returncode != 0:
-        assert time.monotonic() < end, output(*PROXY, "journalctl", "--no-pager", "--lines", "50")
-        time.sleep(1)
+    wait_until(lambda: subprocess.run([*INSTANCE, "docker", "version"], capture_output=True, check=False).returncode == 0, "the instance's Docker", 90, 1,
+               log=lambda: output(*PROXY, "journalctl", "--no-pager", "--lines", "50"))
     assert output(*INSTANCE, "docker", "info", "--format", "{{.Driver}}") == "btrfs"
 
 
@@ -313,7 +310,10 @@ def test_site_yml_says_before_it_changes_anything_why_kata_cannot_run_here(first
 
 
 def test_remove_leaves_the_machine_as_it_was(before: dict[str, list[str]], first: subprocess.CompletedProcess[str]) -> None:
+    template = '{{range .Mounts}}{{if eq .Type "volume"}}{{println .Name}}{{end}}{{end}}'
+    volumes = set(output("docker", "inspect", "--format", template, "kata-in-docker").split())
     done = run_sh("--remove")
     assert done.returncode == 0, done.stdout + done.stderr
     assert machine_holds() == before
+    assert volumes.isdisjoint(name for name, *dummy in listed("volumes"))
     assert not (CHECKOUT / ".run").exists()
