@@ -199,18 +199,16 @@ def recorded(files: str, kernels: dict[str, dict[str, str]]) -> str:
 def reported(junit: str, date: str) -> dict[str, dict[str, str]]:
     """Return the kernels that the verifier's report is about, by profile, or raise Refused unless all of its tests passed."""
     try:
-        cases = list(tree.fromstring(junit).iter("testcase"))
+        report = tree.fromstring(junit)
     except tree.ParseError as error:
         raise Refused(f"the report of the verifier is not valid: {error}") from error
-    for case in cases:
+    for case in report.iter("testcase"):
         if any(case.find(outcome) is not None for outcome in ("failure", "error", "skipped")):
             raise Refused(f"{case.get('name')} did not pass")
     kernels: dict[str, dict[str, str]] = {}
-    for case in cases:
-        about = {each.get("name", ""): each.get("value", "") for each in case.iter("property")}
-        if "profile" in about:
-            profile = about.pop("profile")
-            kernels[profile] = {**about, "date": date}
+    for each in report.iter("property"):
+        if each.get("name") == "kernel":
+            kernels.update({profile: {**about, "date": date} for profile, about in json.loads(each.get("value", "")).items()})
     if not kernels:
         raise Refused("the report of the verifier is about no kernel")
     return kernels
