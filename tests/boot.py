@@ -23,8 +23,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bzimage import release_of
 from kept import kept
-from release import release_of
 
 TESTS = Path(__file__).resolve().parent
 GUEST = TESTS / "guest"

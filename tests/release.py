@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bzimage import release_of
 from kept import kept
 from nested_daemon import GO_DOCKERFILE, go_program
 
@@ -202,13 +203,6 @@ def made_up_bzimage(kernel_release: str) -> bytes:
     version = f"{kernel_release} (stand-in) #1\0".encode()
     image[where:where + len(version)] = version
     return bytes(image) + banner(kernel_release)
-
-
-def release_of(bzimage: bytes) -> str:
-    """Return what `uname -r` would say: the first word of the version that the header points to."""
-    assert bzimage[0x202:0x206] == b"HdrS", "the kernel is no bzImage"
-    where = 0x200 + struct.unpack_from("<H", bzimage, 0x20E)[0]
-    return bzimage[where:bzimage.index(b"\0", where)].decode().split()[0]
 
 
 def made_up_vmlinux(kernel_release: str) -> bytes:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import release
+from bzimage import release_of
 
 KERNEL = "6.18.35"
 FILES = {
@@ -90,7 +91,7 @@ def test_a_commented_key_is_a_valid_line_of_its_own() -> None:
 
 def test_the_kernels_say_which_release_they_are() -> None:
     image = release.made_up_bzimage("6.12.1-site")
-    assert release.release_of(image) == "6.12.1-site"
+    assert release_of(image) == "6.12.1-site"
     assert b"Linux version 6.12.1-site " in image and b"Linux version 6.12.1-site " in release.made_up_vmlinux("6.12.1-site")
 
 
@@ -118,4 +119,4 @@ def test_a_kernel_that_is_given_is_in_the_archive_under_its_own_release(tmp_path
 
 def test_a_kernel_that_is_none_is_refused() -> None:
     with pytest.raises(AssertionError, match="no bzImage"):
-        release.release_of(bytes(1024))
+        release_of(bytes(1024))

@@ -21,8 +21,8 @@ import pytest
 import testinfra
 
 from boot import Report, boot, root_file_system
+from bzimage import release_of
 from guest.prove import PROFILES
-from release import release_of
 
 INVENTORY = Path(__file__).resolve().parent.parent / "inventory.yml"
 DIRECTORY = Path(os.environ.get("KERNELS") or Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "kernels"))
