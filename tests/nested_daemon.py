@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from kept import CACHE, locked
+
 USER, PASSWORD = "worker", "open sesame"
 
 # A container as Ansible wants one: Python, sudo, and a user who may become root with a password.
@@ -136,11 +138,14 @@ def configure_without(name: str, runtime: str, text: str) -> None:
 def build_images(image: str = DAEMON_IMAGE) -> None:
     """Build an image and the one below it, unless this machine has them."""
     if image == MOBY_IMAGE:
-        build_moby()
+        with locked(CACHE / "moby.lock"):
+            build_moby()
         return
-    for name in (CONTAINER_IMAGE, image):
-        if not docker("images", "-q", name):
-            docker("build", "-q", "-t", name, "-", data=DOCKERFILES[name].encode())
+    # Other workers, and other checkouts, build the same ones with the same daemon.
+    with locked(Path(docker("info", "--format", "{{.DockerRootDir}}"))):
+        for name in (CONTAINER_IMAGE, image):
+            if not docker("images", "-q", name):
+                docker("build", "-q", "-t", name, "-", data=DOCKERFILES[name].encode())
 
 
 def build_moby() -> None:
