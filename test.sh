@@ -38,6 +38,8 @@ readonly LANES=("integration" "unit lint sanity molecule quickstart")
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
+MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/playing.py
+readonly MARK
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
 readonly HEARTBEAT=60 # seconds between two lines that say what is at work
 
@@ -496,9 +498,11 @@ tidy() {
   if [[ -n $docker_before ]]; then
     while read -r kind name; do
       case $kind-$name in
-        container-t-* | container-nested-kata-test-*) docker container rm --force --volumes "$name" ;;
-        network-t-* | network-nested-kata-test-* | volume-t-* | volume-nested-kata-test-*) docker "$kind" rm "$name" ;;
-        image-t-* | image-nested-kata* | image-"$BASE_IMAGE") docker image rm --force "$name" ;;
+        container-t-*"$MARK"* | container-nested-kata-test-*"$MARK" | container-t-mx-* | container-t-molecule-* | container-t-foreign)
+          docker container rm --force --volumes "$name"
+          ;;
+        network-t-*"$MARK"* | network-t-foreign | volume-t-*"$MARK"* | volume-t-foreign) docker "$kind" rm "$name" ;;
+        image-t-*"$MARK"* | image-t-mx/* | image-t-foreign:* | image-nested-kata* | image-"$BASE_IMAGE") docker image rm --force "$name" ;;
       esac
     done < <(docker_holds | grep -vxF "$docker_before") >/dev/null 2>&1 || true
   fi

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kept import kept
+from kept import CACHE, kept, locked
 
 USER, PASSWORD = "worker", "open sesame"
 
@@ -143,11 +143,14 @@ def configure_without(name: str, runtime: str, text: str) -> None:
 def build_images(image: str = DAEMON_IMAGE) -> None:
     """Build an image and the one below it, unless this machine has them."""
     if image == MOBY_IMAGE:
-        build_moby()
+        with locked(CACHE / "moby.lock"):
+            build_moby()
         return
-    for name in (CONTAINER_IMAGE, image):
-        if not docker("images", "-q", name):
-            docker("build", "-q", "-t", name, "-", data=DOCKERFILES[name].encode())
+    # Other workers, and other checkouts, build the same ones with the same daemon.
+    with locked(Path(docker("info", "--format", "{{.DockerRootDir}}"))):
+        for name in (CONTAINER_IMAGE, image):
+            if not docker("images", "-q", name):
+                docker("build", "-q", "-t", name, "-", data=DOCKERFILES[name].encode())
 
 
 def build_moby() -> None:

@@ -4,6 +4,7 @@
 """Runs Ansible for real, as a person does, and hands back what it answered."""
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+# In the names of what tests make in this machine's Docker: those of several checkouts are told apart, and a run finds what a killed one left.
+MARK = hashlib.sha256(os.fsencode(CHECKOUT)).hexdigest()[:6]
 
 
 def ansible_environment(**extra: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -20,13 +19,11 @@ import yaml
 import nested_copy
 from nested_daemon import CONTAINER_IMAGE, DAEMON_IMAGE, PASSWORD, USER, docker, load, nested_daemon
 from own_sshd import own_sshd
-from playing import BIN, CHECKOUT, ansible_environment, play
+from playing import BIN, CHECKOUT, MARK, ansible_environment, play
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-# Several runs of the tests may share this machine's daemon.
-RUN = secrets.token_hex(3)
-OUTER, MUTE = f"nested-kata-test-outer-{RUN}", f"nested-kata-test-mute-{RUN}"
+OUTER, MUTE = f"nested-kata-test-outer-{MARK}", f"nested-kata-test-mute-{MARK}"
 INNER, FROZEN, NEW, VICTIM = "inner", "frozen", "new", "victim"
 NESTED = {"ansible_connection": "nested.kata.nested", "ansible_python_interpreter": "/usr/bin/python3"}
 SSH = {
@@ -514,7 +511,7 @@ def test_resetting_the_connection_ends_the_ssh_session_to_the_machine(ssh_invent
     playbook = tmp_path / "play.yml"
     playbook.write_text("- hosts: inner-ssh-via\n  gather_facts: false\n  tasks:\n    - ansible.builtin.meta: reset_connection\n")
     # a socket's path has 107 bytes at most
-    environment = {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/nested-kata-{RUN}"}
+    environment = {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/nested-kata-{MARK}"}
     assert ask(ssh_inventory, "inner-ssh-via", "ping", **environment)["inner-ssh-via"]["ping"] == "pong"
     assert len(os.listdir(environment["ANSIBLE_SSH_CONTROL_PATH_DIR"])) == 1
     done = play(playbook, "-i", str(ssh_inventory), **environment)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from nested_daemon import configure_without, has_runtime, nested_daemon, within
-from playing import run_module
+from playing import MARK, run_module
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 
-NAME = "t-daemon-config"
+NAME = f"t-daemon-config-{MARK}"
 PATH = "/etc/docker/daemon.json"
 OURS = "/var/lib/nested-kata"
 SHIM = f"{OURS}/kata/4.1.0/containerd-shim-kata-v2"

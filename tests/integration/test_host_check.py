@@ -19,14 +19,14 @@ from pathlib import Path
 
 import pytest
 from nested_daemon import nested_daemon
-from playing import CHECKOUT, module_command, module_environment, play, run_module
+from playing import CHECKOUT, MARK, module_command, module_environment, play, run_module
 
 from ansible_collections.nested.kata.plugins.module_utils.checks_docker import key_of
 from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, run_guest
 
 DEVICES = {"vhost_vsock": "/dev/vhost-vsock", "vhost_net": "/dev/vhost-net", "tun": "/dev/net/tun", "loop": "/dev/loop-control"}
-HOP = "t-host-check"
-NAMES = ("t-host-check-theirs", "t-host-check-ours")
+HOP = f"t-host-check-{MARK}"
+NAMES = (f"{HOP}-theirs", f"{HOP}-ours")
 
 
 def by_id(result: dict) -> dict[str, dict]:
@@ -191,7 +191,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(case: str) -> None:
 @pytest.fixture
 def taken() -> Iterator[tuple[str, str]]:
     """Names in this machine's Docker that somebody else has, and names that are ours."""
-    image = "t-host-check-empty"
+    image = f"{HOP}-empty"
     subprocess.run(f"tar --create --files-from /dev/null | docker import - {image}", shell=True, check=True, stdout=subprocess.DEVNULL)
     try:
         for name, label in zip(NAMES, ("com.example", "nested.kata.instance")):
@@ -372,7 +372,7 @@ def test_one_place_of_several_is_enough_and_a_file_is_a_place(server: http.serve
 @pytest.mark.docker
 def test_an_image_that_docker_has_need_not_be_reached(taken: tuple[str, str], server: http.server.ThreadingHTTPServer) -> None:
     entry = {"url": f"{server.url}/404", "purpose": "x"}
-    assert by_id(run_module("host_check", {"reachable": [{**entry, "image": "t-host-check-empty"}]}))["reachable"]["found"] == "1 there already"
+    assert by_id(run_module("host_check", {"reachable": [{**entry, "image": f"{HOP}-empty"}]}))["reachable"]["found"] == "1 there already"
     assert by_id(run_module("host_check", {"reachable": [{**entry, "image": "t-host-check-none"}]}))["reachable"]["ok"] is False
 
 

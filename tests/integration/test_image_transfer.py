@@ -18,12 +18,12 @@ from typing import Iterator
 
 import pytest
 from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon, wait_for_daemon
-from playing import BIN, CHECKOUT, ansible_environment, answer, module_environment, play, run_module, started, wait_until
+from playing import BIN, CHECKOUT, MARK, ansible_environment, answer, module_environment, play, run_module, started, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-OUTER, INNER, SMALL, PLAIN, STOPPED, IDLE = (f"t-img-{name}" for name in ("outer", "inner", "small", "plain", "stopped", "idle"))
-LABEL = "nested.kata.test=image_transfer"
+OUTER, INNER, SMALL, PLAIN, STOPPED, IDLE = (f"t-img-{MARK}-{name}" for name in ("outer", "inner", "small", "plain", "stopped", "idle"))
+LABEL = f"nested.kata.test=image_transfer-{MARK}"
 MEBIBYTE = 1 << 20
 
 
@@ -42,8 +42,8 @@ def transfer(options: dict, *, check: bool = False) -> dict:
 
 def strays() -> list[str]:
     """Return the processes that are left of streams to our daemons, on this machine and in them."""
-    found = subprocess.run(["pgrep", "-af", "exec -i t-img-.* dial-stdio"], capture_output=True, text=True, check=False).stdout.splitlines()
-    for name in docker("ps", "--filter", "name=t-img-", "--format", "{{.Names}}").split():
+    found = subprocess.run(["pgrep", "-af", f"exec -i t-img-{MARK}-.* dial-stdio"], capture_output=True, text=True, check=False).stdout.splitlines()
+    for name in docker("ps", "--filter", f"name=t-img-{MARK}-", "--format", "{{.Names}}").split():
         found += [line for line in docker("top", name, check=False).splitlines() if "dial-stdio" in line]
     return found
 
@@ -85,7 +85,7 @@ ROUTES = {
 @pytest.mark.parametrize("route", ROUTES)
 def test_an_image_arrives_in_four_runs(route: str) -> None:
     source, destination = ROUTES[route]
-    name = f"t-img/{route.replace(' ', '-')}:1"
+    name = f"t-img-{MARK}/{route.replace(' ', '-')}:1"
     made = make_image(name, source)
     options = {"images": [name], "source": end(source), "destination": end(destination)}
     shown = {"before": {name: None}, "after": {name: made}}
@@ -114,28 +114,28 @@ def test_an_image_arrives_in_four_runs(route: str) -> None:
 
 
 def test_only_the_image_that_changed_under_its_name_is_sent() -> None:
-    kept, changed = make_image("t-img/kept:1"), make_image("t-img/changing:1")
-    options = {"images": ["t-img/kept:1", "docker.io/t-img/changing:1"], "destination": end((OUTER,))}
+    kept, changed = make_image(f"t-img-{MARK}/kept:1"), make_image(f"t-img-{MARK}/changing:1")
+    options = {"images": [f"t-img-{MARK}/kept:1", f"docker.io/t-img-{MARK}/changing:1"], "destination": end((OUTER,))}
     assert transfer(options)["bytes_sent"] > 2 * MEBIBYTE
-    renewed = make_image("t-img/changing:1")
+    renewed = make_image(f"t-img-{MARK}/changing:1")
 
     result = transfer(options)
     assert [one["changed"] for one in result["images"]] == [False, True]
     assert MEBIBYTE < result["bytes_sent"] < 1.2 * MEBIBYTE
-    assert result["diff"]["before"] == {"t-img/kept:1": kept, "t-img/changing:1": changed}
-    assert result["diff"]["after"] == {"t-img/kept:1": kept, "t-img/changing:1": renewed}
+    assert result["diff"]["before"] == {f"t-img-{MARK}/kept:1": kept, f"t-img-{MARK}/changing:1": changed}
+    assert result["diff"]["after"] == {f"t-img-{MARK}/kept:1": kept, f"t-img-{MARK}/changing:1": renewed}
     assert result["msg"].endswith(", 1 was there")
-    assert image_id("t-img/changing:1", (OUTER,)) == renewed
+    assert image_id(f"t-img-{MARK}/changing:1", (OUTER,)) == renewed
 
 
 def test_an_unknown_image_is_told_with_near_names_and_none_is_sent() -> None:
-    make_image("t-img/there:1.2")
-    result = transfer({"images": ["t-img/there:1.2", "t-img/there:1.3", "t-img/their"], "destination": end((OUTER,))})
+    make_image(f"t-img-{MARK}/there:1.2")
+    result = transfer({"images": [f"t-img-{MARK}/there:1.2", f"t-img-{MARK}/there:1.3", f"t-img-{MARK}/their"], "destination": end((OUTER,))})
     assert result["failed"]
     assert not result["changed"]
-    assert result["msg"].startswith("images: source /var/run/docker.sock has no image t-img/there:1.3 (near: t-img/there:1.2")
-    assert "no image t-img/their:latest (near: t-img/there:1.2" in result["msg"]
-    assert image_id("t-img/there:1.2", (OUTER,)) == ""
+    assert result["msg"].startswith(f"images: source /var/run/docker.sock has no image t-img-{MARK}/there:1.3 (near: t-img-{MARK}/there:1.2")
+    assert f"no image t-img-{MARK}/their:latest (near: t-img-{MARK}/there:1.2" in result["msg"]
+    assert image_id(f"t-img-{MARK}/there:1.2", (OUTER,)) == ""
 
 
 # Options, and what the error must name.
@@ -185,7 +185,7 @@ def test_a_destination_without_space_fails_and_keeps_nothing_of_the_image(source
 
 
 def test_a_daemon_with_containerds_store_agrees_about_an_image_by_its_content() -> None:
-    base, name, hop = "t-img/base:1", "t-img/rich:1", "t-img-containerd"
+    base, name, hop = f"t-img-{MARK}/base:1", f"t-img-{MARK}/rich:1", f"t-img-{MARK}-containerd"
     make_image(base)
     lines = (f"FROM {base}", f"LABEL {LABEL} empty=", "ENV A=b", "EXPOSE 80", "VOLUME /data", "USER 1", "WORKDIR /", 'ENTRYPOINT ["/content"]')
     docker("build", "--quiet", "--tag", name, "-", data="\n".join(lines).encode())
@@ -243,7 +243,7 @@ def test_who_watches_sees_how_far_it_is() -> None:
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
 def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_converges(name: str) -> None:
-    image = "t-img/interrupted:1"
+    image = f"t-img-{MARK}/interrupted:1"
     made = make_image(image, size=150 * MEBIBYTE)
     docker("rmi", image, hops=(OUTER,), check=False)
     with started("image_transfer", {"images": [image], "destination": end((OUTER,))}) as sending:
@@ -304,7 +304,7 @@ def test_memory_stays_the_same_whatever_the_size_of_the_image(tmp_path: Path, re
 
 
 def test_the_playbook_brings_images_to_all_instances_of_a_host(tmp_path: Path) -> None:
-    name = "t-img/for-all:1"
+    name = f"t-img-{MARK}/for-all:1"
     made = make_image(name)
     nested = {"ansible_connection": "nested.kata.nested"}
     hosts = {

@@ -17,12 +17,12 @@ import pytest
 from emulated import free_port
 from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon
 from own_sshd import own_sshd
-from playing import answer, run_module, started, wait_until
+from playing import MARK, answer, run_module, started, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.ssh]
 
-FAR, SMALL = "t-by-context", "t-by-context-small"
-LABEL = "nested.kata.test=by_context"
+FAR, SMALL = f"t-by-context-{MARK}", f"t-by-context-{MARK}-small"
+LABEL = f"nested.kata.test=by_context-{MARK}"
 MEBIBYTE = 1 << 20
 SOCKET = "/var/run/docker.sock"
 
@@ -140,7 +140,7 @@ def way(contexts: Contexts, context: str) -> dict:
 
 @pytest.mark.parametrize("context", WAYS)
 def test_an_image_arrives_by_a_context_in_four_runs(contexts: Contexts, context: str) -> None:
-    name = f"t-by-context/{context}:1"
+    name = f"t-by-context-{MARK}/{context}:1"
     made = make_image(name)
     options = {"images": [name], "destination": {"context": context}}
 
@@ -163,7 +163,7 @@ def test_an_image_arrives_by_a_context_in_four_runs(contexts: Contexts, context:
 
 @pytest.mark.parametrize("context", WAYS)
 def test_an_image_comes_from_a_context(contexts: Contexts, context: str) -> None:
-    name = f"t-by-context/from-{context}:1"
+    name = f"t-by-context-{MARK}/from-{context}:1"
     made = make_image(name, (FAR,))
     result = contexts.transfer({"images": [name], "source": {"context": context}})
     assert (result["failed"], result["changed"], result["transport"]) == (False, True, way(contexts, context)), result["msg"]
@@ -173,32 +173,32 @@ def test_an_image_comes_from_a_context(contexts: Contexts, context: str) -> None
 
 
 def test_contexts_at_both_ends_and_several_of_them(contexts: Contexts) -> None:
-    made = make_image("t-by-context/several:1")
+    made = make_image(f"t-by-context-{MARK}/several:1")
     ends = [{"context": "ssh-far"}, {"context": "tls"}]
-    result = contexts.transfer({"images": ["t-by-context/several:1"], "source": {"context": "ssh"}, "destinations": ends})
+    result = contexts.transfer({"images": [f"t-by-context-{MARK}/several:1"], "source": {"context": "ssh"}, "destinations": ends})
     assert (result["failed"], [end["failed"] for end in result["destinations"]]) == (False, [False, False]), result["msg"]
     assert result["transport"] == {"name": "ssh", "reason": f"ssh://root@127.0.0.1:{contexts.sshd} leads to it"}
-    assert image_id("t-by-context/several:1", (FAR,)) == made
+    assert image_id(f"t-by-context-{MARK}/several:1", (FAR,)) == made
 
 
 def test_ansible_runs_it_with_the_context_of_the_user(contexts: Contexts, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = make_image("t-by-context/played:1")
+    made = make_image(f"t-by-context-{MARK}/played:1")
     for name, value in contexts.environment.items():
         monkeypatch.setenv(name, value)
-    result = run_module("image_transfer", {"images": ["t-by-context/played:1"], "source": {"context": "default"}, "destination": {"context": "tls"}})
+    result = run_module("image_transfer", {"images": [f"t-by-context-{MARK}/played:1"], "source": {"context": "default"}, "destination": {"context": "tls"}})
     monkeypatch.undo()
     assert (result["failed"], result["changed"]) == (False, True), result["msg"]
-    assert image_id("t-by-context/played:1", (FAR,)) == made
+    assert image_id(f"t-by-context-{MARK}/played:1", (FAR,)) == made
 
 
 # What is refused, or fails: each by one line that names the option or the end
 
 
 def failure(contexts: Contexts, end: dict, **environment: str) -> str:
-    make_image("t-by-context/refused:1")
-    result = contexts.transfer({"images": ["t-by-context/refused:1"], "destination": end}, **environment)
+    make_image(f"t-by-context-{MARK}/refused:1")
+    result = contexts.transfer({"images": [f"t-by-context-{MARK}/refused:1"], "destination": end}, **environment)
     assert (result["failed"], result.get("changed", False)) == (True, False)
-    assert image_id("t-by-context/refused:1", (FAR,)) == ""
+    assert image_id(f"t-by-context-{MARK}/refused:1", (FAR,)) == ""
     assert "\n" not in result["msg"]
     return result["msg"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from nested_daemon import configure_without, docker, has_runtime, load, nested_daemon, within
-from playing import play
+from playing import MARK, play
 from release import Release, make_release
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 
-NAME = "t-kata-runtime"
+NAME = f"t-kata-runtime-{MARK}"
 BASE = "debian:trixie-slim"
 LIB, ETC = "/var/lib/nested-kata/kata", "/etc/nested-kata/kata"
 OLD, NEW = "4.1.0", "4.1.1"

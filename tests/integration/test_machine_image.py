@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from nested_daemon import docker, load, nested_daemon, wait_for_daemon
-from playing import CHECKOUT, play, wait_until
+from playing import CHECKOUT, MARK, play, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-HOP = "t-removal"
+HOP = f"t-removal-{MARK}"
 BASE = "debian:trixie-slim"
 FILES = CHECKOUT / "roles" / "machine_image" / "files"
 

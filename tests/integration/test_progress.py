@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import secrets
 import subprocess
 import sys
 import textwrap
@@ -18,7 +17,7 @@ from typing import Iterator
 import pytest
 from nested_daemon import CONTAINER_IMAGE, build_images, docker
 from own_sshd import own_sshd
-from playing import BIN, CHECKOUT, ansible_environment, play
+from playing import BIN, CHECKOUT, MARK, ansible_environment, play
 
 # As any module of the collection joins in: it says how far it is, and has an action plugin of its name.
 MODULE = """
@@ -198,8 +197,9 @@ def test_it_is_shown_when_the_module_becomes_somebody_else(directory: Path) -> N
 
 @pytest.fixture(scope="module")
 def container() -> Iterator[str]:
-    name = f"nested-kata-test-progress-{secrets.token_hex(3)}"
+    name = f"nested-kata-test-progress-{MARK}"
     build_images()
+    docker("rm", "-fv", name, check=False)
     docker("run", "-d", "--init", "--network", "none", "--name", name, CONTAINER_IMAGE)
     try:
         yield name

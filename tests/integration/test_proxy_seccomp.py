@@ -16,7 +16,7 @@ import pytest
 import yaml
 from kept import MACHINE_IMAGE, locked
 from machine import output
-from playing import CHECKOUT, play
+from playing import CHECKOUT, MARK, play
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -24,8 +24,8 @@ ROLE = CHECKOUT / "roles" / "kata_proxy"
 FILE = ROLE / "files" / "seccomp.json"
 PROFILE = json.loads(FILE.read_text())
 CAPABILITIES = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())["kata_proxy_capabilities"]
-PROXY = "t-seccomp"
-ON_CGROUP_2 = "t-seccomp-cgroup2"
+PROXY = f"t-seccomp-{MARK}"
+ON_CGROUP_2 = f"t-seccomp-{MARK}-cgroup2"
 BASE = "debian:trixie-slim"
 
 # Without these the kernel itself says EPERM to some of what the profile denies, and nothing would be seen of the profile.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, load, nested_daemon, wait_for_daemon, within
-from playing import answer, run_module, started, wait_until
+from playing import MARK, answer, run_module, started, wait_until
 from tunnel_program import install
 
 from ansible_collections.nested.kata.plugins.module_utils import transport
@@ -26,9 +26,9 @@ from ansible_collections.nested.kata.plugins.module_utils.transport import TUNNE
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-OUTER, INNER, ALONE = "t-tun-outer", "t-tun-inner", "t-tun-alone"
+OUTER, INNER, ALONE = f"t-tun-{MARK}-outer", f"t-tun-{MARK}-inner", f"t-tun-{MARK}-alone"
 ONE, TWO = (OUTER,), (OUTER, INNER)
-LABEL = "nested.kata.test=transport"
+LABEL = f"nested.kata.test=transport-{MARK}"
 MEBIBYTE = 1 << 20
 
 
@@ -83,7 +83,7 @@ def ways(result: dict) -> dict:
     ((), ONE, ["destination"]), ((), TWO, ["destination"]), (TWO, (), ["source"]), (ONE, TWO, ["source", "destination"]),
 ], ids=["one hop", "two hops", "back", "from hop to hop"])
 def test_an_image_goes_through_the_tunnel_and_an_unchanged_one_needs_none(source: tuple, destination: tuple, tunnels: list[str]) -> None:
-    name = f"t-tun/{len(source)}-{len(destination)}:1"
+    name = f"t-tun-{MARK}/{len(source)}-{len(destination)}:1"
     made = make_image(name, source)
     real = move(name, source, destination)
     assert not real["failed"], real["msg"]
@@ -99,8 +99,8 @@ def test_an_image_goes_through_the_tunnel_and_an_unchanged_one_needs_none(source
 
 
 def test_exec_is_taken_where_it_was_asked_for() -> None:
-    make_image("t-tun/asked:1")
-    result = move("t-tun/asked:1", destination=TWO, transport="exec")
+    make_image(f"t-tun-{MARK}/asked:1")
+    result = move(f"t-tun-{MARK}/asked:1", destination=TWO, transport="exec")
     assert (result["failed"], result["changed"]) == (False, True)
     assert ways(result)["destination"] == {"name": "exec", "reason": "transport is exec"}
 
@@ -111,7 +111,7 @@ def lose_program(*hops: str) -> None:
 
 @pytest.mark.parametrize("hops, at", [(TWO, f"hop 2 of 2 ({INNER} in {OUTER})"), (ONE, f"hop 1 of 2 ({OUTER} on this machine)")], ids=["innermost", "above"])
 def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tuple[str, ...], at: str) -> None:
-    name = f"t-tun/lacking-{len(hops)}:1"
+    name = f"t-tun-{MARK}/lacking-{len(hops)}:1"
     made = make_image(name)
     lose_program(*hops)
     try:
@@ -129,21 +129,21 @@ def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tu
 
 
 def test_a_hop_without_a_network_is_reached_by_exec() -> None:
-    make_image("t-tun/alone:1")
+    make_image(f"t-tun-{MARK}/alone:1")
     with nested_daemon(ALONE, network=False):
         install(ALONE)
-        result = move("t-tun/alone:1", destination=(ALONE,))
+        result = move(f"t-tun-{MARK}/alone:1", destination=(ALONE,))
     assert (result["failed"], result["changed"]) == (False, True)
     reason = f"no tunnel: hop 1 of 1 ({ALONE} on this machine): it has no IPv4 address of its own"
     assert ways(result)["destination"] == {"name": "exec", "reason": reason}
 
 
 def test_a_firewall_in_between_is_told_and_exec_taken() -> None:
-    make_image("t-tun/walled:1")
+    make_image(f"t-tun-{MARK}/walled:1")
     wall = ("INPUT", "-p", "tcp", "-j", "REJECT")
     within(OUTER, "iptables", "-I", *wall)
     try:
-        result = move("t-tun/walled:1", destination=ONE)
+        result = move(f"t-tun-{MARK}/walled:1", destination=ONE)
     finally:
         within(OUTER, "iptables", "-D", *wall)
     assert (result["failed"], result["changed"]) == (False, True)
@@ -158,7 +158,7 @@ def test_a_socket_has_no_transport_to_choose() -> None:
 
 @pytest.mark.parametrize("hops", [ONE, TWO], ids=["one hop", "two hops"])
 def test_much_comes_out_of_the_tunnel_as_it_went_in(hops: tuple[str, ...], tmp_path: Path) -> None:
-    name = "t-tun/large:1"
+    name = f"t-tun-{MARK}/large:1"
     made = make_image(name, size=200 * MEBIBYTE)
     layer = docker("image", "inspect", "--format", "{{index .RootFS.Layers 0}}", name)
     # dockerd compares the digest of each layer with that in the configuration, and the id is the digest of that.
@@ -173,9 +173,9 @@ def test_much_comes_out_of_the_tunnel_as_it_went_in(hops: tuple[str, ...], tmp_p
 
 
 def test_few_bytes_go_by_exec() -> None:
-    made = make_image("t-tun/few:1", size=MEBIBYTE)
-    result = move("t-tun/few:1", destination=ONE)
-    assert (result["failed"], result["changed"], image_id("t-tun/few:1", ONE)) == (False, True, made)
+    made = make_image(f"t-tun-{MARK}/few:1", size=MEBIBYTE)
+    result = move(f"t-tun-{MARK}/few:1", destination=ONE)
+    assert (result["failed"], result["changed"], image_id(f"t-tun-{MARK}/few:1", ONE)) == (False, True, made)
     assert ways(result)["destination"]["name"] == "exec"
 
 
