@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import stat
 import subprocess
@@ -102,10 +103,14 @@ def test_it_works_where_nothing_can_be_written_and_leaves_every_device_and_modul
     assert not os.path.exists("/var/lib/t-none")
 
 
-def test_it_takes_less_than_two_seconds() -> None:
-    began = time.monotonic()
+def test_it_takes_less_than_two_seconds_of_a_processor() -> None:
+    def used() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    before = used()
     subprocess.run(module_command("host_check", {"now": time.time()}), check=True, capture_output=True, env=module_environment(), cwd=CHECKOUT)
-    assert time.monotonic() - began < 2
+    assert 0 < used() - before < 2
 
 
 @pytest.mark.docker
@@ -299,7 +304,7 @@ def test_memory_and_shm_are_those_of_this_machine() -> None:
     assert "shm" not in by_id(run_module("host_check", {"memory": ["16M"], "target": "proxy"}))
 
 
-@pytest.mark.parametrize("off, ok, words", [(0, True, r"\d+ s ahead"), (-90, False, r"9\d s ahead"), (100, False, r"\d\d s behind")])
+@pytest.mark.parametrize("off, ok, words", [(0, True, r"\d+ s ahead"), (-90, False, r"(9|1\d)\d s ahead"), (100, False, r"\d\d s behind")])
 def test_the_clock_is_compared_with_the_control_nodes(off: int, ok: bool, words: str) -> None:
     finding = by_id(run_module("host_check", {"now": time.time() + off}))["time"]
     assert finding["ok"] is ok
@@ -377,11 +382,11 @@ def test_an_image_that_docker_has_need_not_be_reached(taken: tuple[str, str], se
 
 
 def test_a_server_that_does_not_answer_is_given_up_in_time_and_all_are_asked_at_once(server: http.server.ThreadingHTTPServer) -> None:
-    reachable = [{"url": f"{server.url}/hang/{number}", "purpose": str(number)} for number in range(5)] + [{"url": "http://127.0.0.1:1/", "purpose": "none"}]
+    reachable = [{"url": f"{server.url}/hang/{number}", "purpose": str(number)} for number in range(12)] + [{"url": "http://127.0.0.1:1/", "purpose": "none"}]
     began = time.monotonic()
-    finding = by_id(run_module("host_check", {"reachable": reachable, "timeout": 1.0}))["reachable"]
-    assert time.monotonic() - began < 9
-    assert finding["found"].count("timed out") + finding["found"].count("no answer within 1 s") == 5
+    finding = by_id(run_module("host_check", {"reachable": reachable, "timeout": 3.0}))["reachable"]
+    assert time.monotonic() - began < 30  # one after the other they take 36, however idle the machine
+    assert finding["found"].count("timed out") + finding["found"].count("no answer within 3 s") == 12
     assert "none: http://127.0.0.1:1/: [Errno 111] Connection refused" in finding["found"]
 
 

@@ -217,7 +217,7 @@ def test_a_destination_that_is_killed_in_the_middle_is_told_by_its_hop() -> None
     docker("kill", INNER, hops=(OUTER,))
     start = time.monotonic()
     sending.join(60)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30  # seconds; what is waited for a silent one is 60
     assert result["failed"]
     assert result["msg"] == f"destination {OUTER} > {INNER}: loading {DAEMON_IMAGE}: hop 2 of 2 ({INNER} in {OUTER}): is not running (exited)"
     docker("start", INNER, hops=(OUTER,))

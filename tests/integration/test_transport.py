@@ -205,7 +205,7 @@ def test_a_hop_that_dies_in_the_middle_is_named(victim: str, at: str, cut: bool)
         if victim == OUTER:
             docker("start", INNER, hops=ONE)
         wait_for_daemon(*TWO)
-    assert took < 15
+    assert took < 30  # seconds; what is waited for a silent one is 60
     assert result["failed"]
     assert result["msg"] == f"destination {OUTER} > {INNER}: loading {DAEMON_IMAGE}: {at}: is not running (exited)"
     assert image_id(DAEMON_IMAGE, TWO) == ""
@@ -314,7 +314,7 @@ def test_it_ends_after_ten_seconds_without_the_right_one(waiting: Waiting) -> No
     start = time.monotonic()
     with waiting.connect() as silent:
         assert waiting.far.process.wait(30) == 1
-        assert 8 < time.monotonic() - start < 15
+        assert 8 < time.monotonic() - start < 25
         assert silent.recv(10) == b""
     assert listeners(*ONE) == []
     waiting.far.end()
