@@ -4,10 +4,10 @@
 """Which Docker a machine has, whose it is, and what it holds under our names. Facts go in, judgements come out."""
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, Optional, Sequence, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils.daemon_config import NoSettings, is_below, read
 from ansible_collections.nested.kata.plugins.module_utils.findings import ERROR, WARNING, Judgement
 
@@ -110,16 +110,6 @@ def settings_of(text: str) -> Dict[str, Any]:
         if error.comment:
             raise NotUsable(f"has a comment in line {error.line}, and JSON has no comments") from None
         raise NotUsable(f"is no JSON in line {error.line}: {error.what}" if error.line else "holds no object") from None
-
-
-def version_of(text: str) -> Tuple[int, ...]:
-    """Return the numbers that a version begins with; none where it begins otherwise."""
-    match = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(map(int, match.group().split("."))) if match else ()
-
-
-def written(version: Tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
 
 
 def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import FrozenSet, Mapping, Optional, Set, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils.findings import WARNING, Judgement
 
 ARCHITECTURES = ("x86_64",)
@@ -122,9 +123,8 @@ def check_cpu_virtualization(machine: Machine) -> Optional[Judgement]:
 
 
 def check_kernel(machine: Machine) -> Judgement:
-    version = re.match(r"(\d+)\.(\d+)", machine.kernel)
-    right = bool(version) and (int(version.group(1)), int(version.group(2))) >= OLDEST_KERNEL
-    needed = ".".join(map(str, OLDEST_KERNEL)) + " or newer"
+    right = version_of(machine.kernel) >= OLDEST_KERNEL
+    needed = f"{written(OLDEST_KERNEL)} or newer"
     return Judgement(right, machine.kernel, needed, "" if right else f"boot a kernel that is {needed}, as the distribution has it")
 
 

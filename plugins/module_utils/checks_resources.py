@@ -8,12 +8,11 @@ import re
 from dataclasses import dataclass
 from typing import Dict, Optional, Sequence, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import MEBIBYTE, about
 from ansible_collections.nested.kata.plugins.module_utils.findings import ERROR, WARNING, Judgement
-from ansible_collections.nested.kata.plugins.module_utils.mounts import Mount
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 
 MOST_SKEW = 60  # seconds
-GIBIBYTE = 1 << 30
-MEBIBYTE = 1 << 20
 MORE_ROOM = "make room before they do, give them less (kata_instance_disk_size), or allow more (kata_instance_overcommit)"
 
 
@@ -59,13 +58,6 @@ class Resources:
 def meminfo(text: str) -> Dict[str, int]:
     """Return what the text of /proc/meminfo says, in bytes."""
     return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
-
-
-def about(size: int) -> str:
-    """Return a number of bytes as people say it: 75.2 GiB, 512 MiB."""
-    if size < GIBIBYTE:
-        return f"{size // MEBIBYTE} MiB"
-    return f"{size / GIBIBYTE:.1f}".replace(".0", "") + " GiB"
 
 
 def check_space(parts: Sequence[Part], overcommit: float) -> Optional[Judgement]:

@@ -15,16 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Union
 
 from ansible_collections.nested.kata.plugins.module_utils import loop as loops
-from ansible_collections.nested.kata.plugins.module_utils.loop import WRITABLE, Content, Link, Loop, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import BLOCK, exact, parse_size
+from ansible_collections.nested.kata.plugins.module_utils.loop import WRITABLE, Content, Link, Loop
 
 FILE = "a regular file"
-BLOCK = 4096
 DEFAULT_MODE = 0o600
-UNITS = {
-    "": 1, "B": 1,
-    **{f"{letter}{suffix}": 1024 ** power for power, letter in enumerate("KMGTP", 1) for suffix in ("", "IB")},
-    **{f"{letter}B": 1000 ** power for power, letter in enumerate("KMGTP", 1)},
-}
 # Where the device shall go when only the kernel will know.
 FREE_LOOP = Loop("a free loop device", 0)
 
@@ -205,7 +201,7 @@ class Create:
 
     def __str__(self) -> str:
         how = "preallocated" if self.preallocated else "sparse"
-        return f"make {self.path}, {how}, {readable(self.size)}, with {self.fstype}{', in place of zeros' if self.replaces_blank else ''}"
+        return f"make {self.path}, {how}, {exact(self.size)}, with {self.fstype}{', in place of zeros' if self.replaces_blank else ''}"
 
 
 @dataclass(frozen=True)
@@ -231,7 +227,7 @@ class Grow:
     new: int
 
     def __str__(self) -> str:
-        return f"grow {self.path} from {readable(self.old)} to {readable(self.new)}"
+        return f"grow {self.path} from {exact(self.old)} to {exact(self.new)}"
 
 
 @dataclass(frozen=True)
@@ -240,7 +236,7 @@ class Preallocate:
     size: int
 
     def __str__(self) -> str:
-        return f"allocate all {readable(self.size)} of {self.path}"
+        return f"allocate all {exact(self.size)} of {self.path}"
 
 
 @dataclass(frozen=True)
@@ -252,7 +248,7 @@ class GrowFileSystem:
     """Where it is mounted. Else it grows unmounted, or mounted for the purpose where nobody else sees it."""
 
     def __str__(self) -> str:
-        return f"grow the {self.fstype} in {self.path} to {readable(self.size)}{f', mounted at {self.mount}' if self.mount else ''}"
+        return f"grow the {self.fstype} in {self.path} to {exact(self.size)}{f', mounted at {self.mount}' if self.mount else ''}"
 
 
 @dataclass(frozen=True)
@@ -351,24 +347,6 @@ Step = Union[
 class Plan:
     steps: tuple[Step, ...]
     reason: str
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes in the largest binary unit that shows it exactly."""
-    for unit, power in (("TiB", 4), ("GiB", 3), ("MiB", 2), ("KiB", 1)):
-        if size and size % 1024 ** power == 0:
-            return f"{size // 1024 ** power} {unit}"
-    return f"{size} bytes"
-
-
-def parse_size(text: str, option: str = "size") -> int:
-    """Return the bytes that a size like 10G means, rounded up to a whole block."""
-    match = re.fullmatch(r"([0-9]+)\s*([A-Za-z]*)", text.strip())
-    unit = UNITS.get(match.group(2).upper()) if match else None
-    size = int(match.group(1)) * unit if match and unit else 0
-    if not 0 < size < 2 ** 63 - BLOCK:
-        raise Refused(f"{option}: {text!r} is no size: write it like 10G, 512M or 20GiB (powers of 1024), 20GB (powers of 1000), or as a number of bytes")
-    return -(-size // BLOCK) * BLOCK
 
 
 def parse(options: dict) -> Wanted:
@@ -531,7 +509,7 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     if size < found.size:
         raise Refused(_smaller(found, wanted))
     if size < minimum:
-        raise Refused(f"size: {readable(size)} is too small for {wanted.fstype}: at least {readable(minimum)}")
+        raise Refused(f"size: {exact(size)} is too small for {wanted.fstype}: at least {exact(minimum)}")
     if wanted.preallocated:
         _check_free(found, wanted, size)
     return [Create(
@@ -556,14 +534,14 @@ def _check_golden(found: Found, wanted: Wanted) -> None:
     if not golden.clean:
         raise Refused(f"{name} was not unmounted cleanly, and a new UUID would destroy its log: open it again (sealed: false) and seal it (sealed: true)")
     if max(golden.size, found.size) > (wanted.size or golden.size):
-        larger = f"{wanted.clone_of} is ({readable(golden.size)})" if golden.size >= found.size else f"{wanted.path} is ({readable(found.size)})"
-        raise Refused(f"size: {readable(wanted.size or golden.size)} is smaller than {larger}: an image never shrinks, nothing was changed")
+        larger = f"{wanted.clone_of} is ({exact(golden.size)})" if golden.size >= found.size else f"{wanted.path} is ({exact(found.size)})"
+        raise Refused(f"size: {exact(wanted.size or golden.size)} is smaller than {larger}: an image never shrinks, nothing was changed")
 
 
 def _check_free(found: Found, wanted: Wanted, size: int) -> None:
     missing = size - (found.allocated or 0)
     if missing > found.free:
-        raise Refused(f"allocation: needs {readable(missing)} in {os.path.dirname(wanted.path)}, and {readable(found.free)} are free: nothing was changed")
+        raise Refused(f"allocation: needs {exact(missing)} in {os.path.dirname(wanted.path)}, and {exact(found.free)} are free: nothing was changed")
 
 
 def _keep(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
@@ -596,7 +574,7 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         _check_open(found, wanted, "size", "grown")
         least = FILE_SYSTEMS[wanted.fstype].grows_to
         if wanted.resizefs and size < least:
-            raise Refused(f"size: {readable(size)} is too small to grow to, {wanted.fstype} grows to {readable(least)} or more: nothing was changed")
+            raise Refused(f"size: {exact(size)} is too small to grow to, {wanted.fstype} grows to {exact(least)} or more: nothing was changed")
         steps.append(Grow(wanted.path, found.size, size))
         reasons.append("the file is smaller than asked")
     if wanted.preallocated and (found.allocated or 0) < size:
@@ -679,7 +657,7 @@ def _check_content(found: Found, wanted: Wanted) -> None:
 
 
 def _smaller(found: Found, wanted: Wanted) -> str:
-    return f"size: {readable(wanted.size or 0)} is smaller than {wanted.path} is ({readable(found.size)}): an image never shrinks, nothing was changed"
+    return f"size: {exact(wanted.size or 0)} is smaller than {wanted.path} is ({exact(found.size)}): an image never shrinks, nothing was changed"
 
 
 def _connect(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:

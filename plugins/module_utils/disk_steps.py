@@ -18,15 +18,17 @@ import tempfile
 import uuid
 from dataclasses import replace
 
-from ansible_collections.nested.kata.plugins.module_utils import loop as loops
-from ansible_collections.nested.kata.plugins.module_utils import superblock
+from ansible_collections.nested.kata.plugins.module_utils import loop as loops, superblock
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import exact
 from ansible_collections.nested.kata.plugins.module_utils.disk import (
-    FILE, FILE_SYSTEMS, Attach, Clone, Create, Delete, Detach, Found, Golden, Grow, GrowFileSystem, MakeNode, Plan, Preallocate, RemoveLeftover, RemoveLink,
-    SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity, Wanted, readable, to_be_filled,
+    FILE, FILE_SYSTEMS, Attach, Clone, Create, Delete, Detach, Found, Golden, Grow, GrowFileSystem, MakeNode, Plan,
+    Preallocate, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity,
+    Wanted, to_be_filled,
 )
-from ansible_collections.nested.kata.plugins.module_utils.files import sync_directory
-from ansible_collections.nested.kata.plugins.module_utils.loop import CommandFailed, Content, Link, Refused
-from ansible_collections.nested.kata.plugins.module_utils.mounts import mount_of
+from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link
 
 # Whatever bears such a name in a locked directory was left behind by a run that was killed.
 LEFTOVER = ".nested-kata-new-"
@@ -416,7 +418,7 @@ def _make_complete(step: Create | Clone, make) -> None:
     except (CommandFailed, OSError) as error:
         # mkfs.btrfs calls a full disk an input/output error: what was free tells.
         if free < 16 * 1024 ** 2 or getattr(error, "errno", None) == errno.ENOSPC:
-            raise Refused(f"too little space in {directory} to make a file system ({readable(free)} free): {error}") from None
+            raise Refused(f"too little space in {directory} to make a file system ({exact(free)} free): {error}") from None
         raise
     finally:
         os.close(descriptor)

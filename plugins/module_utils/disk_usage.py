@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Dict, List, Sequence
 
-from ansible_collections.nested.kata.plugins.module_utils.loop import Refused
-from ansible_collections.nested.kata.plugins.module_utils.mounts import Mount, mount_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount, mount_of
 
 # linux/fs.h and fiemap.h: _IOWR('f', 11, struct fiemap), struct fiemap without its extents, and struct fiemap_extent
 FS_IOC_FIEMAP = 0xC020660B

@@ -13,14 +13,11 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+
 DIGITS = {"sha256": 64, "sha512": 128}
 SCHEMES = ("http", "https", "file")
-MAGIC = {b"\xfd7zXZ\x00": "xz", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
 PART = ".part"
-
-
-class Refused(Exception):
-    """What was asked for cannot be done: the message names the option, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +226,3 @@ def _why(said: Sequence[Sequence[str]], word: str) -> str:
     line = next(line for line in said if line[0] == word)
     key = f" (key {line[1]})" if len(line) > 1 and word != "NODATA" else ""
     return f"{STATUS[word]}{key}"
-
-
-def compression(head: bytes) -> Optional[str]:
-    """Return how a file is compressed that begins with these bytes."""
-    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)

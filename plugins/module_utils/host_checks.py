@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils import checks_docker as docker
-from ansible_collections.nested.kata.plugins.module_utils import checks_machine as machine
-from ansible_collections.nested.kata.plugins.module_utils import checks_resources as resources
+from ansible_collections.nested.kata.plugins.module_utils import (
+    checks_docker as docker, checks_machine as machine, checks_resources as resources,
+)
 from ansible_collections.nested.kata.plugins.module_utils.findings import Check
 
 

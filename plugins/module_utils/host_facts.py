@@ -35,7 +35,7 @@ from ansible_collections.nested.kata.plugins.module_utils.checks_resources impor
 from ansible_collections.nested.kata.plugins.module_utils.download import shown
 from ansible_collections.nested.kata.plugins.module_utils.disk_usage import look
 from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, run_guest
-from ansible_collections.nested.kata.plugins.module_utils.mounts import mount_of
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 
 GUEST_SECONDS = 5.0
 DOCKER_SECONDS = 10.0  # a dockerd that hangs takes the request and says nothing

@@ -15,8 +15,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
-from ansible_collections.nested.kata.plugins.module_utils.kernel_tree import PACKAGE, Refused, source_directory
-from ansible_collections.nested.kata.plugins.module_utils.progress import percent
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import percent
+from ansible_collections.nested.kata.plugins.module_utils.kernel_tree import PACKAGE, source_directory
 
 RECORD = "build.json"
 # What a hypervisor boots, by the name of the architecture's directory below arch/.

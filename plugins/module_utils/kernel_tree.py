@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Iterable, Mapping, Sequence
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 from ansible_collections.nested.kata.plugins.module_utils.kconfig import Answer, Menu
 
 # Names that make knows an architecture by, where they are not those of its directory (top-level Makefile, SRCARCH).
@@ -22,20 +23,6 @@ MACHINE = {"aarch64": "arm64", "i586": "i386", "i686": "i386", "ppc64le": "power
 PACKAGE = {"ld": "binutils", "ld.lld": "lld"}  # Debian's, where the name is not that of the command
 # Whatever else is in the environment could change what Kconfig decides (ARCH, CROSS_COMPILE, LLVM, KCONFIG_…).
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR")
-
-
-class Refused(Exception):
-    """What was asked for cannot be done: the message names the option, what was found, and what to do."""
-
-
-class CommandFailed(Exception):
-    """A command ended with another status than 0."""
-
-    def __init__(self, command: Sequence[str], status: int, output: str) -> None:
-        super().__init__(f"{' '.join(command)}: exit status {status}: {line_that_matters(output)}")
-        self.command = list(command)
-        self.status = status
-        self.output = output
 
 
 @dataclass(frozen=True)
@@ -138,7 +125,7 @@ def run(command: Sequence[str], **more: str) -> str:
         encoding="utf-8", errors="replace",
     )
     if done.returncode != 0:
-        raise CommandFailed(command, done.returncode, done.stdout)
+        raise CommandFailed(command, done.returncode, line_that_matters(done.stdout), done.stdout)
     return done.stdout
 
 

@@ -7,8 +7,8 @@ The number of a loop device is never kept anywhere: at every run the device is f
 and inode of its backing file. The kernel is asked through ioctls (loop(4)) instead of losetup, because
 in a container most nodes in /dev are missing, and losetup needs them.
 
-This file imports nothing but the standard library: targets also get it as a program that a systemd
-unit runs at boot (`python3 loop.py attach --image FILE --link LINK --uuid UUID`).
+Targets also get this file as a program that a systemd unit runs at boot (`python3 loop.py attach
+--image FILE --link LINK --uuid UUID`). It has the standard library then, and nothing else of the collection.
 """
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+
+if __name__ == "__main__":
+    # The program stands alone on a target. Its errors only have to carry the message that it ends with.
+    class Refused(Exception):
+        """The request cannot be met."""
+
+    class CommandFailed(Exception):
+        """A command ended with an error."""
+
+        def __init__(self, command: tuple[str, ...], status: int, line: str) -> None:
+            super().__init__(f"{' '.join(command)} failed with exit status {status}: {line}")
+else:
+    from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
 PACKAGES = {
     "blkid": "util-linux", "fstrim": "util-linux", "unshare": "util-linux", "mount": "mount", "umount": "mount",
@@ -51,22 +64,6 @@ LOOP_CONFIG = struct.Struct("=2I%ds8Q" % LOOP_INFO.size)
 
 LOCK_SECONDS = 120
 IDLE_SECONDS = 1.0
-
-
-class Refused(Exception):
-    """What was asked for cannot be had. The message is one line: what was found, and what to do."""
-
-
-class CommandFailed(Exception):
-    """A command ended with an error: carries the command, its exit status and the line that matters."""
-
-    def __init__(self, command: tuple[str, ...], status: int, errors: str) -> None:
-        lines = [line.strip() for line in errors.splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["no message"]
-        self.command = command
-        self.status = status
-        self.line = "; ".join(told)
-        super().__init__(f"{' '.join(command)} failed with exit status {status}: {self.line}")
 
 
 @dataclass(frozen=True)
@@ -119,8 +116,14 @@ def run(*command: str, accept: tuple[int, ...] = (0,)) -> tuple[int, str]:
     )
     if done.returncode not in accept:
         # tune2fs tells on stdout why it does nothing.
-        raise CommandFailed(command, done.returncode, (done.stderr.strip() or done.stdout).decode(errors="replace"))
+        raise CommandFailed(command, done.returncode, reason((done.stderr.strip() or done.stdout).decode(errors="replace")))
     return done.returncode, done.stdout.decode(errors="replace")
+
+
+def reason(errors: str) -> str:
+    """Return the lines of a command's output that say why it failed."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return "; ".join([line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["no message"])
 
 
 def probe(path: str) -> Content:

@@ -9,11 +9,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from ansible_collections.nested.kata.plugins.module_utils.files import unescaped
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import unescaped
 
 RECORD = ".nested-kata.json"
 PREFIX = ("opt", "kata")  # all members lie below it, and it is stripped
-MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz"}
 PACKAGES = {"zstd": "zstd", "xz": "xz-utils"}  # of Debian, with the commands that uncompress
 TAIL = 1 << 20  # bytes at the end of an archive that hold the index of any sensible xz file
 USUAL_RATIO = 3  # of unpacked to packed: 2.5 GB to 925 MiB in 4.1.0
@@ -24,10 +25,6 @@ LONGEST_NAME = 1024  # bytes; the release's own path is to fit into PATH_MAX (40
 LONGEST_PART = 255  # bytes; NAME_MAX
 
 Parts = Tuple[str, ...]
-
-
-class Refused(Exception):
-    """What was asked for cannot be done: the message names the option, what was found, and what to do."""
 
 
 # --- what is to be done ---
@@ -358,14 +355,9 @@ def _legible(text: str, what: str) -> None:
 
 # --- archives ---
 
-def compression(head: bytes) -> Optional[str]:
-    """Return how an archive is compressed that begins with these bytes."""
-    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
-
-
 def space_needed(size: int, head: bytes, tail: bytes) -> int:
     """Return how many bytes an archive of this size probably unpacks to: what it says itself, or else what is usual."""
-    said = zstd_content(head) if compression(head) == "zstd" else xz_content(tail)
+    said = zstd_content(head) if compression_of(head, PACKAGES) == "zstd" else xz_content(tail)
     return USUAL_RATIO * size if said is None else said
 
 

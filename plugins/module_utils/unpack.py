@@ -14,9 +14,11 @@ import tarfile
 import threading
 from typing import BinaryIO, Callable, Iterator, Optional
 
-from ansible_collections.nested.kata.plugins.module_utils.files import PIECE, last_words
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, last_words
 from ansible_collections.nested.kata.plugins.module_utils.release import (
-    Judge, MakeDirectory, MakeLink, MakeSymlink, Member, Parts, Piece, Refused, WriteFile, compression,
+    Judge, MakeDirectory, MakeLink, MakeSymlink, Member, Parts, Piece, WriteFile,
 )
 
 # Memory is limited, since an archive could ask for any; zstd does so by itself. What xz -9 makes takes 65 MiB.
@@ -31,10 +33,6 @@ KINDS = {
 }
 
 
-class Damaged(Exception):
-    """The archive cannot be read to its end: the message says why."""
-
-
 class Archive:
     """A compressed archive that is read once, for its digest and for its content."""
 
@@ -47,7 +45,7 @@ class Archive:
     @contextlib.contextmanager
     def content(self) -> Iterator[BinaryIO]:
         """Yield what is in the archive as a file that can be read from its beginning to its end."""
-        command = COMMANDS[compression(self._file.peek(8))]
+        command = COMMANDS[compression_of(self._file.peek(8), COMMANDS)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):  # an unprivileged user's share may be used up

@@ -303,6 +303,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils import disk, disk_steps, loop
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
 
 def look_decide_act(wanted: disk.Wanted, check_mode: bool) -> tuple[disk.Plan, disk.Found, disk.Found]:
@@ -325,7 +326,7 @@ def as_asked(found: disk.Found, wanted: disk.Wanted) -> bool:
     """Return whether nothing is to be done, for which a glance is enough. What is to be changed or refused is looked at closely."""
     try:
         return not disk.decide(found, wanted).steps
-    except loop.Refused:
+    except Refused:
         return False
 
 
@@ -380,9 +381,9 @@ def main() -> None:
     try:
         wanted = disk.parse(module.params)
         answer = result(wanted, *look_decide_act(wanted, module.check_mode))
-    except loop.Refused as error:
+    except Refused as error:
         module.fail_json(msg=str(error))
-    except loop.CommandFailed as error:
+    except CommandFailed as error:
         module.fail_json(msg=str(error), cmd=list(error.command), rc=error.status)
     except OSError as error:
         module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror}")

@@ -163,9 +163,13 @@ import platform
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils import superblock
-from ansible_collections.nested.kata.plugins.module_utils.checks_resources import MORE_ROOM, about
-from ansible_collections.nested.kata.plugins.module_utils.disk_usage import Room, Usage, look, parse_overcommit, rooms_of
-from ansible_collections.nested.kata.plugins.module_utils.loop import Refused, loops_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import about
+from ansible_collections.nested.kata.plugins.module_utils.checks_resources import MORE_ROOM
+from ansible_collections.nested.kata.plugins.module_utils.disk_usage import (
+    Room, Usage, look, parse_overcommit, rooms_of,
+)
+from ansible_collections.nested.kata.plugins.module_utils.loop import loops_of
 
 
 def files_at(paths: list[str]) -> list[str]:

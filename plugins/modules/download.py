@@ -184,9 +184,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import SSLValidationError, open_url
 from ansible_collections.nested.kata.plugins.module_utils import download
-from ansible_collections.nested.kata.plugins.module_utils.download import Refused
-from ansible_collections.nested.kata.plugins.module_utils.files import digest_of, take_turn
-from ansible_collections.nested.kata.plugins.module_utils.progress import Progress, amount
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import digest_of, take_turn
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 
 PIECE = 1 << 18
 LARGEST_SIGNATURE = 1 << 20
@@ -263,7 +265,7 @@ class Signature:
 
     def _pieces(self, path: str, progress: Progress):
         with open(path, "rb") as file:
-            kind = download.compression(file.read(8))
+            kind = compression_of(file.read(8), UNCOMPRESS)
             if self._uncompressed and not kind:
                 raise Wrong("it is not compressed by xz, gzip or bzip2, though signed is uncompressed")
             size = os.path.getsize(path)

@@ -286,15 +286,17 @@ msg:
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import version_of
-from ansible_collections.nested.kata.plugins.module_utils.disk import parse_size
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import parse_size
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
 from ansible_collections.nested.kata.plugins.module_utils.disk_usage import parse_overcommit
-from ansible_collections.nested.kata.plugins.module_utils.findings import UnknownFinding, decide, known, sentence, summary, table
+from ansible_collections.nested.kata.plugins.module_utils.findings import (
+    UnknownFinding, decide, known, sentence, summary, table,
+)
 from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS, Facts, Question
 from ansible_collections.nested.kata.plugins.module_utils.host_facts import (
     WantedAnswer, WantedPart, look_at_docker, look_at_machine, look_at_resources,
 )
-from ansible_collections.nested.kata.plugins.module_utils.loop import Refused
 
 KINDS = {"container": "containers", "network": "networks", "volume": "volumes"}
 ARGUMENTS = {

@@ -229,9 +229,13 @@ from typing import Iterator
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils import release, unpack
-from ansible_collections.nested.kata.plugins.module_utils.files import alone_in, sync_directory, sync_file_system
-from ansible_collections.nested.kata.plugins.module_utils.progress import Progress, amount
-from ansible_collections.nested.kata.plugins.module_utils.release import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import (
+    alone_in, sync_directory, sync_file_system,
+)
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 
 
 # --- look ---
@@ -315,7 +319,7 @@ def check(archive: str | None, parent: str, check_mode: bool) -> None:
         size, head = os.fstat(file.fileno()).st_size, file.read(18)
         file.seek(max(0, size - release.TAIL))
         needed, free = release.space_needed(size, head, file.read()), free_in(parent)
-    kind = release.compression(head)
+    kind = compression_of(head, release.PACKAGES)
     if not kind:
         raise Refused(f"archive: {archive} is neither a .tar.zst nor a .tar.xz file (it begins with {head[:8]!r}): get it anew")
     if not shutil.which(kind):
@@ -395,7 +399,7 @@ def unpacked(root: int, wanted: release.Wanted, progress: Progress) -> release.J
         try:
             with archive.content() as content:
                 unpack.unpack(unpack.Content(content), judge, root)
-        except (Refused, unpack.Damaged) as error:
+        except (Refused, Damaged) as error:
             trouble = error
         digest = archive.digest()
     if digest != wanted.sha256:

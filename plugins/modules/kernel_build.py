@@ -243,11 +243,10 @@ import tempfile
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils import kernel_build as builds
-from ansible_collections.nested.kata.plugins.module_utils import kernel_tree
-from ansible_collections.nested.kata.plugins.module_utils.files import alone_in, digest_of, sync_directory
-from ansible_collections.nested.kata.plugins.module_utils.kernel_tree import Refused
-from ansible_collections.nested.kata.plugins.module_utils.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils import kernel_build as builds, kernel_tree
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import alone_in, digest_of, sync_directory
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 
 BUILDER = "nested-kata"
 MARK = ".nested-kata-build"  # in the tree while make runs: where it is found later, make was killed
@@ -544,7 +543,7 @@ def main() -> None:
             answer = look_decide_act(module, params, progress)
     except Failed as error:
         module.fail_json(msg=str(error), log=params["log"], **error.facts)
-    except (Refused, kernel_tree.CommandFailed) as error:
+    except (Refused, CommandFailed) as error:
         module.fail_json(msg=str(error), log=params["log"])
     except builds.Interrupted:
         module.fail_json(msg=f"tree: the build in {params['tree']} was interrupted; the next run goes on with it", log=params["log"])

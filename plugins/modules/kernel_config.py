@@ -280,6 +280,7 @@ from typing import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils import kconfig, kernel_tree
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
 REMEMBERED = ".nested-kata"
 ASKS_A_PERSON = ("config", "oldconfig", "menuconfig", "nconfig", "xconfig", "gconfig")
@@ -337,15 +338,15 @@ def wanted_of(params: dict) -> Wanted:
     tree = kernel_tree.open_tree(params["tree"], params["arch"], params["make_vars"])
     for pattern, why in params["allow_missing"].items():
         if not isinstance(why, str) or not why.strip():
-            raise kernel_tree.Refused(f"allow_missing: {pattern} has no reason; say in a few words why it may be missing")
+            raise Refused(f"allow_missing: {pattern} has no reason; say in a few words why it may be missing")
     target = params["base_target"]
     if target and (not re.fullmatch(r"[A-Za-z0-9_.-]*config", target) or target in ASKS_A_PERSON):
-        raise kernel_tree.Refused(f"base_target: {target} is no target that makes a configuration by itself, as defconfig does")
+        raise Refused(f"base_target: {target} is no target that makes a configuration by itself, as defconfig does")
     path = os.path.realpath(params["path"] or os.path.join(tree.path, ".config"))
     if not os.path.isdir(os.path.dirname(path)):
-        raise kernel_tree.Refused(f"path: there is no directory {os.path.dirname(path)}")
+        raise Refused(f"path: there is no directory {os.path.dirname(path)}")
     if os.path.isdir(path):
-        raise kernel_tree.Refused(f"path: {path} is a directory")
+        raise Refused(f"path: {path} is a directory")
     return Wanted(
         tree, path, read(params["base"], "base") if params["base"] else [], target,
         [*(read(fragment, "fragments") for fragment in params["fragments"]), kconfig.from_options(params["options"])],
@@ -358,9 +359,9 @@ def read(path: str, option: str) -> list:
         with open(path, encoding="utf-8") as file:
             return kconfig.parse(file.read(), path)
     except OSError as error:
-        raise kernel_tree.Refused(f"{option}: {path}: {error.strerror}") from error
+        raise Refused(f"{option}: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise kernel_tree.Refused(f"{option}: {path} is no text in UTF-8") from error
+        raise Refused(f"{option}: {path} is no text in UTF-8") from error
 
 
 def look(wanted: Wanted) -> Found:
@@ -419,7 +420,7 @@ def ask_why(wanted: Wanted, config: str, symbols: list, scratch: str) -> dict:
         return {}
     try:
         return kernel_tree.ask(wanted.tree, config, symbols, scratch)
-    except kernel_tree.CommandFailed:
+    except CommandFailed:
         return {}
 
 
@@ -542,9 +543,9 @@ def main() -> None:
         answer = configure(wanted_of(module.params), lambda: module.tmpdir, module.check_mode)
     except NotKept as error:
         module.fail_json(msg=str(error), **error.details)
-    except kernel_tree.CommandFailed as error:
+    except CommandFailed as error:
         module.fail_json(msg=f"tree: {error}", cmd=error.command, rc=error.status, stdout=error.output)
-    except (kernel_tree.Refused, kconfig.Malformed) as error:
+    except (Refused, kconfig.Malformed) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror}")

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+
 HOME = "/opt/kata"  # where a release thinks that it is
 AT_HOME = re.compile(rf"(?<![\w./-]){HOME}(?=/|$)")
 
@@ -35,10 +37,6 @@ KEY = re.compile(r"^\s*#?\s*([A-Za-z0-9_-]+)\s*=")
 BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 
 Table = Mapping[str, Any]
-
-
-class Refused(Exception):
-    """The configuration cannot be: the message names the key, what was found, and what to do."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from mounted import attached, tool, undo
 from playing import CHECKOUT, ansible_environment, run_module
 
 from ansible_collections.nested.kata.plugins.module_utils import disk, disk_steps, loop
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.modules import disk_image
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
@@ -617,7 +618,7 @@ def test_an_image_may_be_larger_than_the_free_space(disks):
 def test_a_missing_mkfs_is_told_with_its_package_also_in_check_mode(disks, monkeypatch):
     monkeypatch.setattr(loop.shutil, "which", lambda name, path: None if name == "mkfs.btrfs" else f"/usr/sbin/{name}")
     plan = disk.decide(disk_steps.look(disk.Wanted(str(disks / "a.img"), size=G)), disk.Wanted(str(disks / "a.img"), size=G))
-    with pytest.raises(loop.Refused, match="the command mkfs.btrfs is missing: install the package btrfs-progs"):
+    with pytest.raises(Refused, match="the command mkfs.btrfs is missing: install the package btrfs-progs"):
         disk_steps.prepare(plan)
 
 

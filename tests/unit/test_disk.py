@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils.disk import (
-    FILE, FILE_SYSTEMS, Attach, Clone, Create, Delete, Detach, Found, Golden, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover, RemoveLink,
-    SetLink, SetMode, SetOwner, Trim, UpdateCapacity, Wanted, decide, foresee, parse, parse_size, readable,
+    FILE, FILE_SYSTEMS, Attach, Clone, Create, Delete, Detach, Found, Golden, Grow, GrowFileSystem, MakeNode,
+    Preallocate, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner, Trim, UpdateCapacity, Wanted, decide, foresee,
+    parse,
 )
-from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link, Loop, Refused
+from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link, Loop
 
 M = 1024 ** 2
 G = 1024 ** 3
@@ -39,12 +41,6 @@ ZEROS = Found(kind=FILE, size=1 * G, uid=7, gid=8, mode=0o644)
 WANTED = Wanted(PATH, size=10 * G)
 CLONE = Wanted(PATH, clone_of=GOLDEN_PATH)
 NEW = Create(PATH, 10 * G, "btrfs", None, None, None, None, 0o600, replaces_blank=False)
-
-SIZES = {
-    "4096": 4096, "1": 4096, "10000000001": 10000003072, "512M": 512 * M, "10G": 10 * G, "10g": 10 * G, "10GiB": 10 * G, "10 GiB": 10 * G,
-    "20GB": 20_000_002_048, "8K": 8192, "1T": 1024 * G, "1TB": 1_000_000_000_000, "2P": 2 * 1024 ** 2 * G, "110592B": 110592, " 1M ": M,
-}
-NO_SIZES = ["", "G", "ten", "10X", "-1G", "0", "0G", "1.5G", "1,5G", "10GG", "10Gb/s", "1e9", "0x10", "10 G 5", "9999999P", "\u0663G"]
 
 STEPS = {
     "a file that is not there is made": (NOTHING, WANTED, [NEW]),
@@ -274,24 +270,6 @@ BAD_OPTIONS = {
     "a label too long for xfs": ({"label": "a" * 13, "fstype": "xfs"}, "is no label for xfs: 1 to 12 characters"),
     "a truth as mode": ({"mode": True}, "mode: 'True' is no mode"),
 }
-
-
-@pytest.mark.parametrize("text", SIZES)
-def test_a_size_is_what_its_unit_says_in_whole_blocks(text):
-    assert parse_size(text) == SIZES[text]
-
-
-@pytest.mark.parametrize("text", NO_SIZES)
-def test_what_is_no_size_is_refused_with_option_value_and_examples(text):
-    with pytest.raises(Refused) as refusal:
-        parse_size(text)
-    assert str(refusal.value).startswith(f"size: {text!r} is no size: write it like 10G, 512M")
-
-
-@given(some.integers(1, 2 ** 53))
-def test_a_size_in_bytes_is_never_rounded_down_and_never_by_more_than_a_block(number):
-    assert number <= parse_size(str(number)) < number + 4096
-    assert parse_size(readable(parse_size(str(number))).removesuffix(" bytes")) == parse_size(str(number))
 
 
 @pytest.mark.parametrize("case", BAD_OPTIONS)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.nested.kata.plugins.module_utils import disk_usage
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 from ansible_collections.nested.kata.plugins.module_utils.disk_usage import (
-    EXTENTS, FIEMAP, FIEMAP_EXTENT, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED, Room, Usage, look, parse_overcommit, rooms_of, shared_bytes,
+    EXTENTS, FIEMAP, FIEMAP_EXTENT, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED, Room, Usage, look, parse_overcommit,
+    rooms_of, shared_bytes,
 )
-from ansible_collections.nested.kata.plugins.module_utils.loop import Refused
-from ansible_collections.nested.kata.plugins.module_utils.mounts import Mount
 
 GIB = 1 << 30
 ROOT = Mount("8:1", "/", "ext4", free=100 * GIB, size=200 * GIB, reflink=False)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import base64
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils.download import (
-    Answer, Checksum, Found, Refused, Verdict, Wanted, compression, dearmored, decide, is_complete, parse, read_answer, read_status, shown,
+    Answer, Checksum, Found, Verdict, Wanted, dearmored, decide, is_complete, parse, read_answer, read_status, shown,
 )
 
 DIGEST = "ab" * 32
@@ -136,7 +137,3 @@ SAID = {
 def test_only_a_good_signature_by_a_valid_key_counts(case: str) -> None:
     text, verdict = SAID[case]
     assert read_status(text) == verdict
-
-
-def test_how_a_file_is_compressed_is_seen_from_its_content() -> None:
-    assert [compression(head) for head in (b"\xfd7zXZ\x00\x00", b"\x1f\x8b\x08", b"BZh91AY", b"ustar", b"")] == ["xz", "gzip", "bzip2", None, None]

@@ -13,16 +13,16 @@ import pytest
 import yaml
 from playing import CHECKOUT
 
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 from ansible_collections.nested.kata.plugins.module_utils.checks_docker import (
-    Configuration, Docker, Holder, NotUsable, added_runtimes, flags_of, key_of, settings_of, version_of,
+    Configuration, Docker, Holder, NotUsable, added_runtimes, flags_of, key_of, settings_of,
 )
 from ansible_collections.nested.kata.plugins.module_utils.checks_machine import (
     Cgroup, Device, Kvm, Machine, cpu_flags, misc_names, module_names, read_cgroup,
 )
-from ansible_collections.nested.kata.plugins.module_utils.checks_resources import Answer, Part, Resources, about, meminfo
+from ansible_collections.nested.kata.plugins.module_utils.checks_resources import Answer, Part, Resources, meminfo
 from ansible_collections.nested.kata.plugins.module_utils.findings import decide, known, summary, table
 from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS, Facts, Question
-from ansible_collections.nested.kata.plugins.module_utils.mounts import Mount
 from ansible_collections.nested.kata.plugins.modules.host_check import DOCUMENTATION
 
 GIB = 1 << 30
@@ -352,11 +352,6 @@ def test_memory_is_read_in_bytes() -> None:
     }
 
 
-@pytest.mark.parametrize("size, words", [(0, "0 MiB"), (512 << 20, "512 MiB"), (GIB, "1 GiB"), (int(75.25 * GIB), "75.2 GiB"), (20 * GIB, "20 GiB")])
-def test_sizes_are_written_as_people_say_them(size: int, words: str) -> None:
-    assert about(size) == words
-
-
 @pytest.mark.parametrize("arguments, names", [
     (["-H", "fd://", "--containerd=/run/containerd/containerd.sock"], ("H", "containerd")),
     (["--debug", "--add-runtime", "kata=/x", "-"], ("debug", "add-runtime")),
@@ -388,8 +383,3 @@ def test_a_flag_has_its_name_in_daemon_json(flag: str, key: str) -> None:
 def test_a_daemon_json_that_dockerd_refuses_is_told_by_its_line(text: str, words: str) -> None:
     with pytest.raises(NotUsable, match=re.escape(words)):
         settings_of(text)
-
-
-@pytest.mark.parametrize("text, version", [("26.1.5+dfsg1", (26, 1, 5)), ("29.5", (29, 5)), ("4.1.0-rc0", (4, 1, 0)), ("dev", ()), ("", ())])
-def test_a_version_is_the_numbers_that_it_begins_with(text: str, version: tuple) -> None:
-    assert version_of(text) == version

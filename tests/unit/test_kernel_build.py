@@ -5,10 +5,10 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils.kernel_build import (
     Found, Make, Output, Put, Wanted, decide, foreign, lacking, needs, read_record, targets_of, under_way, with_ccache,
 )
-from ansible_collections.nested.kata.plugins.module_utils.kernel_tree import Refused
 
 WANTED = Wanted("/tree", "x86_64", ("vmlinux", "bzImage"), "/out", "key 1")
 RECORD = {"key": "key 1", "arch": "x86_64", "targets": ["vmlinux", "bzImage"], "files": {"vmlinux": {"sha256": "aa"}, "bzImage": {"sha256": "bb"}}}

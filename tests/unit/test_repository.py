@@ -16,7 +16,7 @@ from playing import BIN, CHECKOUT
 
 ROLES = sorted(path.parent.parent for path in CHECKOUT.glob("roles/*/tasks/main.yml"))
 MODULES = sorted(CHECKOUT.glob("plugins/modules/*.py"))
-CODE = sorted(CHECKOUT.glob("plugins/*/*.py"))
+CODE = sorted(CHECKOUT.glob("plugins/**/*.py"))
 SPDX = "SPDX-License-Identifier: GPL-3.0-or-later"
 
 
@@ -70,11 +70,12 @@ def test_a_role_claims_no_platform_that_the_tests_do_not_run_on(role: Path) -> N
     assert load(role / "meta" / "main.yml")["galaxy_info"]["platforms"] == [{"name": "Debian", "versions": ["bookworm", "trixie"]}]
 
 
-@pytest.mark.parametrize("path", CODE, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(CHECKOUT)))
 def test_every_module_and_plugin_is_used_by_a_test(path: Path) -> None:
-    imported = rf"\bplugins\.{path.parent.name}\.{path.stem}\b|\bplugins\.{path.parent.name} import .*\b{path.stem}\b"
+    package = re.escape(".".join(path.parent.relative_to(CHECKOUT).parts))
+    imported = rf"\b{package}\.{path.stem}\b|\b{package} import .*\b{path.stem}\b"
     named = rf"\bnested\.kata\.{path.stem}\b|[\"']{path.stem}[\"']"
-    use = re.compile(imported if path.parent.name == "module_utils" else f"{imported}|{named}")
+    use = re.compile(imported if path.is_relative_to(CHECKOUT / "plugins/module_utils") else f"{imported}|{named}")
     assert [test.name for test in CHECKOUT.glob("tests/*/test_*.py") if use.search(test.read_text())]
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils.release import Judge, MakeDirectory, MakeLink, MakeSymlink, Refused, WriteFile
-from ansible_collections.nested.kata.plugins.module_utils.unpack import Content, Damaged, unpack, write
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils.release import (
+    Judge, MakeDirectory, MakeLink, MakeSymlink, WriteFile,
+)
+from ansible_collections.nested.kata.plugins.module_utils.unpack import Content, unpack, write
 from hostile import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
 from hypothesis import given
 from hypothesis import strategies as st

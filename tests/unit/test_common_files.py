@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils.files import PIECE, alone_in, digest_of, sync_directory, sync_file_system, take_turn
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, alone_in, digest_of, sync_directory, sync_file_system, take_turn
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1])

@@ -8,22 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils import progress
-from ansible_collections.nested.kata.plugins.module_utils.progress import LONGEST, VARIABLE, Progress, amount
-
-MEBIBYTE = 1 << 20
-AMOUNTS = {
-    (61 * MEBIBYTE, 145 * MEBIBYTE): "61 of 145 MiB, 42 %",
-    (61 * MEBIBYTE, None): "61 MiB",
-    (0, 145 * MEBIBYTE): "0 of 145 MiB, 0 %",
-    (145 * MEBIBYTE, 145 * MEBIBYTE): "145 of 145 MiB, 99 %",
-    (150 * MEBIBYTE, 145 * MEBIBYTE): "150 of 150 MiB, 99 %",
-}
-
-
-@pytest.mark.parametrize("numbers", AMOUNTS)
-def test_an_amount_is_told_in_words(numbers: tuple) -> None:
-    assert amount(*numbers) == AMOUNTS[numbers]
+from ansible_collections.nested.kata.plugins.module_utils._common import progress
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import LONGEST, VARIABLE, Progress
 
 
 @pytest.fixture

@@ -22,20 +22,6 @@ VARIABLE = "NESTED_KATA_PROGRESS"  # environment variable with the path of the f
 PERIOD = 1.0  # seconds between two writes
 LONGEST = 160  # characters
 
-MEBIBYTE = 1 << 20
-
-
-def amount(done: int, total: t.Optional[int] = None) -> str:
-    """Return how much of something there is, in words: "61 of 145 MiB, 42 %"."""
-    if not total:
-        return f"{done // MEBIBYTE} MiB"
-    return f"{done // MEBIBYTE} of {max(total, done) // MEBIBYTE} MiB, {percent(done, total)} %"
-
-
-def percent(done: int, total: int) -> int:
-    """Return whole percents. What is still under way is never 100 of them, also where the total was an estimate."""
-    return min(99, 100 * done // total)
-
 
 class Progress:
     """The line in the file. It is gone when the module ends."""

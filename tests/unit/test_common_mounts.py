@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils import mounts
-from ansible_collections.nested.kata.plugins.module_utils.mounts import mount_of
+from ansible_collections.nested.kata.plugins.module_utils._common import mounts
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 
 
 def test_a_path_that_is_not_there_yet_lies_where_its_nearest_directory_does(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from typing import List, Optional, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils.files import unescaped
+from ansible_collections.nested.kata.plugins.module_utils._common.files import unescaped
 
 # File systems of which it is known without asking whether they have reflink. XFS is asked; others depend on what is below them.
 REFLINK = {"btrfs": True, "bcachefs": True, "ext4": False, "ext3": False, "ext2": False, "tmpfs": False, "f2fs": False, "squashfs": False}
