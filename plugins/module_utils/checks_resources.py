@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import Dict, Optional, Sequence, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import MORE_ROOM
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import MEBIBYTE, about
 from ansible_collections.nested.kata.plugins.module_utils.findings import ERROR, WARNING, Judgement
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 
 MOST_SKEW = 60  # seconds
-MORE_ROOM = "make room before they do, give them less (kata_instance_disk_size), or allow more (kata_instance_overcommit)"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.urls import SSLValidationError, open_url
 
+from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import look
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 from ansible_collections.nested.kata.plugins.module_utils.checks_docker import (
     DAEMON_JSON, Configuration, Docker, Holder, added_runtimes, flags_of,
 )
@@ -33,9 +35,7 @@ from ansible_collections.nested.kata.plugins.module_utils.checks_machine import 
 )
 from ansible_collections.nested.kata.plugins.module_utils.checks_resources import Answer, Part, Resources, meminfo
 from ansible_collections.nested.kata.plugins.module_utils.download import shown
-from ansible_collections.nested.kata.plugins.module_utils.disk_usage import look
 from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, run_guest
-from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 
 GUEST_SECONDS = 5.0
 DOCKER_SECONDS = 10.0  # a dockerd that hangs takes the request and says nothing

@@ -287,9 +287,9 @@ from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import parse_overcommit
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import parse_size
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
-from ansible_collections.nested.kata.plugins.module_utils.disk_usage import parse_overcommit
 from ansible_collections.nested.kata.plugins.module_utils.findings import (
     UnknownFinding, decide, known, sentence, summary, table,
 )

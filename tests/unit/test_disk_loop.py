@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils import loop
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
-from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link
+from ansible_collections.nested.kata.plugins.module_utils._disk import loop
+from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Content, Link
 
 BLKID = {
     "btrfs with a label": ("DEVNAME=a\nLABEL=my\\ la\\\"b\\\\el\\$x\nUUID=1-2\nTYPE=btrfs\nUSAGE=filesystem\n", Content("btrfs", "1-2", 'my la"b\\el$x')),

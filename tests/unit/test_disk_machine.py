@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils import disk_steps
-from ansible_collections.nested.kata.plugins.module_utils.disk_steps import copy_data, first_data, leftovers
+from ansible_collections.nested.kata.plugins.module_utils._disk import machine
+from ansible_collections.nested.kata.plugins.module_utils._disk.machine import copy_data, first_data, leftovers
 
 M = 1024 ** 2
 G = 1024 ** 3
@@ -40,8 +40,8 @@ def test_where_extents_cannot_be_shared_what_is_no_hole_is_copied(parts, code, t
     def refuse(*arguments):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(disk_steps.fcntl, "ioctl", refuse)
-    monkeypatch.setattr(disk_steps, "PIECE", 1 << 20)
+    monkeypatch.setattr(machine.fcntl, "ioctl", refuse)
+    monkeypatch.setattr(machine, "PIECE", 1 << 20)
     with (tmp_path / "golden").open("w+b") as golden, (tmp_path / "clone").open("w+b") as clone:
         golden.truncate(8 * G)
         for at, length in parts.items():
@@ -57,7 +57,7 @@ def test_another_error_of_sharing_is_an_error(tmp_path, monkeypatch):
     def fail(*arguments):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(disk_steps.fcntl, "ioctl", fail)
+    monkeypatch.setattr(machine.fcntl, "ioctl", fail)
     with (tmp_path / "golden").open("w+b") as golden, (tmp_path / "clone").open("w+b") as clone, pytest.raises(OSError, match="Input/output error"):
         copy_data(golden.fileno(), clone.fileno())
 
@@ -68,5 +68,5 @@ def test_what_killed_runs_left_is_found_and_what_running_ones_use_is_not(tmp_pat
     (tmp_path / "kata.img").touch()
     listed = os.listdir
     names = [".nested-kata-4194305-loop3", f".nested-kata-{os.getpid()}-loop4", "loop5", ".nested-kata-x-loop3"]
-    monkeypatch.setattr(disk_steps.os, "listdir", lambda path: names if path == "/dev" else listed(path))
+    monkeypatch.setattr(machine.os, "listdir", lambda path: names if path == "/dev" else listed(path))
     assert leftovers(str(tmp_path)) == (f"{tmp_path}/.nested-kata-new-abc", "/dev/.nested-kata-4194305-loop3")

@@ -1,105 +1,26 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Disk images: what a file and its loop device look like, what a task wants, and the steps between the two.
-
-Nothing here touches the machine: disk_steps.py looks at it and carries the steps out.
-"""
+"""The plan of disk_image: from what was found and what is wanted to steps, or to a refusal. Nothing here touches the machine."""
 from __future__ import annotations
 
-import grp
+import functools
 import os
-import pwd
-import re
 from dataclasses import dataclass, replace
-from typing import Union
 
-from ansible_collections.nested.kata.plugins.module_utils import loop as loops
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils._common.sizes import BLOCK, exact, parse_size
-from ansible_collections.nested.kata.plugins.module_utils.loop import WRITABLE, Content, Link, Loop
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import BLOCK, exact
+from ansible_collections.nested.kata.plugins.module_utils._disk import loop as loops
+from ansible_collections.nested.kata.plugins.module_utils._disk.file_systems import FILE_SYSTEMS, WITHOUT_HOLES
+from ansible_collections.nested.kata.plugins.module_utils._disk.loop import WRITABLE, Content, Link, Loop
+from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted
+from ansible_collections.nested.kata.plugins.module_utils._disk.steps import (
+    FREE_LOOP, Attach, Clone, Create, Delete, Detach, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner,
+    SettleSuperblock, Step, Trim, UpdateCapacity,
+)
 
 FILE = "a regular file"
 DEFAULT_MODE = 0o600
-# Where the device shall go when only the kernel will know.
-FREE_LOOP = Loop("a free loop device", 0)
-
-
-# File systems that have no holes: ftruncate(2) writes every zero there.
-WITHOUT_HOLES = ("vfat", "exfat", "msdos", "hfs", "hfsplus")
-
-
-@dataclass(frozen=True)
-class FileSystem:
-    """A kind of file system that an image may hold. In the commands stand {file}, {uuid}, {label}, and {device} and {mount} while it is mounted."""
-
-    minimum: int
-    label_bytes: int
-    slack: int
-    """So much of its device it may leave unused at the end."""
-    grows_to: int
-    """The kernel makes none grow to less."""
-    mkfs: tuple[str, ...]
-    """Makes it fast and sparse: no discard (the file is one hole), nothing written that the kernel can write later."""
-    mkfs_uuid: tuple[str, ...]
-    set_uuid: tuple[str, ...]
-    set_label: tuple[str, ...]
-    grow: tuple[str, ...]
-    check: tuple[str, ...] = ()
-    """What has to come before it grows unmounted, where it can: {device} is the file then, unless that is attached."""
-
-
-FILE_SYSTEMS = {
-    "btrfs": FileSystem(
-        # fs/btrfs/ioctl.c, btrfs_ioctl_resize: new_size < SZ_256M is an invalid argument.
-        109 * 1024 ** 2, 255, 0, 256 * 1024 ** 2,
-        mkfs=("mkfs.btrfs", "-q", "--nodiscard"), mkfs_uuid=("-U", "{uuid}"),
-        # Not -U, which writes all metadata anew: 0.8 s and 51 MiB for 40000 files, where this takes 0.02 s and under 1 MiB (btrfstune(8)).
-        set_uuid=("btrfstune", "-M", "{uuid}", "{file}"), set_label=("btrfs", "filesystem", "label", "{file}", "{label}"),
-        grow=("btrfs", "filesystem", "resize", "max", "{mount}"),
-    ),
-    "ext4": FileSystem(
-        # A last group too small for its own bitmaps and inode table is left out (resize2fs(8), e2fsprogs resize2fs.c, adjust_fs_info).
-        8 * 1024 ** 2, 16, 8 * 1024 ** 2, 0,
-        # Blocks of 4 KiB also where the image is small: with 1 KiB it could not be mounted from a disk with sectors of 4 KiB. With a seed
-        # for the checksums a clone's new UUID changes the superblocks and not the checksum of every inode (ext4(5), metadata_csum_seed).
-        mkfs=("mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-O", "metadata_csum_seed", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"),
-        mkfs_uuid=("-U", "{uuid}"), set_uuid=("tune2fs", "-U", "{uuid}", "{file}"), set_label=("tune2fs", "-L", "{label}", "{file}"),
-        # Unmounted, since the kernel asks for CAP_SYS_RESOURCE when it is mounted, which few containers have (fs/ext4/resize.c, ext4_resize_begin).
-        grow=("resize2fs", "{device}"), check=("e2fsck", "-f", "-p", "{device}"),
-    ),
-    "xfs": FileSystem(
-        # A last allocation group of less than 64 blocks is left out (xfs_format.h, XFS_MIN_AG_BLOCKS).
-        300 * 1024 ** 2, 12, 1024 ** 2, 0,
-        # Sectors of 4 KiB: with 512 bytes it could not be mounted from a disk with sectors of 4 KiB.
-        mkfs=("mkfs.xfs", "-q", "-K", "-s", f"size={BLOCK}"), mkfs_uuid=("-m", "uuid={uuid}"),
-        set_uuid=("xfs_admin", "-U", "{uuid}", "{file}"), set_label=("xfs_admin", "-L", "{label}", "{file}"),
-        grow=("xfs_growfs", "{mount}"),
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the task asked for, parsed and checked."""
-
-    path: str
-    fstype: str = "btrfs"
-    size: int | None = None
-    label: str | None = None
-    uuid: str | None = None
-    attached: bool | None = None
-    link: str | None = None
-    uid: int | None = None
-    gid: int | None = None
-    mode: int | None = None
-    absent: bool = False
-    mkfs_options: tuple[str, ...] = ()
-    preallocated: bool = False
-    clone_of: str | None = None
-    resizefs: bool = True
-    sealed: bool | None = None
-    trim: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,289 +88,9 @@ class Found:
 
 
 @dataclass(frozen=True)
-class RemoveLeftover:
-    path: str
-
-    def __str__(self) -> str:
-        return f"remove {self.path}, which an interrupted run left behind"
-
-
-@dataclass(frozen=True)
-class SettleSuperblock:
-    path: str
-    torn: bool
-    mend: bool
-    """Nobody uses it, so that what was left half done can be put right."""
-
-    def __str__(self) -> str:
-        return f"{'put back' if self.torn else 'forget'} the superblock of {self.path} that an interrupted run saved{', and check it' if self.mend else ''}"
-
-
-@dataclass(frozen=True)
-class Create:
-    path: str
-    size: int
-    fstype: str
-    label: str | None
-    uuid: str | None
-    uid: int | None
-    gid: int | None
-    mode: int
-    replaces_blank: bool
-    mkfs_options: tuple[str, ...] = ()
-    preallocated: bool = False
-
-    def __str__(self) -> str:
-        how = "preallocated" if self.preallocated else "sparse"
-        return f"make {self.path}, {how}, {exact(self.size)}, with {self.fstype}{', in place of zeros' if self.replaces_blank else ''}"
-
-
-@dataclass(frozen=True)
-class Clone:
-    path: str
-    golden: str
-    fstype: str
-    label: str | None
-    uuid: str | None
-    uid: int | None
-    gid: int | None
-    mode: int
-    replaces_blank: bool
-
-    def __str__(self) -> str:
-        return f"clone {self.golden} as {self.path}, with a UUID of its own{', in place of zeros' if self.replaces_blank else ''}"
-
-
-@dataclass(frozen=True)
-class Grow:
-    path: str
-    old: int
-    new: int
-
-    def __str__(self) -> str:
-        return f"grow {self.path} from {exact(self.old)} to {exact(self.new)}"
-
-
-@dataclass(frozen=True)
-class Preallocate:
-    path: str
-    size: int
-
-    def __str__(self) -> str:
-        return f"allocate all {exact(self.size)} of {self.path}"
-
-
-@dataclass(frozen=True)
-class GrowFileSystem:
-    path: str
-    fstype: str
-    size: int
-    mount: str | None = None
-    """Where it is mounted. Else it grows unmounted, or mounted for the purpose where nobody else sees it."""
-
-    def __str__(self) -> str:
-        return f"grow the {self.fstype} in {self.path} to {exact(self.size)}{f', mounted at {self.mount}' if self.mount else ''}"
-
-
-@dataclass(frozen=True)
-class Trim:
-    path: str
-    fstype: str
-
-    def __str__(self) -> str:
-        return f"give back the unused space of the {self.fstype} in {self.path}"
-
-
-@dataclass(frozen=True)
-class UpdateCapacity:
-    device: str
-
-    def __str__(self) -> str:
-        return f"tell {self.device} the size of its file"
-
-
-@dataclass(frozen=True)
-class SetOwner:
-    path: str
-    uid: int
-    gid: int
-
-    def __str__(self) -> str:
-        return f"set the owner of {self.path} to {self.uid}:{self.gid}"
-
-
-@dataclass(frozen=True)
-class SetMode:
-    path: str
-    mode: int
-
-    def __str__(self) -> str:
-        return f"set the mode of {self.path} to {self.mode:04o}"
-
-
-@dataclass(frozen=True)
-class Attach:
-    path: str
-
-    def __str__(self) -> str:
-        return f"attach {self.path} to {FREE_LOOP.device}"
-
-
-@dataclass(frozen=True)
-class MakeNode:
-    device: str
-
-    def __str__(self) -> str:
-        return f"make the missing node {self.device}"
-
-
-@dataclass(frozen=True)
-class SetLink:
-    link: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"make {self.link} name the loop device of {self.path}"
-
-
-@dataclass(frozen=True)
-class RemoveLink:
-    link: str
-
-    def __str__(self) -> str:
-        return f"remove the link {self.link}"
-
-
-@dataclass(frozen=True)
-class Detach:
-    path: str
-    device: str
-
-    def __str__(self) -> str:
-        return f"detach {self.path} from {self.device}"
-
-
-@dataclass(frozen=True)
-class Delete:
-    path: str
-
-    def __str__(self) -> str:
-        return f"remove {self.path}"
-
-
-Step = Union[
-    RemoveLeftover, SettleSuperblock, Create, Clone, Grow, Preallocate, UpdateCapacity, GrowFileSystem, SetOwner, SetMode, Attach, MakeNode, SetLink,
-    RemoveLink, Detach, Trim, Delete,
-]
-
-
-@dataclass(frozen=True)
 class Plan:
     steps: tuple[Step, ...]
     reason: str
-
-
-def parse(options: dict) -> Wanted:
-    """Return what the module's options ask for, or refuse what cannot be meant."""
-    absent = options["state"] == "absent"
-    for option in ("path", "link", "clone_of"):
-        if options[option] is not None and (not os.path.isabs(options[option]) or os.path.basename(options[option]) in ("", ".", "..")):
-            raise Refused(f"{option}: {options[option]!r} is no absolute path of a file")
-    if options["link"] and options["attached"] is None and not absent:
-        raise Refused("link: names the loop device, so it needs attached: true, or attached: false to remove it")
-    if absent and options["attached"]:
-        raise Refused("attached: true cannot go with state: absent")
-    path = os.path.normpath(options["path"])
-    golden = options["clone_of"] and os.path.normpath(options["clone_of"])
-    mode = _parse_mode(options["mode"])
-    _check_together(options, path, golden, mode)
-    return Wanted(
-        path=path,
-        fstype=options["fstype"],
-        size=None if options["size"] is None else parse_size(options["size"]),
-        label=_parse_label(options["label"], options["fstype"]),
-        uuid=_parse_uuid(options["uuid"]),
-        attached=options["attached"],
-        link=options["link"] and os.path.normpath(options["link"]),
-        uid=_parse_id("owner", options["owner"], lambda name: pwd.getpwnam(name).pw_uid),
-        gid=_parse_id("group", options["group"], lambda name: grp.getgrnam(name).gr_gid),
-        mode=mode,
-        absent=absent,
-        mkfs_options=_parse_mkfs_options(options["mkfs_options"]),
-        preallocated=options["allocation"] == "preallocated",
-        clone_of=golden,
-        resizefs=options["resizefs"],
-        sealed=options["sealed"],
-        trim=options["trim"],
-    )
-
-
-def _check_together(options: dict, path: str, golden: str | None, mode: int | None) -> None:
-    """Refuse options that contradict each other."""
-    if golden == path:
-        raise Refused("clone_of: is the path itself, an image is no clone of its own")
-    if golden and options["mkfs_options"]:
-        raise Refused("mkfs_options: are for a new file system, with clone_of there is none to be made")
-    if options["allocation"] == "preallocated":
-        for option in ("clone_of", "trim", "sealed"):
-            if options[option]:
-                raise Refused(f"allocation: preallocated cannot go with {option}, which is for files that have holes")
-    for option in ("trim", "sealed"):
-        if options[option] and options["attached"]:
-            raise Refused(f"{option}: true cannot go with attached: true, it is for an image that nobody uses")
-        if options[option] and options["state"] == "absent":
-            raise Refused(f"{option}: true cannot go with state: absent")
-    if mode is not None and bool(mode & WRITABLE) == bool(options["sealed"]):
-        raise Refused(
-            f"mode: {mode:04o} lets somebody write, and sealed: true nobody: choose one" if options["sealed"] else
-            f"mode: {mode:04o} lets nobody write, which seals an image: say sealed: true if that is meant"
-        )
-
-
-def _parse_mkfs_options(options: list[str] | None) -> tuple[str, ...]:
-    before = ""
-    for option in options or ():
-        # A word of its own would be a second device to format, and a path an external journal, a prototype or another device.
-        if "/" in option or not option.startswith("-") and not before.startswith("-"):
-            raise Refused(f"mkfs_options: {option!r} may name another file or device: only options and their values are taken, and no paths")
-        before = option
-    return tuple(options or ())
-
-
-def _parse_label(label: str | None, fstype: str) -> str | None:
-    longest = FILE_SYSTEMS[fstype].label_bytes
-    if label is not None and not re.fullmatch(r"[ -~]{1,%d}" % longest, label):
-        raise Refused(f"label: {label!r} is no label for {fstype}: 1 to {longest} characters, printable ASCII")
-    return label
-
-
-def _parse_uuid(uuid: str | None) -> str | None:
-    if uuid is None:
-        return None
-    if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", uuid.lower()):
-        raise Refused(f"uuid: {uuid!r} is no UUID: write it like 7d57472b-5630-4e76-9191-1ca5e456a9da")
-    return uuid.lower()
-
-
-def _parse_id(option: str, name: str | None, look_up) -> int | None:
-    if name is None or name.isdigit():
-        return None if name is None else int(name)
-    try:
-        return look_up(name)
-    except KeyError:
-        raise Refused(f"{option}: there is no {name!r} on this machine") from None
-
-
-def _parse_mode(mode: object) -> int | None:
-    if mode is None:
-        return None
-    # YAML turns an unquoted 0600 into the number it means; a string is read as octal.
-    text = str(mode)
-    if isinstance(mode, int) and not isinstance(mode, bool) and 0 <= mode <= 0o7777:
-        return mode
-    if isinstance(mode, str) and re.fullmatch(r"0?[0-7]{3,4}", text) and int(text, 8) <= 0o7777:
-        return int(text, 8)
-    raise Refused(f"mode: {text!r} is no mode: write it in octal and in quotes, like '0600'")
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
@@ -711,50 +352,37 @@ def _remove(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
 
 def foresee(found: Found, plan: Plan) -> Found:
     """Return what the machine will look like after the plan, as far as that can be known before."""
-    for step in plan.steps:
-        if isinstance(step, RemoveLeftover):
-            found = replace(found, leftovers=tuple(path for path in found.leftovers if path != step.path))
-        elif isinstance(step, SettleSuperblock):
-            found = replace(found, torn=None)
-        elif isinstance(step, (Create, Clone)):
-            found = _made(found, step)
-        elif isinstance(step, Grow):
-            found = replace(found, size=step.new, trimmed=False)
-        elif isinstance(step, Preallocate):
-            found = replace(found, allocated=step.size, trimmed=False)
-        elif isinstance(step, GrowFileSystem):
-            found = replace(found, fs_size=step.size, trimmed=False)
-        elif isinstance(step, Trim):
-            found = replace(found, allocated=None, trimmed=True)
-        elif isinstance(step, UpdateCapacity):
-            found = replace(found, loops=tuple(replace(loop, size=found.size // 512 * 512) for loop in found.loops))
-        elif isinstance(step, SetOwner):
-            found = replace(found, uid=step.uid, gid=step.gid)
-        elif isinstance(step, SetMode):
-            found = replace(found, mode=step.mode)
-        elif isinstance(step, Attach):
-            found = replace(found, loops=(replace(FREE_LOOP, size=found.size // 512 * 512),))
-        elif isinstance(step, MakeNode):
-            found = replace(found, loops=tuple(replace(loop, node=True) for loop in found.loops))
-        elif isinstance(step, SetLink):
-            found = replace(found, link=Link(found.loops[0].device))
-        elif isinstance(step, RemoveLink):
-            found = replace(found, link=Link())
-        elif isinstance(step, Detach):
-            found = replace(found, loops=(), mount=None, use=None)
-        elif isinstance(step, Delete):
-            found = Found(
-                link=found.link, leftovers=found.leftovers, directory=found.directory, below=found.below, free=found.free, loop_control=found.loop_control,
-            )
-    return found
+    return functools.reduce(lambda before, step: _after(step, before), plan.steps, found)
 
 
-def _made(found: Found, step: Create | Clone) -> Found:
-    if isinstance(step, Create):
-        size, fs_size, label, allocated = step.size, step.size, step.label, step.size if step.preallocated else None
-    else:
-        golden = found.golden or Golden(FILE)
-        size, fs_size, label, allocated = golden.size, golden.fs_size, step.label or golden.content.label, None
+@functools.singledispatch
+def _after(step: Step, found: Found) -> Found:
+    """Return what the machine will look like after a step."""
+    raise NotImplementedError(step)
+
+
+@_after.register(RemoveLeftover)
+def _after_remove_leftover(step: RemoveLeftover, found: Found) -> Found:
+    return replace(found, leftovers=tuple(path for path in found.leftovers if path != step.path))
+
+
+@_after.register(SettleSuperblock)
+def _after_settle_superblock(step: SettleSuperblock, found: Found) -> Found:
+    return replace(found, torn=None)
+
+
+@_after.register(Create)
+def _after_create(step: Create, found: Found) -> Found:
+    return _made(found, step, step.size, step.size, step.label, step.size if step.preallocated else None)
+
+
+@_after.register(Clone)
+def _after_clone(step: Clone, found: Found) -> Found:
+    golden = found.golden or Golden(FILE)
+    return _made(found, step, golden.size, golden.fs_size, step.label or golden.content.label, None)
+
+
+def _made(found: Found, step: Create | Clone, size: int, fs_size: int | None, label: str | None, allocated: int | None) -> Found:
     return replace(
         found, kind=FILE, size=size, content=Content(step.fstype, step.uuid, label), data_at=None, mode=step.mode,
         uid=found.uid if step.uid is None else step.uid, gid=found.gid if step.gid is None else step.gid,
@@ -762,18 +390,68 @@ def _made(found: Found, step: Create | Clone) -> Found:
     )
 
 
-def describe(found: Found) -> dict:
-    """Return what was found as plain data, for a result or one side of a diff."""
-    there = found.kind == FILE
-    return {
-        "size": found.size if there else None,
-        "filesystem_size": found.fs_size,
-        "fstype": found.content.fstype,
-        "uuid": found.content.uuid,
-        "label": found.content.label,
-        "device": found.loops[0].device if found.loops else None,
-        "link": found.link.target,
-        "owner": found.uid if there else None,
-        "group": found.gid if there else None,
-        "mode": f"{found.mode:04o}" if there else None,
-    }
+@_after.register(Grow)
+def _after_grow(step: Grow, found: Found) -> Found:
+    return replace(found, size=step.new, trimmed=False)
+
+
+@_after.register(Preallocate)
+def _after_preallocate(step: Preallocate, found: Found) -> Found:
+    return replace(found, allocated=step.size, trimmed=False)
+
+
+@_after.register(GrowFileSystem)
+def _after_grow_file_system(step: GrowFileSystem, found: Found) -> Found:
+    return replace(found, fs_size=step.size, trimmed=False)
+
+
+@_after.register(Trim)
+def _after_trim(step: Trim, found: Found) -> Found:
+    return replace(found, allocated=None, trimmed=True)
+
+
+@_after.register(UpdateCapacity)
+def _after_update_capacity(step: UpdateCapacity, found: Found) -> Found:
+    return replace(found, loops=tuple(replace(loop, size=found.size // 512 * 512) for loop in found.loops))
+
+
+@_after.register(SetOwner)
+def _after_set_owner(step: SetOwner, found: Found) -> Found:
+    return replace(found, uid=step.uid, gid=step.gid)
+
+
+@_after.register(SetMode)
+def _after_set_mode(step: SetMode, found: Found) -> Found:
+    return replace(found, mode=step.mode)
+
+
+@_after.register(Attach)
+def _after_attach(step: Attach, found: Found) -> Found:
+    return replace(found, loops=(replace(FREE_LOOP, size=found.size // 512 * 512),))
+
+
+@_after.register(MakeNode)
+def _after_make_node(step: MakeNode, found: Found) -> Found:
+    return replace(found, loops=tuple(replace(loop, node=True) for loop in found.loops))
+
+
+@_after.register(SetLink)
+def _after_set_link(step: SetLink, found: Found) -> Found:
+    return replace(found, link=Link(found.loops[0].device))
+
+
+@_after.register(RemoveLink)
+def _after_remove_link(step: RemoveLink, found: Found) -> Found:
+    return replace(found, link=Link())
+
+
+@_after.register(Detach)
+def _after_detach(step: Detach, found: Found) -> Found:
+    return replace(found, loops=(), mount=None, use=None)
+
+
+@_after.register(Delete)
+def _after_delete(step: Delete, found: Found) -> Found:
+    return Found(
+        link=found.link, leftovers=found.leftovers, directory=found.directory, below=found.below, free=found.free, loop_control=found.loop_control,
+    )

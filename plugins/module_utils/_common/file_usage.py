@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What disk images take of the file system that they lie in, and what they may take still."""
+"""What files such as disk images take of the file system that they are in, also where they share data with others."""
 from __future__ import annotations
 
 import errno
@@ -9,10 +9,8 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass, replace
-from typing import Dict, List, Sequence
+from dataclasses import dataclass
 
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount, mount_of
 
 # linux/fs.h and fiemap.h: _IOWR('f', 11, struct fiemap), struct fiemap without its extents, and struct fiemap_extent
@@ -45,13 +43,6 @@ class Usage:
         return 0 if self.sealed else max(0, self.size - self.alone)
 
 
-def parse_overcommit(factor: float) -> float:
-    """Return the option overcommit, if it is one."""
-    if not factor >= 0:  # so that NaN is refused too
-        raise Refused(f"overcommit: {factor} is no factor: write how many times what is free the disks may grow by together, like 1 or 2.5")
-    return factor
-
-
 def look(path: str) -> Usage:
     """Return what a disk image takes. OSError where it cannot be read."""
     status = os.stat(path)
@@ -81,25 +72,3 @@ def shared_bytes(path: str) -> int:
     finally:
         os.close(descriptor)
     return shared
-
-
-@dataclass(frozen=True)
-class Room:
-    """A file system with disk images in it, in bytes."""
-
-    mount: Mount
-    images: int  # how many they are
-    growth: int  # what all of them may take beyond what they take now
-
-    def is_overcommitted(self, most: float) -> bool:
-        """Return whether the images may take more than most times what is free."""
-        return self.growth > self.mount.free * most
-
-
-def rooms_of(usages: Sequence[Usage]) -> List[Room]:
-    """Return the file systems that disk images lie in, each once."""
-    rooms: Dict[str, Room] = {}
-    for usage in usages:
-        before = rooms.get(usage.mount.identity, Room(usage.mount, 0, 0))
-        rooms[usage.mount.identity] = replace(before, images=before.images + 1, growth=before.growth + usage.growth)
-    return list(rooms.values())

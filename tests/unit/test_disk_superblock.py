@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ansible_collections.nested.kata.plugins.module_utils.superblock import HEAD, Superblock, parse
+from ansible_collections.nested.kata.plugins.module_utils._disk.superblock import HEAD, Superblock, parse
 
 UUID = "7d57472b-5630-4e76-9191-1ca5e456a9da"
 BYTES = uuid.UUID(UUID).bytes

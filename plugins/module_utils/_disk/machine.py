@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What disk_image reads from the machine, and the steps that it carries out there.
+"""The machine of disk_image: what it looks like, and how each step is carried out there.
 
 Whatever is killed in between leaves either the state before a step or the one after it, and a file that `leftovers` finds.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import re
 import stat
@@ -18,17 +19,21 @@ import tempfile
 import uuid
 from dataclasses import replace
 
-from ansible_collections.nested.kata.plugins.module_utils import loop as loops, superblock
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import exact
-from ansible_collections.nested.kata.plugins.module_utils.disk import (
-    FILE, FILE_SYSTEMS, Attach, Clone, Create, Delete, Detach, Found, Golden, Grow, GrowFileSystem, MakeNode, Plan,
-    Preallocate, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity,
-    Wanted, to_be_filled,
+from ansible_collections.nested.kata.plugins.module_utils._disk import loop as loops, superblock
+from ansible_collections.nested.kata.plugins.module_utils._disk.file_systems import FILE_SYSTEMS
+from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Content, Link
+from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted
+from ansible_collections.nested.kata.plugins.module_utils._disk.plan import (
+    FILE, Found, Golden, Plan, decide, foresee, to_be_filled,
 )
-from ansible_collections.nested.kata.plugins.module_utils.loop import Content, Link
+from ansible_collections.nested.kata.plugins.module_utils._disk.steps import (
+    Attach, Clone, Create, Delete, Detach, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover, RemoveLink,
+    SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity,
+)
 
 # Whatever bears such a name in a locked directory was left behind by a run that was killed.
 LEFTOVER = ".nested-kata-new-"
@@ -221,81 +226,164 @@ def first_data(path: str) -> int | None:
             offset += len(block)
 
 
+def apply(wanted: Wanted, check_mode: bool) -> tuple[Plan, Found, Found]:
+    """Return what was planned, and what the machine looked like before and looks like after."""
+    directory = os.path.dirname(wanted.path)
+    with loops.locked(directory) if os.path.isdir(directory) else contextlib.nullcontext():
+        before = look(wanted, glance=True)
+        if not _as_asked(before, wanted):
+            before = look(wanted)
+        plan = decide(before, wanted)
+        prepare(plan)
+        if check_mode or not plan.steps:
+            return plan, before, foresee(before, plan)
+        for step in plan.steps:
+            carry_out(step)
+        return plan, before, look(wanted)
+
+
+def _as_asked(found: Found, wanted: Wanted) -> bool:
+    """Return whether nothing is to be done, for which a glance is enough. A change or a refusal needs a close look."""
+    try:
+        return not decide(found, wanted).steps
+    except Refused:
+        return False
+
+
 def prepare(plan: Plan) -> None:
     """Refuse a plan whose commands are missing, before its first step."""
     for step in plan.steps:
-        commands: tuple[str, ...] = ()
-        if isinstance(step, Create):
-            commands = (FILE_SYSTEMS[step.fstype].mkfs[0],)
-        elif isinstance(step, Clone):
-            commands = (FILE_SYSTEMS[step.fstype].set_uuid[0], *(FILE_SYSTEMS[step.fstype].set_label[:1] if step.label else ()))
-        elif isinstance(step, GrowFileSystem):
-            kind = FILE_SYSTEMS[step.fstype]
-            commands = (kind.grow[0], *(() if step.mount else kind.check[:1] or ("unshare", "mount")))
-        elif isinstance(step, Trim):
-            commands = ("fstrim", "unshare", "mount")
-        for command in commands:
+        for command in _commands(step):
             loops.command_path(command)
 
 
+@functools.singledispatch
+def _commands(step: Step) -> tuple[str, ...]:
+    """Return the commands that a step runs and that may be missing."""
+    return ()
+
+
+@_commands.register(Create)
+def _commands_to_create(step: Create) -> tuple[str, ...]:
+    return (FILE_SYSTEMS[step.fstype].mkfs[0],)
+
+
+@_commands.register(Clone)
+def _commands_to_clone(step: Clone) -> tuple[str, ...]:
+    kind = FILE_SYSTEMS[step.fstype]
+    return (kind.set_uuid[0], *(kind.set_label[:1] if step.label else ()))
+
+
+@_commands.register(GrowFileSystem)
+def _commands_to_grow_file_system(step: GrowFileSystem) -> tuple[str, ...]:
+    kind = FILE_SYSTEMS[step.fstype]
+    return (kind.grow[0], *(() if step.mount else kind.check[:1] or ("unshare", "mount")))
+
+
+@_commands.register(Trim)
+def _commands_to_trim(step: Trim) -> tuple[str, ...]:
+    return ("fstrim", "unshare", "mount")
+
+
+@functools.singledispatch
 def carry_out(step: Step) -> None:
     """Do one step."""
-    if isinstance(step, (RemoveLeftover, RemoveLink)):
-        os.unlink(step.path if isinstance(step, RemoveLeftover) else step.link)
-    elif isinstance(step, SettleSuperblock):
-        with open(step.path, "r+b") as file:
-            if step.torn:
-                os.pwrite(file.fileno(), os.getxattr(step.path, SAVED), 1024)
-            os.fsync(file.fileno())
-        if step.mend:
-            # What grows touches no data: every question is about groups that were being added (e2fsck(8), -y).
-            loops.run("e2fsck", "-f", "-y", step.path, accept=(0, 1))
-        os.removexattr(step.path, SAVED)
-    elif isinstance(step, Create):
-        _create(step)
-    elif isinstance(step, Clone):
-        _clone(step)
-    elif isinstance(step, Grow):
-        with open(step.path, "r+b") as file:
-            os.ftruncate(file.fileno(), step.new)
-            os.fsync(file.fileno())
-    elif isinstance(step, Preallocate):
-        with open(step.path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, step.size)
-            os.fsync(file.fileno())
-    elif isinstance(step, UpdateCapacity):
-        loops.update_capacity(step.device)
-    elif isinstance(step, GrowFileSystem):
-        _grow(step)
-    elif isinstance(step, Trim):
-        run_mounted(step.path, step.fstype, ("fstrim", "{mount}"))
-        with open(step.path, "rb") as file:
-            _note_trimmed(file.fileno())
-    elif isinstance(step, SetOwner):
-        os.chown(step.path, step.uid, step.gid, follow_symlinks=False)
-    elif isinstance(step, SetMode):
-        os.chmod(step.path, step.mode)
-    elif isinstance(step, Attach):
-        loops.attach(step.path)
-    elif isinstance(step, MakeNode):
-        loops.make_node(step.device)
-    elif isinstance(step, SetLink):
-        loop = loops.check_loops(step.path, loops.loops_of(step.path))
-        if loop is None:
-            raise Refused(f"{step.path} was detached by somebody else while the link was being made: run again")
-        loops.set_link(step.link, loop.device)
-    elif isinstance(step, Detach):
-        loops.detach(step.path, step.device)
-    elif isinstance(step, Delete):
-        os.unlink(step.path)
-        sync_directory(os.path.dirname(step.path))
+    raise NotImplementedError(step)
+
+
+@carry_out.register(RemoveLeftover)
+def _remove_leftover(step: RemoveLeftover) -> None:
+    os.unlink(step.path)
+
+
+@carry_out.register(SettleSuperblock)
+def _settle_superblock(step: SettleSuperblock) -> None:
+    with open(step.path, "r+b") as file:
+        if step.torn:
+            os.pwrite(file.fileno(), os.getxattr(step.path, SAVED), 1024)
+        os.fsync(file.fileno())
+    if step.mend:
+        # What grows touches no data: every question is about groups that were being added (e2fsck(8), -y).
+        loops.run("e2fsck", "-f", "-y", step.path, accept=(0, 1))
+    os.removexattr(step.path, SAVED)
+
+
+@carry_out.register(Grow)
+def _grow(step: Grow) -> None:
+    with open(step.path, "r+b") as file:
+        os.ftruncate(file.fileno(), step.new)
+        os.fsync(file.fileno())
+
+
+@carry_out.register(Preallocate)
+def _preallocate(step: Preallocate) -> None:
+    with open(step.path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, step.size)
+        os.fsync(file.fileno())
+
+
+@carry_out.register(UpdateCapacity)
+def _update_capacity(step: UpdateCapacity) -> None:
+    loops.update_capacity(step.device)
+
+
+@carry_out.register(Trim)
+def _trim(step: Trim) -> None:
+    run_mounted(step.path, step.fstype, ("fstrim", "{mount}"))
+    with open(step.path, "rb") as file:
+        _note_trimmed(file.fileno())
+
+
+@carry_out.register(SetOwner)
+def _set_owner(step: SetOwner) -> None:
+    os.chown(step.path, step.uid, step.gid, follow_symlinks=False)
+
+
+@carry_out.register(SetMode)
+def _set_mode(step: SetMode) -> None:
+    os.chmod(step.path, step.mode)
+
+
+@carry_out.register(Attach)
+def _attach(step: Attach) -> None:
+    loops.attach(step.path)
+
+
+@carry_out.register(MakeNode)
+def _make_node(step: MakeNode) -> None:
+    loops.make_node(step.device)
+
+
+@carry_out.register(SetLink)
+def _set_link(step: SetLink) -> None:
+    loop = loops.check_loops(step.path, loops.loops_of(step.path))
+    if loop is None:
+        raise Refused(f"{step.path} was detached by somebody else while the link was being made: run again")
+    loops.set_link(step.link, loop.device)
+
+
+@carry_out.register(RemoveLink)
+def _remove_link(step: RemoveLink) -> None:
+    os.unlink(step.link)
+
+
+@carry_out.register(Detach)
+def _detach(step: Detach) -> None:
+    loops.detach(step.path, step.device)
+
+
+@carry_out.register(Delete)
+def _delete(step: Delete) -> None:
+    os.unlink(step.path)
+    sync_directory(os.path.dirname(step.path))
 
 
 def _filled(command: tuple[str, ...], **values: str) -> list[str]:
     return [part.format(**values) for part in command]
 
 
-def _grow(step: GrowFileSystem) -> None:
+@carry_out.register(GrowFileSystem)
+def _grow_file_system(step: GrowFileSystem) -> None:
     kind = FILE_SYSTEMS[step.fstype]
     loop = loops.check_loops(step.path, loops.loops_of(step.path))
     device = loop.device if loop else step.path
@@ -327,6 +415,7 @@ def run_mounted(path: str, fstype: str, command: tuple[str, ...]) -> None:
             raise CommandFailed((*filled, f"({path}, mounted for that)"), error.status, error.line) from None
 
 
+@carry_out.register(Create)
 def _create(step: Create) -> None:
     def make(descriptor: int, new: str) -> None:
         kind = FILE_SYSTEMS[step.fstype]
@@ -342,6 +431,7 @@ def _create(step: Create) -> None:
     _make_complete(step, make)
 
 
+@carry_out.register(Clone)
 def _clone(step: Clone) -> None:
     def make(descriptor: int, new: str) -> None:
         kind, identity = FILE_SYSTEMS[step.fstype], step.uuid or str(uuid.uuid4())
