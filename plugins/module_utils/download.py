@@ -14,6 +14,7 @@ from typing import Dict, Iterable, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 
 DIGITS = {"sha256": 64, "sha512": 128}
 SCHEMES = ("http", "https", "file")
@@ -103,12 +104,6 @@ def parse_checksum(text: str) -> Checksum:
     if not re.fullmatch(r"[0-9a-f]*", digest) or len(digest) != DIGITS[algorithm]:
         raise Refused(f"checksum: {text!r} is not {algorithm}: and {DIGITS[algorithm]} hexadecimal digits")
     return Checksum(algorithm, digest)
-
-
-def shown(url: str) -> str:
-    """Return a URL without the password that may be in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:

@@ -189,6 +189,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import digest_of, take_turn
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 
 PIECE = 1 << 18
 LARGEST_SIGNATURE = 1 << 20
@@ -350,7 +351,7 @@ def fetch(step: download.Fetch, file, params: dict, verify, progress: Progress) 
             try:
                 receive(url, file, params["timeout"], told, progress)
                 told["signed_by"] = verify_or_restart(url, file, params["timeout"], told, verify, progress)
-                told["url"] = download.shown(url)
+                told["url"] = shown(url)
                 return told
             except Wrong as wrong:
                 restart(file, told)
@@ -361,7 +362,7 @@ def fetch(step: download.Fetch, file, params: dict, verify, progress: Progress) 
         idle = 0 if size > farthest else idle + 1
         farthest = max(farthest, size)
         if idle > params["retries"] or all(failures[url].final for url in step.urls):
-            raise Refused(f"urls: {step.path} could not be had: " + "; ".join(f"{download.shown(url)}: {failure}" for url, failure in failures.items()))
+            raise Refused(f"urls: {step.path} could not be had: " + "; ".join(f"{shown(url)}: {failure}" for url, failure in failures.items()))
         time.sleep(min(2 ** idle, 10) if idle else 0)
 
 
@@ -431,7 +432,7 @@ def store(answer, begin: download.Answer, file, url: str, told: dict, progress: 
         free = disk.f_bavail * disk.f_frsize
         if begin.total - size > free:
             raise Refused(
-                f"path: {download.shown(url)} has {amount(begin.total)}, and {os.path.dirname(told['path'])} has {amount(free)} free: "
+                f"path: {shown(url)} has {amount(begin.total)}, and {os.path.dirname(told['path'])} has {amount(free)} free: "
                 "make room there, or choose another path"
             )
     while True:

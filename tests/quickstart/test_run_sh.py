@@ -21,7 +21,7 @@ import pytest
 from machine import INSTANCE, PROXY, all_levels_hold, machine_holds, output
 from playing import CHECKOUT, play
 
-from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
 
 pytestmark = pytest.mark.docker
 

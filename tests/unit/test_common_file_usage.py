@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.nested.kata.plugins.module_utils._common import file_usage
 from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import (
-    EXTENTS, FIEMAP, FIEMAP_EXTENT, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED, Usage, look, shared_bytes,
+    EXTENTS, FIEMAP, FIEMAP_EXTENT, FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED, Usage, usage_of, shared_bytes,
 )
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 
@@ -76,6 +76,6 @@ def test_a_file_system_without_extents_shares_nothing(number: int, told: bool, m
 
 def test_what_nobody_may_write_to_is_sealed(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x")
-    assert not look(str(tmp_path / "x")).sealed
+    assert not usage_of(str(tmp_path / "x")).sealed
     (tmp_path / "x").chmod(0o400)
-    assert look(str(tmp_path / "x")).sealed
+    assert usage_of(str(tmp_path / "x")).sealed

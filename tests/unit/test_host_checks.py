@@ -14,15 +14,15 @@ import yaml
 from playing import CHECKOUT
 
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import (
+from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import (
     Configuration, Docker, Holder, NotUsable, added_runtimes, flags_of, key_of, settings_of,
 )
-from ansible_collections.nested.kata.plugins.module_utils.checks_machine import (
+from ansible_collections.nested.kata.plugins.module_utils._host.check_machine import (
     Cgroup, Device, Kvm, Machine, cpu_flags, misc_names, module_names, read_cgroup,
 )
-from ansible_collections.nested.kata.plugins.module_utils.checks_resources import Answer, Part, Resources, meminfo
-from ansible_collections.nested.kata.plugins.module_utils.findings import decide, known, summary, table
-from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS, Facts, Question
+from ansible_collections.nested.kata.plugins.module_utils._host.check_resources import Answer, Part, Resources, meminfo
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS, Facts, Question
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import decide, known, summary, table
 from ansible_collections.nested.kata.plugins.modules.host_check import DOCUMENTATION
 
 GIB = 1 << 30

@@ -43,8 +43,8 @@ class Usage:
         return 0 if self.sealed else max(0, self.size - self.alone)
 
 
-def look(path: str) -> Usage:
-    """Return what a disk image takes. OSError where it cannot be read."""
+def usage_of(path: str) -> Usage:
+    """Return what a file takes; OSError where it cannot be read."""
     status = os.stat(path)
     mount = mount_of(path)
     shared = shared_bytes(path) if mount.reflink is not False and stat.S_ISREG(status.st_mode) else 0

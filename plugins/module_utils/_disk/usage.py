@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import Usage, look
+from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import Usage, usage_of
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import MORE_ROOM
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import about
@@ -80,7 +80,7 @@ def warning(room: Room) -> str:
 
 def report(paths: Sequence[str], most: float) -> tuple[dict[str, Any], list[Room]]:
     """Return the images and their file systems as plain data, and the file systems that may be outgrown by more than most times what is free."""
-    usages = [look(path) for path in files_at(paths)]
+    usages = [usage_of(path) for path in files_at(paths)]
     rooms = rooms_of(usages)
     file_systems = [
         {

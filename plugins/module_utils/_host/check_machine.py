@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import FrozenSet, Mapping, Optional, Set, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
-from ansible_collections.nested.kata.plugins.module_utils.findings import WARNING, Judgement
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import WARNING, Judgement
 
 ARCHITECTURES = ("x86_64",)
 KVM_MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}  # the processor's flag, and the module that uses it

@@ -8,10 +8,10 @@ import re
 from dataclasses import dataclass
 from typing import Dict, Optional, Sequence, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import MORE_ROOM
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import MEBIBYTE, about
-from ansible_collections.nested.kata.plugins.module_utils.findings import ERROR, WARNING, Judgement
-from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import ERROR, WARNING, Judgement
 
 MOST_SKEW = 60  # seconds
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from dataclasses import dataclass
-from typing import Any, Callable, FrozenSet, Iterable, List, Mapping, Optional, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
 ERROR = "error"
 WARNING = "warning"
@@ -59,18 +61,14 @@ class Finding:
 Check = Callable[[Any, Any], Optional[Judgement]]
 
 
-class UnknownFinding(ValueError):
-    """An id that no check has."""
-
-
 def known(ids: Sequence[str], checks: Iterable[str]) -> FrozenSet[str]:
-    """Return the ids as a set, or raise UnknownFinding for the first that no check has."""
+    """Return the ids as a set, or raise Refused for the first that no check has."""
     names = list(checks)
     for name in ids:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-            raise UnknownFinding(f"there is no finding {name!r}: {hint}")
+            raise Refused(f"ignore: there is no finding {name!r}: {hint}")
     return frozenset(ids)
 
 
@@ -101,6 +99,19 @@ def summary(findings: Sequence[Finding]) -> str:
     else:
         text = f"nothing found that keeps this machine from running Kata ({len(findings)} findings)"
     return text + (f"; warnings: {', '.join(warned)}" if warned else "") + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+
+
+def result_of(findings: Sequence[Finding]) -> Dict[str, Any]:
+    """Return what the module returns."""
+    stopping = [finding for finding in findings if finding.stops]
+    return {
+        "changed": False,
+        "ok": not stopping,
+        "findings": [asdict(finding) for finding in findings],
+        "problems": [sentence(finding) for finding in stopping],
+        "table": table(findings),
+        "msg": summary(findings),
+    }
 
 
 def table(findings: Sequence[Finding]) -> str:

@@ -3,17 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All checks of a machine that is to run Kata, by their ids and in the order in which they are shown.
 
-A new check is a function in the checks_* of its subject and a line here.
+A new check is a function in the check_* of its subject and a line here.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils import (
-    checks_docker as docker, checks_machine as machine, checks_resources as resources,
+from ansible_collections.nested.kata.plugins.module_utils._host import (
+    check_docker as docker, check_machine as machine, check_resources as resources,
 )
-from ansible_collections.nested.kata.plugins.module_utils.findings import Check
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import Check
 
 
 @dataclass(frozen=True)

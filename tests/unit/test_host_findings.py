@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils.findings import Judgement, UnknownFinding, decide, known, sentence, summary, table
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import (
+    Judgement, decide, known, sentence, summary, table,
+)
 
 JUDGEMENTS = {
     "fine": Judgement(True, "all of it", "all of it"),
@@ -54,9 +57,9 @@ def test_the_summary_names_what_stops_what_warns_and_what_is_ignored(ignored: tu
     ("brokn", "did you mean broken?"), ("Fine", "did you mean fine?"), ("colour", "there are fine, better, doubtful, broken, silent"),
 ])
 def test_an_unknown_id_is_refused_with_what_may_have_been_meant(name: str, hint: str) -> None:
-    with pytest.raises(UnknownFinding) as caught:
+    with pytest.raises(Refused) as caught:
         known(["fine", name], CHECKS)
-    assert str(caught.value) == f"there is no finding {name!r}: {hint}"
+    assert str(caught.value) == f"ignore: there is no finding {name!r}: {hint}"
 
 
 def test_a_sentence_names_what_was_found_and_needed_and_what_to_do() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils import kvm
-from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, Ran, run_guest
+from ansible_collections.nested.kata.plugins.module_utils._host import kvm
+from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmError, Ran, run_guest
 
 IO_42 = (kvm.EXIT_IO, struct.pack("=BBHIQ", 1, 1, kvm.PORT, 1, 512), 42)
 HLT = (kvm.EXIT_HLT, bytes(8), 0)

@@ -17,25 +17,26 @@ import stat
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, List, Optional, Sequence, Tuple
+from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.urls import SSLValidationError, open_url
 
-from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import look
+from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import usage_of
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import (
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
+from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import (
     DAEMON_JSON, Configuration, Docker, Holder, added_runtimes, flags_of,
 )
-from ansible_collections.nested.kata.plugins.module_utils.checks_machine import (
+from ansible_collections.nested.kata.plugins.module_utils._host.check_machine import (
     Device, Kvm, Machine, cpu_flags, misc_names, module_names, read_cgroup,
 )
-from ansible_collections.nested.kata.plugins.module_utils.checks_resources import Answer, Part, Resources, meminfo
-from ansible_collections.nested.kata.plugins.module_utils.download import shown
-from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, run_guest
+from ansible_collections.nested.kata.plugins.module_utils._host.check_resources import Answer, Part, Resources, meminfo
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import Facts
+from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmError, run_guest
+from ansible_collections.nested.kata.plugins.module_utils._host.options import Wanted, WantedAnswer, WantedPart
 
 GUEST_SECONDS = 5.0
 DOCKER_SECONDS = 10.0  # a dockerd that hangs takes the request and says nothing
@@ -51,26 +52,11 @@ DEVICES = {
 }
 
 
-@dataclass(frozen=True)
-class WantedPart:
-    """Something that takes room, as it was asked for. A path that is not absolute lies below Docker's data root."""
-
-    path: str
-    size: int
-    purpose: str
-    sparse: bool = False
-    creates: str = ""
-
-
-@dataclass(frozen=True)
-class WantedAnswer:
-    """Something of which one place at least must be reached, unless a path or an image is there already."""
-
-    urls: Tuple[str, ...]
-    purpose: str
-    required: bool = True
-    creates: str = ""
-    image: str = ""
+def look(wanted: Wanted, client: Optional[str]) -> Facts:
+    """Return what the machine is, as far as it matters. `client` is the path of the docker command."""
+    docker = look_at_docker(client, wanted.names, wanted.images)
+    resources = look_at_resources(wanted.parts, wanted.disks, wanted.now, wanted.answers, docker.root, docker.images, wanted.timeout)
+    return Facts(look_at_machine(), docker, resources)
 
 
 def text_of(path: str) -> str:
@@ -125,7 +111,7 @@ class NoAnswer(Exception):
     """Docker did not answer. Carries the reason in its client's words."""
 
 
-def look_at_docker(client: Optional[str], names: Dict[str, Sequence[str]], images: Sequence[str]) -> Docker:
+def look_at_docker(client: Optional[str], names: Mapping[str, Sequence[str]], images: Sequence[str]) -> Docker:
     """Ask the docker client, and the files that dockerd was started with. names: by kind (container, network, volume)."""
     arguments = dockerd_arguments()
     facts: Dict[str, Any] = {
@@ -261,7 +247,7 @@ def _part(part: WantedPart, root: str) -> Part:
     path = os.path.join(root, part.path)
     there = 0
     with contextlib.suppress(OSError):
-        there = look(path).alone if os.path.isfile(path) else 0
+        there = usage_of(path).alone if os.path.isfile(path) else 0
     if part.creates and os.path.exists(os.path.join(root, part.creates)):
         there = part.size
     return Part(part.purpose, part.size, there, part.sparse, mount_of(path))
