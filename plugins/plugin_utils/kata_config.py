@@ -34,7 +34,7 @@ KNOWN = {
 
 HEADER = re.compile(r"^\s*\[([A-Za-z0-9_.\"-]+)\]\s*(?:#.*)?$")
 KEY = re.compile(r"^\s*#?\s*([A-Za-z0-9_-]+)\s*=")
-BARE = re.compile(r"^[A-Za-z0-9_-]+$")
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 Table = Mapping[str, Any]
 
@@ -183,7 +183,7 @@ def render_table(table: Table, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def quoted(key: str) -> str:
-    return key if BARE.match(key) else literal(key)
+    return key if BARE.fullmatch(key) else literal(key)
 
 
 def literal(value: Any) -> str:
