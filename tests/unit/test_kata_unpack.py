@@ -14,10 +14,10 @@ from typing import Iterator
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
-from ansible_collections.nested.kata.plugins.module_utils.release import (
+from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Judge, MakeDirectory, MakeLink, MakeSymlink, WriteFile,
 )
-from ansible_collections.nested.kata.plugins.module_utils.unpack import Content, unpack, write
+from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Content, unpack, write
 from hostile import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
 from hypothesis import given
 from hypothesis import strategies as st

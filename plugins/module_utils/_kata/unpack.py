@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -17,7 +18,7 @@ from typing import BinaryIO, Callable, Iterator, Optional
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, last_words
-from ansible_collections.nested.kata.plugins.module_utils.release import (
+from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Judge, MakeDirectory, MakeLink, MakeSymlink, Member, Parts, Piece, WriteFile,
 )
 
@@ -176,21 +177,35 @@ def write(piece: Piece, content: Content, root: int) -> None:
     """Carry out one step. Nothing that is there is followed or overwritten, but a directory may get another mode."""
     name = name_of(piece.parts[-1])
     with directory(root, piece.parts[:-1]) as parent:
-        if isinstance(piece, MakeDirectory):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=parent)
-            with directory(parent, piece.parts[-1:]) as made:
-                os.fchmod(made, piece.mode)
-        elif isinstance(piece, MakeSymlink):
-            os.symlink(piece.target.encode(), name, dir_fd=parent)
-        elif isinstance(piece, MakeLink):
-            with directory(root, piece.existing[:-1]) as other:
-                os.link(name_of(piece.existing[-1]), name, src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
-        else:
-            write_file(piece, name, content, parent)
+        _make(piece, name, parent, content, root)
 
 
-def write_file(piece: WriteFile, name: bytes, content: Content, parent: int) -> None:
+@functools.singledispatch
+def _make(piece: Piece, name: bytes, parent: int, content: Content, root: int) -> None:
+    raise NotImplementedError(piece)
+
+
+@_make.register(MakeDirectory)
+def _make_directory(piece: MakeDirectory, name: bytes, parent: int, content: Content, root: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with directory(parent, piece.parts[-1:]) as made:
+        os.fchmod(made, piece.mode)
+
+
+@_make.register(MakeSymlink)
+def _make_symlink(piece: MakeSymlink, name: bytes, parent: int, content: Content, root: int) -> None:
+    os.symlink(piece.target.encode(), name, dir_fd=parent)
+
+
+@_make.register(MakeLink)
+def _make_link(piece: MakeLink, name: bytes, parent: int, content: Content, root: int) -> None:
+    with directory(root, piece.existing[:-1]) as other:
+        os.link(name_of(piece.existing[-1]), name, src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
+
+
+@_make.register(WriteFile)
+def _write_file(piece: WriteFile, name: bytes, parent: int, content: Content, root: int) -> None:
     descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
     try:
         buffer, left = memoryview(bytearray(min(PIECE, piece.size))), piece.size
