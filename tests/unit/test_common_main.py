@@ -16,10 +16,10 @@ COMMAND = ("mkfs", "a")
 FAILURES = {
     "a refusal": (Refused("size: too small"), {"msg": "size: too small"}),
     "a refusal with details": (Refused("tree: why", missing=["A"]), {"msg": "tree: why", "missing": ["A"]}),
-    "a command": (CommandFailed(COMMAND, 3, "why"), {"msg": "path: mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3}),
+    "a command": (CommandFailed(COMMAND, 3, "why"), {"msg": "mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3}),
     "a command with output": (
-        CommandFailed(COMMAND, 3, "why", "all\nwhy\n"),
-        {"msg": "path: mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3, "stdout": "all\nwhy\n"},
+        CommandFailed(COMMAND, 3, "why", "all\nwhy\n", option="tree"),
+        {"msg": "tree: mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3, "stdout": "all\nwhy\n"},
     ),
     "a file": (OSError(errno.EACCES, "Permission denied", "/etc/x"), {"msg": "path: /etc/x: Permission denied"}),
     "no file": (OSError(errno.EIO, "Input/output error"), {"msg": "path: /disks/a: Input/output error"}),

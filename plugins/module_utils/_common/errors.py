@@ -16,10 +16,13 @@ class Refused(Exception):
 
 
 class CommandFailed(Exception):
-    """A command ended with an error: carries the command, its exit status, the line that says why, and all output where a module returns it."""
+    """A command ended with an error: carries the command, its exit status, the line that says why, and all output where a module returns it.
 
-    def __init__(self, command: Sequence[str], status: int, line: str, output: str = "") -> None:
-        super().__init__(f"{' '.join(command)} failed with exit status {status}: {line}")
+    `option` is the one of the module that the command is about.
+    """
+
+    def __init__(self, command: Sequence[str], status: int, line: str, output: str = "", option: str = "") -> None:
+        super().__init__(f"{option}{option and ': '}{' '.join(command)} failed with exit status {status}: {line}")
         self.command = tuple(command)
         self.status = status
         self.line = line

@@ -14,16 +14,15 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 def finish(module: AnsibleModule, work: Callable[[], Mapping[str, Any]], path: str, option: str = "", **always: Any) -> None:
     """Exit with what `work` returns, or fail with the error that it raises, in one line.
 
-    `path` is named by an OSError that names no file, `option` by errors that name no option. `always` is in the result of a failure.
+    `option` is named by an OSError, and `path` by one that names no file. `always` is in the result of a failure.
     """
-    prefix = f"{option}: " if option else ""
     try:
         answer = work()
     except Refused as error:
         module.fail_json(msg=str(error), **{**always, **error.details})
     except CommandFailed as error:
         output = {"stdout": error.output} if error.output else {}
-        module.fail_json(msg=f"{prefix}{error}", cmd=list(error.command), rc=error.status, **output, **always)
+        module.fail_json(msg=str(error), cmd=list(error.command), rc=error.status, **output, **always)
     except OSError as error:
-        module.fail_json(msg=f"{prefix}{error.filename or path}: {error.strerror or error}", **always)
+        module.fail_json(msg=f"{option}{option and ': '}{error.filename or path}: {error.strerror or error}", **always)
     module.exit_json(**answer)

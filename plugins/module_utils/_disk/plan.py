@@ -15,8 +15,8 @@ from ansible_collections.nested.kata.plugins.module_utils._disk.file_systems imp
 from ansible_collections.nested.kata.plugins.module_utils._disk.loop import WRITABLE, Content, Link, Loop
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._disk.steps import (
-    FREE_LOOP, Attach, Clone, Create, Delete, Detach, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover, RemoveLink, SetLink, SetMode, SetOwner,
-    SettleSuperblock, Step, Trim, UpdateCapacity,
+    FREE_LOOP, Attach, Clone, Create, Delete, Detach, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover,
+    RemoveLink, SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity,
 )
 
 FILE = "a regular file"

@@ -18,14 +18,18 @@ from typing import BinaryIO, Iterator, Optional, Tuple, Union
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
-from ansible_collections.nested.kata.plugins.module_utils._common.files import alone_in, sync_directory, sync_file_system
+from ansible_collections.nested.kata.plugins.module_utils._common.files import (
+    alone_in, sync_directory, sync_file_system,
+)
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils._kata.archive_size import PACKAGES, TAIL, space_needed
 from ansible_collections.nested.kata.plugins.module_utils._kata.contents import kernel_release_in, version_in
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import Judge
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import RECORD, Clear, Found, Plan, Record, Remove, Unpack, decide, read_record
+from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import (
+    RECORD, Clear, Found, Plan, Record, Remove, Unpack, decide, read_record,
+)
 from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Archive, Content, unpack
 from ansible_collections.nested.kata.plugins.module_utils._kata.users import mounted_below, users_of
 

@@ -3,26 +3,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kernel configurations: reading fragments, merging them into a request, and judging what a tree's Kconfig made of it.
 
-Pure: text in, objects out. kernel_tree runs the tree's own Kconfig, which alone decides.
+Pure: text in, objects out. source_tree.py runs the tree's own Kconfig, which alone decides.
 """
 from __future__ import annotations
 
 import fnmatch
 import re
 from dataclasses import dataclass
-from typing import Iterable, Iterator, Mapping, Sequence, Union
+from typing import Iterable, Mapping, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._kernel.expression import (
+    TRISTATE, names_in, true_alternatives, unmet,
+)
 
 SYMBOL = re.compile(r"[A-Za-z0-9_]+")
 # Kconfig takes more than these, CONFIG_NET=yes for example, and means something else or nothing by it.
 VALUE = re.compile(r'[ymn]|-?[0-9]+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 SETTING = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
-TRISTATE = ("n", "m", "y")
 NAMED = 5  # symbols that a message spells out
-
-
-class Malformed(Exception):
-    """What was asked for cannot be read: the message names file, line and symbol."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Lost:
 # --- reading ---
 
 def parse(text: str, name: str) -> list[Assignment]:
-    """Return what a .config or a fragment asks for, line by line, or raise Malformed."""
+    """Return what a .config or a fragment asks for, line by line, or raise Refused."""
     found = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.rstrip()
@@ -97,10 +97,10 @@ def parse(text: str, name: str) -> list[Assignment]:
             found.append(Assignment(unset.group(1), "n", f"{name}:{number}"))
         elif setting:
             if not VALUE.fullmatch(setting.group(2)):
-                raise Malformed(f"{name}:{number}: {setting.group(1)} has the value {setting.group(2) or 'nothing'}; {VALUES}")
+                raise Refused(f"{name}:{number}: {setting.group(1)} has the value {setting.group(2) or 'nothing'}; {VALUES}")
             found.append(Assignment(setting.group(1), setting.group(2), f"{name}:{number}"))
         elif line and not line.startswith("#"):
-            raise Malformed(f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment")
+            raise Refused(f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment")
     return found
 
 
@@ -108,18 +108,18 @@ VALUES = 'it must be y, m, n, a number, a number that begins with 0x, or a text 
 
 
 def from_options(options: Mapping[str, object]) -> list[Assignment]:
-    """Return what a dictionary of symbols asks for, or raise Malformed. A text without quotes gets them."""
+    """Return what a dictionary of symbols asks for, or raise Refused. A text without quotes gets them."""
     found = []
     for key, value in options.items():
         symbol = key[len("CONFIG_"):] if key.startswith("CONFIG_") else key
         if not SYMBOL.fullmatch(symbol):
-            raise Malformed(f"options: {key!r} is no name of a symbol, which has letters, digits and underscores only")
+            raise Refused(f"options: {key!r} is no name of a symbol, which has letters, digits and underscores only")
         if isinstance(value, bool):
             text = "y" if value else "n"
         elif isinstance(value, int):
             text = str(value)
         elif not isinstance(value, str) or "\n" in value:
-            raise Malformed(f"options: {symbol} has the value {value!r}; {VALUES}")
+            raise Refused(f"options: {symbol} has the value {value!r}; {VALUES}")
         elif VALUE.fullmatch(value):
             text = value
         else:
@@ -186,7 +186,7 @@ def reason(missing: Lost, answer: Answer, modules: bool) -> str:
     if raised and answer.chosen:
         return f"is a choice, {symbol} was chosen: ask for another one of it"
     if raised:
-        selecting = _true_alternatives(answer.selected)
+        selecting = true_alternatives(answer.selected)
         if selecting:
             return f"set by select from {', '.join(selecting)}"
     # What has no visible prompt cannot be turned off either.
@@ -194,7 +194,7 @@ def reason(missing: Lost, answer: Answer, modules: bool) -> str:
     if needs:
         return f"{symbol} needs {' and '.join(needs)}"
     if not any(menu.prompt for menu in answer.menus):
-        selecting = _names(answer.selected)
+        selecting = names_in(answer.selected)
         return "has no prompt" + (f", only a select sets it: {', '.join(selecting[:NAMED])}" if selecting else ", only its default counts")
     return f"out of its range, or changed by this tree's Kconfig: is {missing.actual}"
 
@@ -243,122 +243,6 @@ def listing(what: Sequence[object]) -> str:
     return "; ".join(str(each) for each in what[:NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
-# --- Kconfig's expressions, as it prints them: NET [=y] && (IPV6 [=n] || !EXPERT [=y]) ---
-
-@dataclass(frozen=True)
-class Term:
-    """A symbol, or two of them compared."""
-
-    name: str
-    value: str
-    operator: str = ""
-    other: str = ""
-
-    def level(self) -> int:
-        if self.operator:
-            return 2 * int(_compare(self.value, self.operator, self.other))
-        return TRISTATE.index(self.value) if self.value in TRISTATE else 0
-
-
-@dataclass(frozen=True)
-class Not:
-    """The opposite of an expression."""
-
-    inner: Expression
-
-    def level(self) -> int:
-        return 2 - self.inner.level()
-
-
-@dataclass(frozen=True)
-class Both:
-    """Expressions that all have to hold."""
-
-    parts: tuple[Expression, ...]
-
-    def level(self) -> int:
-        return min(part.level() for part in self.parts)
-
-
-@dataclass(frozen=True)
-class Either:
-    """Expressions of which one has to hold."""
-
-    parts: tuple[Expression, ...]
-
-    def level(self) -> int:
-        return max(part.level() for part in self.parts)
-
-
-Expression = Union[Term, Not, Both, Either]
-
-TOKEN = re.compile(r'\s*(?:(?P<name><choice>|"[^"]*"|[^\s!()=<>&|\[]+)(?: \[=(?P<value>[^\]]*)\])?|(?P<operator>&&|\|\||!=|<=|>=|[!()=<>]))')
-
-
-def _compare(left: str, operator: str, right: str) -> bool:
-    """Compare as Kconfig does: as numbers where both are, as texts otherwise."""
-    numbers = [re.fullmatch(r"-?[0-9]+|0[xX][0-9a-fA-F]+", side) for side in (left, right)]
-    one, other = (int(left, 0), int(right, 0)) if all(numbers) and not (left + right).startswith("0") else (left, right)
-    return {"=": one == other, "!=": one != other, "<": one < other, ">": one > other, "<=": one <= other, ">=": one >= other}[operator]
-
-
-def parse_expression(text: str) -> Expression:
-    """Return the tree of an expression, or raise ValueError."""
-    tokens, at = [], 0
-    text = text.strip()
-    while at < len(text):
-        match = TOKEN.match(text, at)
-        if not match:
-            raise ValueError(f"no expression of Kconfig: {text!r}")
-        tokens.append((match.group("operator"), match.group("name"), match.group("value")))
-        at = match.end()
-    expression, rest = _either(tokens)
-    if rest:
-        raise ValueError(f"no expression of Kconfig: {text!r}")
-    return expression
-
-
-def _either(tokens: list) -> tuple[Expression, list]:
-    return _chain(tokens, "||", _both, Either)
-
-
-def _both(tokens: list) -> tuple[Expression, list]:
-    return _chain(tokens, "&&", _single, Both)
-
-
-def _chain(tokens: list, operator: str, inner, kind) -> tuple[Expression, list]:
-    part, tokens = inner(tokens)
-    parts = [part]
-    while tokens and tokens[0][0] == operator:
-        part, tokens = inner(tokens[1:])
-        parts.append(part)
-    return (parts[0] if len(parts) == 1 else kind(tuple(parts))), tokens
-
-
-def _single(tokens: list) -> tuple[Expression, list]:
-    if not tokens:
-        raise ValueError("an expression of Kconfig ends too early")
-    (operator, name, value), tokens = tokens[0], tokens[1:]
-    if operator == "!":
-        inner, tokens = _single(tokens)
-        return Not(inner), tokens
-    if operator == "(":
-        inner, tokens = _either(tokens)
-        if not tokens or tokens[0][0] != ")":
-            raise ValueError("an expression of Kconfig lacks a bracket")
-        return inner, tokens[1:]
-    if name is None:
-        raise ValueError(f"an expression of Kconfig has {operator} in a wrong place")
-    # A choice that is being asked about is always open, and a constant stands for itself.
-    value = "y" if name == "<choice>" else name.strip('"') if value is None else value
-    if len(tokens) > 1 and tokens[0][0] in ("=", "!=", "<", ">", "<=", ">="):
-        comparison, right = tokens[0][0], tokens[1]
-        if right[1] is None:
-            raise ValueError(f"an expression of Kconfig compares with {right[0]}")
-        return Term(name, value, comparison, right[1].strip('"') if right[2] is None else right[2]), tokens[2:]
-    return Term(name, value), tokens
-
-
 def _unmet_of(answer: Answer, wanted: str) -> list[str]:
     """Return what keeps a symbol from being set by hand: its dependencies, then the condition of its prompt."""
     level = TRISTATE.index(wanted) if wanted in TRISTATE else 2
@@ -368,62 +252,3 @@ def _unmet_of(answer: Answer, wanted: str) -> list[str]:
             if found:
                 return found
     return []
-
-
-def unmet(expression: str, level: int) -> list[str]:
-    """Return the parts of an expression that keep it below a level (1: m, 2: y), each with what it is now."""
-    try:
-        tree = parse_expression(expression)
-    except ValueError:
-        return [expression]
-    return list(dict.fromkeys(_unmet(tree, level)))
-
-
-def _unmet(tree: Expression, level: int) -> Iterator[str]:
-    if tree.level() >= level:
-        return
-    if isinstance(tree, Both):
-        for part in tree.parts:
-            yield from _unmet(part, level)
-    elif isinstance(tree, Either):
-        yield " or ".join(" and ".join(_unmet(part, level)) for part in tree.parts)
-    elif isinstance(tree, Not) and isinstance(tree.inner, Term) and not tree.inner.operator:
-        yield f"{tree.inner.name}=n, is {tree.inner.value}"
-    elif isinstance(tree, Not):
-        yield f"the opposite of what is so: {' and '.join(sorted(set(_terms(tree.inner))))}"
-    elif tree.operator:
-        yield f"{tree.name}{tree.operator}{tree.other}, is {tree.value or 'empty'}"
-    else:
-        yield f"{tree.name}=y, is {tree.value}"
-
-
-def _terms(tree: Expression) -> Iterator[str]:
-    if isinstance(tree, Term):
-        yield tree.name
-    elif isinstance(tree, Not):
-        yield from _terms(tree.inner)
-    else:
-        for part in tree.parts:
-            yield from _terms(part)
-
-
-def _alternatives(expression: str) -> tuple[Expression, ...]:
-    try:
-        tree = parse_expression(expression)
-    except ValueError:
-        return ()
-    return tree.parts if isinstance(tree, Either) else (tree,)
-
-
-def _first(tree: Expression) -> str:
-    return next(_terms(tree))
-
-
-def _true_alternatives(expression: str) -> list[str]:
-    """Return which symbols select one now. Kconfig puts the selecting symbol first in each alternative."""
-    return list(dict.fromkeys(_first(part) for part in _alternatives(expression) if part.level() > 0))
-
-
-def _names(expression: str) -> list[str]:
-    """Return which symbols could select one."""
-    return list(dict.fromkeys(_first(part) for part in _alternatives(expression)))

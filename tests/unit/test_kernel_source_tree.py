@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils.kernel_tree import line_that_matters
+from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import line_that_matters
 
 OUTPUTS = {
     "the compiler's error comes before make's": ("CC a.o\na.c:1: error: expected ';'\nmake[1]: *** [a.o] Error 1\n", "a.c:1: error: expected ';'"),

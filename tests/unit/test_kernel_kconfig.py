@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.nested.kata.plugins.module_utils.kconfig import (
-    Answer, Assignment, Lost, Malformed, Menu, allow, complaint, from_options, lost, merge, parse, parse_expression, reason, render, unmet, values,
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
+    Answer, Assignment, Lost, Menu, allow, complaint, from_options, lost, merge, parse, reason, render, values,
 )
 
 ASKED = st.builds(
@@ -33,8 +34,6 @@ def missing(symbol: str, wanted: str, actual: str) -> Lost:
     return Lost(Assignment(symbol, wanted, "f:1"), actual)
 
 
-# --- reading ---
-
 def test_a_fragment_is_read_with_the_line_of_each_symbol():
     text = "# what it is for\n\nCONFIG_NET=y\n# CONFIG_IPV6 is not set\nCONFIG_X=n\r\nCONFIG_CMDLINE=\"a=\\\"b\\\" c\"\nCONFIG_START=0x1000\nCONFIG_HZ=-5"
     assert parse(text, "net.config") == [
@@ -55,7 +54,7 @@ def test_a_fragment_is_read_with_the_line_of_each_symbol():
     ("<<<<<<< HEAD", "f:2: '<<<<<<< HEAD' is neither"),
 ])
 def test_a_line_that_kconfig_would_skip_or_misread_is_an_error(line, part):
-    with pytest.raises(Malformed) as error:
+    with pytest.raises(Refused) as error:
         parse(f"# first\n{line}\n", "f")
     assert str(error.value).startswith(part)
     assert "\n" not in str(error.value)
@@ -77,7 +76,7 @@ def test_an_option_becomes_what_stands_in_a_configuration(given_value, text):
     ({"A": "x\nCONFIG_B=y"}, "options: A has the value"),
 ])
 def test_an_option_that_cannot_be_is_an_error(options, part):
-    with pytest.raises(Malformed) as error:
+    with pytest.raises(Refused) as error:
         from_options(options)
     assert str(error.value).startswith(part)
 
@@ -88,8 +87,6 @@ def test_what_is_rendered_reads_as_what_was_asked_for(request_):
     assert not redefined
     assert values(render(request), "f") == {each.symbol: each.value for each in request_}
 
-
-# --- asking ---
 
 def test_the_last_one_that_asks_counts_and_a_contradiction_is_told():
     base, one, two = asked("CONFIG_A=n\nCONFIG_B=n\n", "base"), asked("CONFIG_A=y\nCONFIG_C=m\n", "one"), asked("CONFIG_C=y\nCONFIG_A=y\n", "two")
@@ -108,8 +105,6 @@ def test_every_symbol_that_anybody_asks_for_is_in_the_request_once_with_its_last
     last = {each.symbol: each.value for each in [*base, *(each for layer in layers for each in layer)]}
     assert {symbol: each.value for symbol, each in request.items()} == last
 
-
-# --- judging ---
 
 def test_what_is_n_and_nowhere_in_the_result_is_kept_and_what_is_y_is_lost():
     result = {"A": "y", "B": "y", "S": '"x"'}
@@ -164,39 +159,3 @@ def test_the_complaint_is_one_line_with_the_first_few_that_are_not_allowed():
     text = complaint(20, losses)
     assert text.startswith("8 of 20 requested symbols are not in the result, and .config is as it was: A1=y (f:1): no such symbol in this tree; A2=y")
     assert text.endswith("; and 3 more") and "A0" not in text and "\n" not in text
-
-
-# --- expressions ---
-
-@pytest.mark.parametrize("text, level, parts", [
-    ("A [=y]", 2, []),
-    ("A [=m]", 1, []),
-    ("A [=m]", 2, ["A=y, is m"]),
-    ("A [=n]", 1, ["A=y, is n"]),
-    ("A [=y] && (B [=n] || C [=y])", 2, []),
-    ("A [=y] && (B [=n] || C [=y] && D [=n])", 2, ["B=y, is n or D=y, is n"]),
-    ("A [=n] && A [=n]", 2, ["A=y, is n"]),
-    ("m [=m] && MODULES [=n]", 1, ["MODULES=y, is n"]),
-    ("<choice> && X [=n]", 2, ["X=y, is n"]),
-    ('CC_VERSION [=120200]>=130000 [=130000]', 2, ["CC_VERSION>=130000, is 120200"]),
-    ('ARCH [=x86]="x86"', 2, []),
-    ('ARCH [=arm]!="arm"', 2, ["ARCH!=arm, is arm"]),
-    ("!(A [=y] || B [=n])", 2, ["the opposite of what is so: A and B"]),
-    ("what & is this", 2, ["what & is this"]),
-])
-def test_the_unmet_parts_of_an_expression_are_found(text, level, parts):
-    assert unmet(text, level) == parts
-
-
-EXPRESSION = st.recursive(
-    st.tuples(st.sampled_from("ABCD"), st.sampled_from("nmy")).map(lambda term: f"{term[0]} [={term[1]}]"),
-    lambda inner: st.one_of(
-        inner.map(lambda text: f"!({text})"),
-        st.tuples(inner, st.sampled_from([" && ", " || "]), inner).map(lambda three: f"({three[0]}{three[1]}{three[2]})"),
-    ),
-)
-
-
-@given(EXPRESSION, st.sampled_from([1, 2]))
-def test_an_expression_has_unmet_parts_just_where_it_is_below_the_level(text, level):
-    assert bool(unmet(text, level)) == (parse_expression(text).level() < level)
