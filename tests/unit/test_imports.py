@@ -35,7 +35,9 @@ def imported(text: str, files: set[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.level:
             raise ValueError(f"line {node.lineno}: the import is relative")
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}".removeprefix(PREFIX) in files else node.module or "" for alias in node.names}
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in names if name.removeprefix(PREFIX) in files}
+            found |= modules | ({node.module or ""} if names - modules else set())
     return {name.removeprefix(PREFIX) for name in found if name.startswith(PREFIX)}
 
 
