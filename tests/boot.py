@@ -28,7 +28,7 @@ from kept import kept
 
 TESTS = Path(__file__).resolve().parent
 GUEST = TESTS / "guest"
-KVM = "plugins/module_utils/kvm.py"
+KVM = "plugins/module_utils/_host/kvm.py"
 
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"

@@ -53,7 +53,7 @@ from dataclasses import asdict
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.nested.kata.plugins.module_utils.addresses import SPACES, NoRangeLeft, choose, routed_networks
+from ansible_collections.nested.kata.plugins.plugin_utils.addresses import SPACES, NoRangeLeft, choose, routed_networks
 
 
 def address_plan(candidates, routes="", taken=()):

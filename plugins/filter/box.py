@@ -30,7 +30,7 @@ _value:
   elements: str
 """
 
-from ansible_collections.nested.kata.plugins.module_utils import table
+from ansible_collections.nested.kata.plugins.plugin_utils import table
 
 
 def box(lines):

@@ -35,7 +35,7 @@ _value:
   elements: str
 """
 
-from ansible_collections.nested.kata.plugins.module_utils.table import render
+from ansible_collections.nested.kata.plugins.plugin_utils.table import render
 
 
 def table(rows, headers):

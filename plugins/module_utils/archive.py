@@ -18,7 +18,9 @@ import tarfile
 from dataclasses import dataclass
 from typing import Any, Callable, Collection, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
-from ansible_collections.nested.kata.plugins.module_utils.image import Image, Refused, parse_reference, split_domain
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils.image import Image, parse_reference, split_domain
 
 PIECE = 1 << 20
 SMALL = 1 << 22  # bytes that a JSON document in an archive may have; real ones have some KiB
@@ -28,11 +30,7 @@ BLOBS = "blobs/sha256/"
 MANIFEST = "manifest.json"
 INDEX = "index.json"
 OCI = "application/vnd.oci.image"
-MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-class Damaged(Exception):
-    """An archive or a layer is not what it should be: the message says what is wrong with it."""
+COMPRESSIONS = ("gzip", "zstd")
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,6 @@ class Manifest:
 
 
 Part = Union[Blob, bytes, Manifest]
-
-
-def compression_of(head: bytes) -> str:
-    """Return what the bytes that begin so are compressed with, or nothing."""
-    return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
 
 
 def sha256(data: bytes) -> str:
@@ -142,7 +135,7 @@ class Packing:
                 self._images.append((part, tuple(names)))
                 yield small_member(_path(sha256(part.config)), part.config)
             elif wanted:
-                self._kinds.setdefault(wanted.digest, compression_of(part))
+                self._kinds.setdefault(wanted.digest, compression_of(part, COMPRESSIONS))
                 yield part
 
     def end(self, oci: bool = False) -> Iterator[bytes]:

@@ -12,8 +12,10 @@ import subprocess
 import tarfile
 from typing import BinaryIO, Iterator, Optional, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils.archive import PIECE, Damaged, Packed, Reading, compression_of, packed
-from ansible_collections.nested.kata.plugins.module_utils.files import last_words, sync_directory
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
+from ansible_collections.nested.kata.plugins.module_utils._common.files import last_words, sync_directory
+from ansible_collections.nested.kata.plugins.module_utils.archive import PIECE, Packed, Reading, packed
 
 SUFFIXES = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
 PACKING = {"gzip": ("gzip", "-c"), "zstd": ("zstd", "-q", "-c")}
@@ -29,7 +31,7 @@ def opened(path: str) -> Iterator[tarfile.TarFile]:
     """Yield the archive in a file, to be read from its beginning to its end."""
     file = open(path, "rb")
     try:
-        kind = compression_of(os.pread(file.fileno(), 4, 0))  # whoever uncompresses it gets the file at its beginning
+        kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # whoever uncompresses it gets the file at its beginning
         if not kind:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield archive

@@ -8,11 +8,11 @@ The SDK is imported with this file, and with no other one.
 from __future__ import annotations
 
 import json
-import re
 import ssl
 import traceback
-from typing import Any, Iterator, Mapping, Optional, Tuple
+from typing import Any, Iterator, Mapping, Optional
 
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
 from ansible_collections.nested.kata.plugins.module_utils.transport import ANSWER_SECONDS, SOCKET, Transport
 
 SDK_IMPORT_ERROR: Optional[str] = None
@@ -36,12 +36,6 @@ except ImportError:
 OLDEST_SDK = (5, 0, 3)
 URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, asked, and sent or asked for archives
 PLATFORM_API = (1, 48)  # the first one in which an image can be saved for one platform (Docker 28)
-
-
-def version_of(text: str) -> Tuple[int, ...]:
-    """Return the leading numbers of a version: 5.0.3 of `5.0.3+dfsg`."""
-    numbers = re.match(r"\d+(?:\.\d+)*", text)
-    return tuple(int(number) for number in numbers.group().split(".")) if numbers else ()
 
 
 def sdk_too_old(version: str = SDK_VERSION) -> bool:

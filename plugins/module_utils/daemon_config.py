@@ -13,6 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+
 RUNTIMES = "runtimes"
 
 # What dockerd takes over at SIGHUP ("Configuration reload behavior" in its reference); all else it reads only when it starts.
@@ -22,10 +24,6 @@ RELOADED = frozenset({
 })
 
 Settings = Dict[str, Any]
-
-
-class Refused(Exception):
-    """The file cannot be taken or what was asked for cannot be done: the message says what was found, and what to do."""
 
 
 class NoSettings(ValueError):

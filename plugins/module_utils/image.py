@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+
 HUB = "docker.io"
 
 # The grammar of github.com/distribution/reference, which every docker daemon parses names with.
@@ -31,10 +33,6 @@ FIELDS = ("Architecture", "Author", "Created", "Os", "OsVersion", "Variant")
 CONFIG_FIELDS = (
     "ArgsEscaped", "Cmd", "Entrypoint", "Env", "ExposedPorts", "Healthcheck", "Labels", "OnBuild", "Shell", "StopSignal", "User", "Volumes", "WorkingDir",
 )
-
-
-class Refused(Exception):
-    """What was asked for cannot be done; nothing was changed."""
 
 
 def split_domain(name: str) -> Tuple[str, str]:

@@ -15,7 +15,10 @@ import socket
 from collections import deque
 from typing import Any, BinaryIO, Collection, Deque, Dict, Iterator, List, Mapping, Sequence, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils.archive import PIECE, Blob, Damaged, Manifest, Part, Split, chain_ids, sha256, verified
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
+from ansible_collections.nested.kata.plugins.module_utils.archive import (
+    PIECE, Blob, Manifest, Part, Split, chain_ids, sha256, verified,
+)
 from ansible_collections.nested.kata.plugins.module_utils.image import Image
 from ansible_collections.nested.kata.plugins.module_utils.transport import Broken, Exec
 

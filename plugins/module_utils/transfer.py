@@ -13,13 +13,14 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils.archive import (
-    Blob, Damaged, Manifest, Packed, Packing, Part, base_held, chain_ids, left_out, saved, unpacked, verified,
+    Blob, Manifest, Packed, Packing, Part, base_held, chain_ids, left_out, saved, unpacked, verified,
 )
 from ansible_collections.nested.kata.plugins.module_utils.archive_file import Unwritable, Writing, listed, opened
 from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError
-from ansible_collections.nested.kata.plugins.module_utils.image import Action, Image, Refused, Step, refusal, same, short
-from ansible_collections.nested.kata.plugins.module_utils.progress import amount
+from ansible_collections.nested.kata.plugins.module_utils.image import Action, Image, Step, refusal, same, short
 from ansible_collections.nested.kata.plugins.module_utils.store import Store, Unreadable
 from ansible_collections.nested.kata.plugins.module_utils.transport import Taken
 

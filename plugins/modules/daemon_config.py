@@ -124,10 +124,11 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
 from ansible_collections.nested.kata.plugins.module_utils.daemon_config import (
-    Found, Plan, Refused, Reload, Remove, Wanted, Write, decide, render,
+    Found, Plan, Reload, Remove, Wanted, Write, decide, render,
 )
-from ansible_collections.nested.kata.plugins.module_utils.files import sync_directory
 
 PIDFILE = "/run/docker.pid"
 TOLD = "/run/nested-kata/daemon.json.read"  # what the running daemon was told last

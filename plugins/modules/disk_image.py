@@ -160,7 +160,7 @@ notes:
   - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the device rule
     C(b 7:* rmw). Nodes that are missing in C(/dev) are made.
   - Runs that work in the same directory wait for each other.
-  - After a boot nothing is attached. The file C(plugins/module_utils/loop.py) of this collection is also a program that does what
+  - After a boot nothing is attached. The file C(plugins/module_utils/_disk/loop.py) of this collection is also a program that does what
     V(true) for O(attached) does, without Ansible, for a unit that runs at boot.
 author:
   - The nested.kata founders (@nested-kata)
@@ -298,60 +298,14 @@ msg:
   sample: there is no file yet; it is not attached
 """
 
-import contextlib
-import os
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils import disk, disk_steps, loop
 
-
-def look_decide_act(wanted: disk.Wanted, check_mode: bool) -> tuple[disk.Plan, disk.Found, disk.Found]:
-    """Return what was planned, and what the machine looked like before and looks like after."""
-    directory = os.path.dirname(wanted.path)
-    with loop.locked(directory) if os.path.isdir(directory) else contextlib.nullcontext():
-        before = disk_steps.look(wanted, glance=True)
-        if not as_asked(before, wanted):
-            before = disk_steps.look(wanted)
-        plan = disk.decide(before, wanted)
-        disk_steps.prepare(plan)
-        if check_mode or not plan.steps:
-            return plan, before, disk.foresee(before, plan)
-        for step in plan.steps:
-            disk_steps.carry_out(step)
-        return plan, before, disk_steps.look(wanted)
-
-
-def as_asked(found: disk.Found, wanted: disk.Wanted) -> bool:
-    """Return whether nothing is to be done, for which a glance is enough. What is to be changed or refused is looked at closely."""
-    try:
-        return not disk.decide(found, wanted).steps
-    except loop.Refused:
-        return False
-
-
-def result(wanted: disk.Wanted, plan: disk.Plan, before: disk.Found, after: disk.Found) -> dict:
-    found = disk.describe(after)
-    foreseen = found["device"] == disk.FREE_LOOP.device
-    return {
-        "changed": bool(plan.steps),
-        "path": wanted.path,
-        "size": found["size"],
-        "allocated": after.allocated,
-        "filesystem_size": found["filesystem_size"],
-        "sealed": after.sealed,
-        "fstype": found["fstype"],
-        "uuid": found["uuid"],
-        "label": found["label"],
-        "device": None if foreseen else found["device"],
-        "direct_io": after.loops[0].direct_io if after.loops and not foreseen else None,
-        "link": wanted.link if found["link"] and found["link"] == found["device"] else None,
-        "steps": [str(step) for step in plan.steps],
-        "msg": plan.reason,
-        "diff": {
-            "before_header": wanted.path, "after_header": wanted.path,
-            "before": disk.describe(before), "after": found,
-        },
-    }
+from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
+from ansible_collections.nested.kata.plugins.module_utils._disk.machine import apply
+from ansible_collections.nested.kata.plugins.module_utils._disk.options import parse
+from ansible_collections.nested.kata.plugins.module_utils._disk.result import result_of
 
 
 def main() -> None:
@@ -377,16 +331,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        wanted = disk.parse(module.params)
-        answer = result(wanted, *look_decide_act(wanted, module.check_mode))
-    except loop.Refused as error:
-        module.fail_json(msg=str(error))
-    except loop.CommandFailed as error:
-        module.fail_json(msg=str(error), cmd=list(error.command), rc=error.status)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror}")
-    module.exit_json(**answer)
+
+    def work() -> dict[str, Any]:
+        wanted = parse(module.params)
+        return result_of(wanted, *apply(wanted, module.check_mode))
+
+    finish(module, work, module.params["path"])
 
 
 if __name__ == "__main__":

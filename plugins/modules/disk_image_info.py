@@ -158,50 +158,13 @@ file_systems:
       sample: false
 """
 
-import os
-import platform
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils import superblock
-from ansible_collections.nested.kata.plugins.module_utils.checks_resources import MORE_ROOM, about
-from ansible_collections.nested.kata.plugins.module_utils.disk_usage import Room, Usage, look, parse_overcommit, rooms_of
-from ansible_collections.nested.kata.plugins.module_utils.loop import Refused, loops_of
 
-
-def files_at(paths: list[str]) -> list[str]:
-    """Return the images that the paths stand for, each once."""
-    found = []
-    for path in paths:
-        if not os.path.isabs(path):
-            raise Refused(f"paths: {path!r} is not an absolute path")
-        if os.path.isdir(path):
-            found += [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".img") and not name.startswith(".")]
-        elif os.path.exists(path):
-            found.append(path)
-    return [path for path in dict.fromkeys(found) if os.path.isfile(path)]
-
-
-def describe(usage: Usage) -> dict:
-    content = superblock.read(usage.path)
-    loops = loops_of(usage.path)
-    return {
-        "path": usage.path,
-        "size": usage.size,
-        "allocated": usage.allocated,
-        "shared": usage.shared,
-        "growth": usage.growth,
-        "sealed": usage.sealed,
-        "fstype": content.fstype if content else None,
-        "uuid": content.uuid if content else None,
-        "label": content.label if content else None,
-        "device": loops[0].device if loops else None,
-    }
-
-
-def warning(room: Room) -> str:
-    many = f"the {room.images} disk images" if room.images > 1 else "the disk image"
-    return (f"{platform.node()}: {many} on {room.mount.point} may grow by {about(room.growth)}, and {about(room.mount.free)} are free there. When they "
-            f"fill it, writes in all their guests fail: {MORE_ROOM}")
+from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
+from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import parse_overcommit
+from ansible_collections.nested.kata.plugins.module_utils._disk.usage import report, warning
 
 
 def main() -> None:
@@ -212,33 +175,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
+
+    def work() -> dict[str, Any]:
         most = parse_overcommit(module.params["overcommit"])
-        usages = [look(path) for path in files_at(module.params["paths"])]
-        images = [describe(usage) for usage in usages]
-    except Refused as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'paths'}: {error.strerror}")
-    rooms = rooms_of(usages)
-    for room in rooms:
-        if room.is_overcommitted(most):
+        result, tight = report(module.params["paths"], most)
+        for room in tight:
             module.warn(warning(room))
-    module.exit_json(
-        changed=False,
-        images=images,
-        file_systems=[
-            {
-                "mount": room.mount.point,
-                "fstype": room.mount.fstype,
-                "size": room.mount.size,
-                "free": room.mount.free,
-                "growth": room.growth,
-                "overcommitted": room.is_overcommitted(most),
-            }
-            for room in rooms
-        ],
-    )
+        return {"changed": False, **result}
+
+    finish(module, work, "paths")
 
 
 if __name__ == "__main__":

@@ -283,20 +283,16 @@ msg:
   sample: "this machine cannot run Kata: vhost_net; warnings: cgroup"
 """
 
-from dataclasses import asdict
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import version_of
-from ansible_collections.nested.kata.plugins.module_utils.disk import parse_size
-from ansible_collections.nested.kata.plugins.module_utils.disk_usage import parse_overcommit
-from ansible_collections.nested.kata.plugins.module_utils.findings import UnknownFinding, decide, known, sentence, summary, table
-from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS, Facts, Question
-from ansible_collections.nested.kata.plugins.module_utils.host_facts import (
-    WantedAnswer, WantedPart, look_at_docker, look_at_machine, look_at_resources,
-)
-from ansible_collections.nested.kata.plugins.module_utils.loop import Refused
 
-KINDS = {"container": "containers", "network": "networks", "volume": "volumes"}
+from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
+from ansible_collections.nested.kata.plugins.module_utils._host.facts import look
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import decide, result_of
+from ansible_collections.nested.kata.plugins.module_utils._host.options import parse
+
 ARGUMENTS = {
     "target": {"type": "str", "default": "host", "choices": ["host", "proxy"]},
     "runtime": {"type": "str"},
@@ -328,60 +324,15 @@ ARGUMENTS = {
 }
 
 
-def parse_question(options: dict) -> Question:
-    """Return what the machine is to be good for."""
-    kata = options["kata_version"] or ""
-    if kata and not version_of(kata):
-        raise Refused(f"kata_version: {kata!r} is no version: write it like 4.1.0")
-    return Question(
-        target=options["target"],
-        runtime=options["runtime"],
-        runtimes=tuple(options["runtimes"]),
-        kata=kata,
-        names=tuple(name for kind in KINDS.values() for name in options[kind]),
-        memory=sum(parse_size(size, "memory") for size in options["memory"]),
-        overcommit=parse_overcommit(options["overcommit"]),
-    )
-
-
-def parse_part(entry: dict) -> WantedPart:
-    """Return an entry of `space`."""
-    return WantedPart(entry["path"], parse_size(entry["size"], "space: size"), entry["purpose"], entry["sparse"], entry["creates"] or "")
-
-
-def parse_answer(entry: dict) -> WantedAnswer:
-    """Return an entry of `reachable`."""
-    if not entry["urls"]:
-        raise Refused(f"reachable: urls is empty for {entry['purpose']!r}: name one place at least")
-    return WantedAnswer(tuple(entry["urls"]), entry["purpose"], entry["required"], entry["creates"] or "", entry["image"] or "")
-
-
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    options = module.params
-    try:
-        question = parse_question(options)
-        parts = [parse_part(entry) for entry in options["space"]]
-        answers = [parse_answer(entry) for entry in options["reachable"]]
-        ignored = known(options["ignore"], CHECKS)
-    except UnknownFinding as error:
-        module.fail_json(msg=f"ignore: {error}")
-    except Refused as error:
-        module.fail_json(msg=str(error))
-    docker = look_at_docker(
-        module.get_bin_path("docker"), {kind: options[option] for kind, option in KINDS.items()}, [answer.image for answer in answers if answer.image],
-    )
-    resources = look_at_resources(parts, options["disks"], options["now"], answers, docker.root, docker.images, options["timeout"])
-    findings = decide(CHECKS, Facts(look_at_machine(), docker, resources), question, ignored)
-    stopping = [finding for finding in findings if finding.stops]
-    module.exit_json(
-        changed=False,
-        ok=not stopping,
-        findings=[asdict(finding) for finding in findings],
-        problems=[sentence(finding) for finding in stopping],
-        table=table(findings),
-        msg=summary(findings),
-    )
+
+    def work() -> dict[str, Any]:
+        wanted = parse(module.params)
+        facts = look(wanted, module.get_bin_path("docker"))
+        return result_of(decide(CHECKS, facts, wanted.question, wanted.ignored))
+
+    finish(module, work, "this machine")
 
 
 if __name__ == "__main__":

@@ -308,14 +308,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
 from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError, Endpoint, sdk
 from ansible_collections.nested.kata.plugins.module_utils.image import (
-    Action, Image, Refused, Step, absent, decide, others_of, parse_platform, parse_references, parse_tags, same,
+    Action, Image, Step, absent, decide, others_of, parse_platform, parse_references, parse_tags, same,
 )
-from ansible_collections.nested.kata.plugins.module_utils.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils.store import Unreadable
 from ansible_collections.nested.kata.plugins.module_utils.transfer import (
-    LOST_SNAPSHOT, NO_SPACE, DaemonDestination, DaemonSource, Destination, File, FileDestination, FileSource, LoadRefused, Sent, Source, deliver,
+    LOST_SNAPSHOT, NO_SPACE, DaemonDestination, DaemonSource, Destination, File, FileDestination, FileSource,
+    LoadRefused, Sent, Source, deliver,
 )
 from ansible_collections.nested.kata.plugins.module_utils.transport import Transport
 
@@ -441,7 +444,7 @@ def need_sdk() -> None:
     if client.SDK_IMPORT_ERROR:
         raise NoSdk(missing_required_lib(f"docker ({PACKAGES})"), client.SDK_IMPORT_ERROR)
     if client.sdk_too_old():
-        oldest = ".".join(map(str, client.OLDEST_SDK))
+        oldest = written(client.OLDEST_SDK)
         raise NoSdk(f"the Docker SDK for Python here is {client.SDK_VERSION}, and {oldest} is needed: upgrade {PACKAGES}", "")
 
 

@@ -270,254 +270,14 @@ msg:
   sample: "/usr/src/linux-6.12/.config: the input differs from that of the last run; 3 symbols changed"
 """
 
-import hashlib
-import json
-import os
-import re
-import tempfile
-from dataclasses import dataclass, replace
-from typing import Callable
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils import kconfig, kernel_tree
 
-REMEMBERED = ".nested-kata"
-ASKS_A_PERSON = ("config", "oldconfig", "menuconfig", "nconfig", "xconfig", "gconfig")
-KCONFIG_TARGET = {"no": "allnoconfig", "default": "alldefconfig"}
-FORMAT = 1  # of what is remembered
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the task asked for, read and checked."""
-
-    tree: kernel_tree.Tree
-    path: str
-    base: list
-    base_target: str | None
-    layers: list
-    new_symbols: str
-    allowed: dict
-    on_redefine: str
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lies where the configuration is to be."""
-
-    config: str | None
-    remembered: dict
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What Kconfig made of the request."""
-
-    config: str
-    missing: list
-    base_missing: list
-    redefined: list
-
-
-@dataclass(frozen=True)
-class Write:
-    """Replace a file as a whole."""
-
-    path: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"write {self.path}"
-
-
-# --- look ---
-
-def wanted_of(params: dict) -> Wanted:
-    """Return what the options mean, or raise Malformed or Refused. Reads the files that they name."""
-    tree = kernel_tree.open_tree(params["tree"], params["arch"], params["make_vars"])
-    for pattern, why in params["allow_missing"].items():
-        if not isinstance(why, str) or not why.strip():
-            raise kernel_tree.Refused(f"allow_missing: {pattern} has no reason; say in a few words why it may be missing")
-    target = params["base_target"]
-    if target and (not re.fullmatch(r"[A-Za-z0-9_.-]*config", target) or target in ASKS_A_PERSON):
-        raise kernel_tree.Refused(f"base_target: {target} is no target that makes a configuration by itself, as defconfig does")
-    path = os.path.realpath(params["path"] or os.path.join(tree.path, ".config"))
-    if not os.path.isdir(os.path.dirname(path)):
-        raise kernel_tree.Refused(f"path: there is no directory {os.path.dirname(path)}")
-    if os.path.isdir(path):
-        raise kernel_tree.Refused(f"path: {path} is a directory")
-    return Wanted(
-        tree, path, read(params["base"], "base") if params["base"] else [], target,
-        [*(read(fragment, "fragments") for fragment in params["fragments"]), kconfig.from_options(params["options"])],
-        params["new_symbols"], params["allow_missing"], params["on_redefine"],
-    )
-
-
-def read(path: str, option: str) -> list:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return kconfig.parse(file.read(), path)
-    except OSError as error:
-        raise kernel_tree.Refused(f"{option}: {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise kernel_tree.Refused(f"{option}: {path} is no text in UTF-8") from error
-
-
-def look(wanted: Wanted) -> Found:
-    try:
-        with open(wanted.path, encoding="utf-8", errors="surrogateescape") as file:
-            config = file.read()
-    except FileNotFoundError:
-        config = None
-    try:
-        with open(wanted.path + REMEMBERED, encoding="utf-8") as file:
-            remembered = json.load(file)
-    except (OSError, ValueError):
-        remembered = {}
-    return Found(config, remembered if isinstance(remembered, dict) else {})
-
-
-def fingerprint(wanted: Wanted) -> str:
-    """Return a hash over all that the result depends on."""
-    return sha256(repr((FORMAT, wanted, kernel_tree.fingerprint(wanted.tree))))
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
-    """Return what the tree's Kconfig makes of the request."""
-    base = wanted.base
-    if wanted.base_target:
-        started = os.path.join(scratch, "base")
-        kernel_tree.configure(wanted.tree, wanted.base_target, started)
-        with open(started, encoding="utf-8") as file:
-            base = kconfig.parse(file.read(), wanted.base_target)
-    request, redefined = kconfig.merge(base, wanted.layers)
-    asked, result = os.path.join(scratch, "request"), os.path.join(scratch, "config")
-    with open(asked, "w", encoding="utf-8") as file:
-        file.write(kconfig.render(request))
-    kernel_tree.configure(wanted.tree, KCONFIG_TARGET[wanted.new_symbols], result, asked)
-    with open(result, encoding="utf-8") as file:
-        config = file.read()
-    values = kconfig.values(config, result)
-    of_base = {id(each) for each in base}
-    lost = kconfig.lost(request.values(), values)
-    missing = [replace(each, allowed=kconfig.allow(each, wanted.allowed)) for each in lost if id(each.wanted) not in of_base]
-    answers = ask_why(wanted, result, [each.wanted.symbol for each in missing if each.allowed is None], scratch)
-    missing = [
-        replace(each, why=kconfig.reason(each, answers[each.wanted.symbol], values.get("MODULES") == "y")) if each.wanted.symbol in answers else each
-        for each in missing
-    ]
-    return Outcome(config, missing, [each for each in lost if id(each.wanted) in of_base], redefined)
-
-
-def ask_why(wanted: Wanted, config: str, symbols: list, scratch: str) -> dict:
-    """Return Kconfig's answers; none where a tree's Kconfig is unlike those that can be asked: the rest of the result holds anyway."""
-    if not symbols:
-        return {}
-    try:
-        return kernel_tree.ask(wanted.tree, config, symbols, scratch)
-    except kernel_tree.CommandFailed:
-        return {}
-
-
-# --- decide ---
-
-class NotKept(Exception):
-    """Kconfig's result is not what was asked for."""
-
-    def __init__(self, message: str, told: dict) -> None:
-        super().__init__(message)
-        self.details = {key: told[key] for key in ("missing", "redefined")}
-
-
-def decide(wanted: Wanted, found: Found, outcome: Outcome, remember: dict) -> tuple[list, str]:
-    """Return the files to write and the reason, or raise NotKept."""
-    if wanted.on_redefine == "error" and outcome.redefined:
-        raise NotKept(f"on_redefine: {len(outcome.redefined)} symbols get two values: {kconfig.listing(outcome.redefined)}", remember)
-    if any(each.allowed is None for each in outcome.missing):
-        raise NotKept(kconfig.complaint(requested(wanted), outcome.missing), remember)
-    steps = []
-    if found.config is None:
-        why = "there is none yet"
-    elif found.config != outcome.config:
-        before, after = (dict(re.findall(r"^(?:# )?(CONFIG_\w+)(.*)$", text, re.MULTILINE)) for text in (found.config, outcome.config))
-        changed = sum(before.get(symbol) != after.get(symbol) for symbol in {**before, **after})
-        why = f"{changed} symbols change" if changed else "the heading changes"
-    else:
-        why = "it is as asked for"
-    if found.config != outcome.config:
-        steps.append(Write(wanted.path, outcome.config))
-    if found.remembered != remember:
-        steps.append(Write(wanted.path + REMEMBERED, json.dumps(remember, indent=1) + "\n"))
-    return steps, f"{wanted.path}: {why}"
-
-
-def requested(wanted: Wanted) -> int:
-    return len({each.symbol for layer in wanted.layers for each in layer})
-
-
-def memory(outcome: Outcome, request: str) -> dict:
-    return {
-        "request": request,
-        "sha256": sha256(outcome.config),
-        "missing": [described(each) for each in outcome.missing],
-        "base_missing": [described(each) for each in outcome.base_missing],
-        "redefined": [
-            {
-                "symbol": each.before.symbol, "from": each.before.value, "from_source": each.before.source,
-                "to": each.after.value, "to_source": each.after.source,
-            }
-            for each in outcome.redefined
-        ],
-    }
-
-
-def described(lost: kconfig.Lost) -> dict:
-    return {
-        "symbol": lost.wanted.symbol, "requested": lost.wanted.value, "actual": lost.actual, "source": lost.wanted.source,
-        "why": lost.why, "allowed": lost.allowed,
-    }
-
-
-# --- act ---
-
-def carry_out(step: Write) -> None:
-    """Replace the file; whoever looks finds the old one or the new one. What a killed run left is overwritten by the next."""
-    new = step.path + ".new"
-    with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(step.text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, step.path)
-
-
-def configure(wanted: Wanted, scratch: Callable[[], str], check_mode: bool) -> dict:
-    """Bring the configuration about and return the result."""
-    kernel_tree.require(kernel_tree.tools_of_kconfig(wanted.tree))
-    found, request = look(wanted), fingerprint(wanted)
-    if found.config is not None and found.remembered.get("request") == request and found.remembered.get("sha256") == sha256(found.config):
-        steps, why, config, told = [], f"{wanted.path}: made from the same before", found.config, found.remembered
-    else:
-        with tempfile.TemporaryDirectory(dir=scratch()) as directory:
-            outcome = ask_kconfig(wanted, directory)
-        config, told = outcome.config, memory(outcome, request)
-        steps, why = decide(wanted, found, outcome, told)
-        for step in [] if check_mode else steps:
-            carry_out(step)
-    set_to = re.findall(r"^CONFIG_\w+=(.*)$", config, re.MULTILINE)
-    return {
-        "changed": any(step.path == wanted.path for step in steps),
-        "config": {
-            "path": wanted.path, "kernel": wanted.tree.version, "arch": wanted.tree.arch, "requested": requested(wanted),
-            "built_in": set_to.count("y"), "modules": set_to.count("m"),
-        },
-        "missing": told["missing"], "base_missing": told["base_missing"], "redefined": told["redefined"], "sha256": told["sha256"],
-        "diff": {"before_header": wanted.path, "after_header": wanted.path, "before": found.config or "", "after": config},
-        "msg": why,
-    }
+from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_machine import apply
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_options import parse
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_plan import result_of, warnings
 
 
 def main() -> None:
@@ -538,20 +298,15 @@ def main() -> None:
         mutually_exclusive=[("base", "base_target")],
         supports_check_mode=True,
     )
-    try:
-        answer = configure(wanted_of(module.params), lambda: module.tmpdir, module.check_mode)
-    except NotKept as error:
-        module.fail_json(msg=str(error), **error.details)
-    except kernel_tree.CommandFailed as error:
-        module.fail_json(msg=f"tree: {error}", cmd=error.command, rc=error.status, stdout=error.output)
-    except (kernel_tree.Refused, kconfig.Malformed) as error:
-        module.fail_json(msg=str(error))
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror}")
-    if module.params["on_redefine"] == "warn":
-        for each in answer["redefined"]:
-            module.warn(f"{each['symbol']} is {each['from']} in {each['from_source']}, then {each['to']} in {each['to_source']}: the last one counts")
-    module.exit_json(**answer)
+
+    def work() -> dict[str, Any]:
+        wanted = parse(module.params)
+        result = result_of(wanted, *apply(wanted, lambda: module.tmpdir, module.check_mode))
+        for text in warnings(wanted, result["redefined"]):
+            module.warn(text)
+        return result
+
+    finish(module, work, module.params["path"] or module.params["tree"])
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+
 HOME = "/opt/kata"  # where a release thinks that it is
 AT_HOME = re.compile(rf"(?<![\w./-]){HOME}(?=/|$)")
 
@@ -32,13 +34,9 @@ KNOWN = {
 
 HEADER = re.compile(r"^\s*\[([A-Za-z0-9_.\"-]+)\]\s*(?:#.*)?$")
 KEY = re.compile(r"^\s*#?\s*([A-Za-z0-9_-]+)\s*=")
-BARE = re.compile(r"^[A-Za-z0-9_-]+$")
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 Table = Mapping[str, Any]
-
-
-class Refused(Exception):
-    """The configuration cannot be: the message names the key, what was found, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +183,7 @@ def render_table(table: Table, path: tuple[str, ...]) -> Iterator[str]:
 
 
 def quoted(key: str) -> str:
-    return key if BARE.match(key) else literal(key)
+    return key if BARE.fullmatch(key) else literal(key)
 
 
 def literal(value: Any) -> str:

@@ -6,7 +6,7 @@
 A module of this collection joins in with two small things:
 
 1. The module says how far it is: `with Progress() as progress: … progress.say("image 2 of 3, 61 of 145 MiB, 42 %")`,
-   from plugins/module_utils/progress.py.
+   from plugins/module_utils/_common/progress.py.
 2. An action plugin of the module's name, plugins/action/NAME.py, holds nothing but
    `class ActionModule(WatchedAction)` and a docstring.
 
@@ -37,7 +37,7 @@ from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 
-from ansible_collections.nested.kata.plugins.module_utils.progress import LONGEST, VARIABLE
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import LONGEST, VARIABLE
 
 display = Display()
 

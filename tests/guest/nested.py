@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
-from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, run_guest
+from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmError, run_guest
 
 from .proof import Disproved, cable, expect, inside, named, namespaces, run
 

@@ -24,8 +24,10 @@ import pytest
 from mounted import attached, tool, undo
 from playing import CHECKOUT, ansible_environment, run_module
 
-from ansible_collections.nested.kata.plugins.module_utils import disk, disk_steps, loop
-from ansible_collections.nested.kata.plugins.modules import disk_image
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
+from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted, parse
+from ansible_collections.nested.kata.plugins.module_utils._disk.plan import decide
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
@@ -391,7 +393,7 @@ def test_a_mount_for_trimming_is_seen_by_nobody_else(disks, mounts, tmp_path_fac
 
     before = seen(Path("/proc/self/mountinfo"))
     told = tmp_path_factory.mktemp("told")
-    disk_steps.run_mounted(
+    machine.run_mounted(
         f"{disks}/a.img", "btrfs", ("sh", "-c", f"cp /proc/self/mountinfo {told}/inside && cp /proc/{os.getpid()}/mountinfo {told}/outside")
     )
     assert f" {disks} rw,nosuid,nodev,noexec" in (told / "inside").read_text() and before and seen(told / "outside") == before
@@ -552,13 +554,13 @@ def test_a_run_that_finds_all_as_asked_starts_no_program(disks, monkeypatch):
     for fstype in FSTYPES:
         options = {"path": str(disks / f"{fstype}.img"), "fstype": fstype, "size": "320M", "label": "a"}
         made_now = directly({**options, "attached": True, "link": str(disks / fstype)})
-        wanted = disk.parse({
+        wanted = parse({
             **dict.fromkeys(("link", "uuid", "owner", "group", "mode", "mkfs_options", "allocation", "clone_of", "sealed"), None),
             **options, "link": str(disks / fstype), "attached": True, "resizefs": True, "trim": False, "state": "present",
         })
         with monkeypatch.context() as patched:
             patched.setattr(loop.subprocess, "run", lambda *arguments, **named: pytest.fail(f"{arguments[0]} was run"))
-            plan, before, after = disk_image.look_decide_act(wanted, False)
+            plan, before, after = machine.apply(wanted, False)
         assert plan.steps == () and before.content == loop.Content(fstype, made_now["uuid"], "a")
 
 
@@ -621,9 +623,9 @@ def test_an_image_may_be_larger_than_the_free_space(disks):
 
 def test_a_missing_mkfs_is_told_with_its_package_also_in_check_mode(disks, monkeypatch):
     monkeypatch.setattr(loop.shutil, "which", lambda name, path: None if name == "mkfs.btrfs" else f"/usr/sbin/{name}")
-    plan = disk.decide(disk_steps.look(disk.Wanted(str(disks / "a.img"), size=G)), disk.Wanted(str(disks / "a.img"), size=G))
-    with pytest.raises(loop.Refused, match="the command mkfs.btrfs is missing: install the package btrfs-progs"):
-        disk_steps.prepare(plan)
+    plan = decide(machine.look(Wanted(str(disks / "a.img"), size=G)), Wanted(str(disks / "a.img"), size=G))
+    with pytest.raises(Refused, match="the command mkfs.btrfs is missing: install the package btrfs-progs"):
+        machine.prepare(plan)
 
 
 # Golden images
@@ -762,7 +764,7 @@ def test_a_sealed_image_is_neither_attached_nor_grown_nor_trimmed_by_any_way(dis
     golden(disks / "golden.img", "ext4", mounts[0], "64M")
     before = snapshot(disks)
     options = {"path": str(disks / "golden.img"), "fstype": "ext4"}
-    os.removexattr(disks / "golden.img", disk_steps.TRIMMED)
+    os.removexattr(disks / "golden.img", machine.TRIMMED)
     for more, done in (({"attached": True}, "attached"), ({"size": "1G"}, "grown"), ({"trim": True}, "trimmed"), ({"allocation": "preallocated"}, "allocated")):
         refused = directly({**options, **more})
         assert refused["failed"] and f"is sealed (mode 0400) and cannot be {done}: clone it" in refused["msg"]

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.nested.kata.plugins.module_utils import disk_steps, loop
+from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.modules import disk_image
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
@@ -194,7 +194,7 @@ class Place:
 
     def copy(self, source: Path, name: str) -> None:
         with source.open("rb") as data, (self.disks / name).open("wb") as target:
-            disk_steps.copy_data(data.fileno(), target.fileno())
+            machine.copy_data(data.fileno(), target.fileno())
             os.fchmod(target.fileno(), 0o600)
 
     def clear(self) -> None:

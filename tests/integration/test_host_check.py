@@ -22,8 +22,8 @@ import pytest
 from nested_daemon import nested_daemon
 from playing import CHECKOUT, MARK, module_command, module_environment, play, run_module
 
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import key_of
-from ansible_collections.nested.kata.plugins.module_utils.kvm import KvmError, run_guest
+from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import key_of
+from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmError, run_guest
 
 DEVICES = {"vhost_vsock": "/dev/vhost-vsock", "vhost_net": "/dev/vhost-net", "tun": "/dev/net/tun", "loop": "/dev/loop-control"}
 HOP = f"t-host-check-{MARK}"

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ansible_collections.nested.kata.plugins.modules import kernel_build
 from kernel_tree import copy_of
 from playing import answer, run_module, started, wait_until
+
+from ansible_collections.nested.kata.plugins.module_utils._kernel import build_machine
 
 VERSION = "6.12"
 FILES = ["System.map", "build.json", "bzImage", "config", "vmlinux"]
@@ -314,13 +315,13 @@ def is_whole(path: Path) -> bool:
 def test_a_kill_at_any_moment_leaves_the_old_artifacts_or_the_new_ones(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     path, dice = tmp_path / "kernels" / "k", random.Random(7)
-    kernel_build.put(sources(tmp_path / "source", 0), {"key": "0"}, str(path))
+    build_machine.put(sources(tmp_path / "source", 0), {"key": "0"}, str(path))
     seen = set()
     for generation in range(1, 31):
         files = sources(tmp_path / "source", generation)
         child = os.fork()
         if child == 0:
-            kernel_build.put(files, {"key": str(generation)}, str(path))
+            build_machine.put(files, {"key": str(generation)}, str(path))
             os._exit(0)
         time.sleep(dice.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
@@ -328,7 +329,7 @@ def test_a_kill_at_any_moment_leaves_the_old_artifacts_or_the_new_ones(tmp_path:
         assert is_whole(path)
         seen.add(json.loads((path / "build.json").read_text(encoding="utf-8"))["key"])
     assert len(seen) > 1
-    kernel_build.put(sources(tmp_path / "source", 99), {"key": "99"}, str(path))
+    build_machine.put(sources(tmp_path / "source", 99), {"key": "99"}, str(path))
     assert os.listdir(tmp_path / "kernels") == ["k"]
     assert is_whole(path)
 
@@ -336,8 +337,8 @@ def test_a_kill_at_any_moment_leaves_the_old_artifacts_or_the_new_ones(tmp_path:
 def test_a_file_system_that_cannot_exchange_gets_the_new_artifacts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "kernels").mkdir()
     path = tmp_path / "kernels" / "k"
-    kernel_build.put(sources(tmp_path / "source", 0), {"key": "0"}, str(path))
-    monkeypatch.setattr(kernel_build, "RENAME_EXCHANGE", 1 << 20)  # a flag that no kernel knows: EINVAL
-    kernel_build.put(sources(tmp_path / "source", 1), {"key": "1"}, str(path))
+    build_machine.put(sources(tmp_path / "source", 0), {"key": "0"}, str(path))
+    monkeypatch.setattr(build_machine, "RENAME_EXCHANGE", 1 << 20)  # a flag that no kernel knows: EINVAL
+    build_machine.put(sources(tmp_path / "source", 1), {"key": "1"}, str(path))
     assert json.loads((path / "build.json").read_text(encoding="utf-8"))["key"] == "1"
     assert os.listdir(tmp_path / "kernels") == ["k"]

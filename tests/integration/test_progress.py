@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 import time
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nested.kata.plugins.module_utils.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 
 def main():
     module = AnsibleModule({"name": {"type": "str"}, "seconds": {"type": "float"}, "still": {"type": "bool"}, "die": {"type": "bool"}},

@@ -22,7 +22,7 @@ from kept import MACHINE_IMAGE, locked
 from machine import INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
 from playing import CHECKOUT, HEEDING_SIGNALS, play, wait_until
 
-from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
 
 pytestmark = pytest.mark.docker
 

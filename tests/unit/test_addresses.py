@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.nested.kata.plugins.filter.address_plan import DOCUMENTATION, address_plan
-from ansible_collections.nested.kata.plugins.module_utils.addresses import SPACES, NoRangeLeft, choose, divide, routed_networks
+from ansible_collections.nested.kata.plugins.plugin_utils.addresses import SPACES, NoRangeLeft, choose, divide, routed_networks
 
 # As the kernel writes it: default route, a Docker bridge, the network of eth0, and one route to a single host.
 ROUTES = """\

@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_images import Made, blob, digest, layer, legacy, made, oci, tar
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils.archive import (
-    Blob, Damaged, Manifest, Packing, Part, Reading, Split, base_held, chain_ids, full_name, left_out, packed, saved, unpacked, verified,
+    Blob, Manifest, Packing, Part, Reading, Split, base_held, chain_ids, full_name, left_out, packed, saved, unpacked,
+    verified,
 )
 
 BASE, MIDDLE, TOP = layer(b"base" * 1000), layer(b"middle"), layer(b"top")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils.daemon_config import (
-    Found, Refused, Reload, Remove, Wanted, Write, decide, is_below, merged, parse, render,
+    Found, Reload, Remove, Wanted, Write, decide, is_below, merged, parse, render,
 )
 from ansible_collections.nested.kata.plugins.modules.daemon_config import DOCUMENTATION
 

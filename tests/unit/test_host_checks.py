@@ -13,16 +13,12 @@ import pytest
 import yaml
 from playing import CHECKOUT
 
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import (
-    Configuration, Docker, Holder, NotUsable, added_runtimes, flags_of, key_of, settings_of, version_of,
-)
-from ansible_collections.nested.kata.plugins.module_utils.checks_machine import (
-    Cgroup, Device, Kvm, Machine, cpu_flags, misc_names, module_names, read_cgroup,
-)
-from ansible_collections.nested.kata.plugins.module_utils.checks_resources import Answer, Part, Resources, about, meminfo
-from ansible_collections.nested.kata.plugins.module_utils.findings import decide, known, summary, table
-from ansible_collections.nested.kata.plugins.module_utils.host_checks import CHECKS, Facts, Question
-from ansible_collections.nested.kata.plugins.module_utils.mounts import Mount
+from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
+from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import Configuration, Docker, Holder
+from ansible_collections.nested.kata.plugins.module_utils._host.check_machine import Cgroup, Device, Kvm, Machine
+from ansible_collections.nested.kata.plugins.module_utils._host.check_resources import Answer, Part, Resources
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS, Facts, Question
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import decide, known, summary, table
 from ansible_collections.nested.kata.plugins.modules.host_check import DOCUMENTATION
 
 GIB = 1 << 30
@@ -301,95 +297,3 @@ def test_an_ignored_error_stops_nothing() -> None:
     findings = decide(CHECKS, with_device("tun", **NOT_THERE), QUESTION, known(["tun", "kvm"], CHECKS))
     assert [(finding.id, finding.state) for finding in findings if finding.state != "ok"] == [("tun", "ignored")]
     assert [finding.id for finding in findings if finding.stops] == []
-
-
-@pytest.mark.parametrize("text, names", [
-    ("processor\t: 0\nflags\t\t: fpu vmx sse\nbugs\t\t: none\n\nprocessor\t: 1\nflags\t\t: fpu\n", {"fpu", "vmx", "sse"}),
-    ("processor\t: 0\nvmx flags\t: vnmi ept\nflags\t\t: fpu svm\n", {"fpu", "svm"}),
-    ("processor\t: 0\nFeatures\t: fp asimd\n", set()),
-    ("", set()),
-])
-def test_flags_are_those_of_the_first_processor(text: str, names: set[str]) -> None:
-    assert cpu_flags(text) == names
-
-
-MODULES_DEP = """\
-kernel/drivers/vhost/vhost_net.ko.xz: kernel/drivers/net/tun.ko.xz kernel/drivers/vhost/vhost.ko.xz
-kernel/drivers/vhost/vhost.ko.xz:
-kernel/drivers/net/tun.ko.zst:
-kernel/net/snd-pcm.ko:
-"""
-
-
-def test_modules_are_those_that_modules_dep_has_in_front() -> None:
-    assert module_names(MODULES_DEP) == {"vhost_net", "vhost", "tun", "snd_pcm"}
-    assert module_names("") == set()
-
-
-def test_drivers_are_the_second_column_of_proc_misc() -> None:
-    assert misc_names("238 vhost-net\n 200 tun\n\n232 kvm\n") == {"vhost-net", "tun", "kvm"}
-
-
-V2 = "28 24 0:25 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
-V1 = ("30 24 0:26 / /sys/fs/cgroup ro - tmpfs tmpfs rw\n"
-      "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:10 - cgroup cgroup rw,cpu,cpuacct\n"
-      "32 30 0:28 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
-      "33 30 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n")
-
-
-@pytest.mark.parametrize("mountinfo, version, holds, lacks", [
-    (V2, 2, {"cpu", "memory"}, {"pids"}), (V1, 1, {"cpu", "cpuacct", "memory"}, {"pids"}), ("", 0, set(), {"cpu"}), ("nonsense\n", 0, set(), {"cpu"}),
-])
-def test_cgroups_are_version_2_only_where_it_is_mounted_for_all(mountinfo: str, version: int, holds: set, lacks: set) -> None:
-    cgroup = read_cgroup(mountinfo, "cpu memory\n")
-    assert cgroup.version == version
-    assert holds <= cgroup.controllers and not lacks & cgroup.controllers
-
-
-def test_memory_is_read_in_bytes() -> None:
-    assert meminfo("MemTotal:       24684084 kB\nMemAvailable:   100 kB\nHugePages_Total:       0\n") == {
-        "MemTotal": 24684084 * 1024, "MemAvailable": 100 * 1024,
-    }
-
-
-@pytest.mark.parametrize("size, words", [(0, "0 MiB"), (512 << 20, "512 MiB"), (GIB, "1 GiB"), (int(75.25 * GIB), "75.2 GiB"), (20 * GIB, "20 GiB")])
-def test_sizes_are_written_as_people_say_them(size: int, words: str) -> None:
-    assert about(size) == words
-
-
-@pytest.mark.parametrize("arguments, names", [
-    (["-H", "fd://", "--containerd=/run/containerd/containerd.sock"], ("H", "containerd")),
-    (["--debug", "--add-runtime", "kata=/x", "-"], ("debug", "add-runtime")),
-    ([], ()),
-])
-def test_flags_of_dockerd_are_taken_without_their_values(arguments: list, names: tuple) -> None:
-    assert flags_of(arguments) == names
-
-
-@pytest.mark.parametrize("arguments, names", [
-    (["--add-runtime", "kata=/x", "--add-runtime=crun=/usr/bin/crun", "-D"], ("kata", "crun")), (["--add-runtime"], ("",)), (["-H", "fd://"], ()),
-])
-def test_runtimes_of_dockerds_flags_are_taken_by_name(arguments: list, names: tuple) -> None:
-    assert added_runtimes(arguments) == names
-
-
-@pytest.mark.parametrize("flag, key", [
-    ("H", "hosts"), ("host", "hosts"), ("add-runtime", "add-runtime"), ("insecure-registry", "insecure-registries"), ("storage-opt", "storage-opts"),
-    ("default-address-pool", "default-address-pools"), ("mtu", "mtu"), ("dns", "dns"),
-])
-def test_a_flag_has_its_name_in_daemon_json(flag: str, key: str) -> None:
-    assert key_of(flag) == key
-
-
-@pytest.mark.parametrize("text, words", [
-    ("# mine\n{}", "has a comment in line 1"), ('{\n  /* x */ "a": 1}', "has a comment in line 2"), ('{"a": 1} // x', "has a comment in line 1"),
-    ('{"a": "// no comment"', "is no JSON in line 1"), ("{'a': 1}", "is no JSON in line 1"), ("null", "holds no object"), ('"x"', "holds no object"),
-])
-def test_a_daemon_json_that_dockerd_refuses_is_told_by_its_line(text: str, words: str) -> None:
-    with pytest.raises(NotUsable, match=re.escape(words)):
-        settings_of(text)
-
-
-@pytest.mark.parametrize("text, version", [("26.1.5+dfsg1", (26, 1, 5)), ("29.5", (29, 5)), ("4.1.0-rc0", (4, 1, 0)), ("dev", ()), ("", ())])
-def test_a_version_is_the_numbers_that_it_begins_with(text: str, version: tuple) -> None:
-    assert version_of(text) == version

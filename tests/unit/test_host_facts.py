@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils import host_facts
-from ansible_collections.nested.kata.plugins.module_utils.checks_docker import Configuration, Docker, Holder
-from ansible_collections.nested.kata.plugins.module_utils.host_facts import (
-    WantedAnswer, WantedPart, config_file, is_podman, look_at_docker, look_at_resources, read_configuration, try_kvm, try_url,
+from ansible_collections.nested.kata.plugins.module_utils._host import facts
+from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import Configuration, Docker, Holder
+from ansible_collections.nested.kata.plugins.module_utils._host.facts import (
+    config_file, is_podman, look_at_docker, look_at_resources, read_configuration, try_kvm, try_url,
 )
+from ansible_collections.nested.kata.plugins.module_utils._host.options import WantedAnswer, WantedPart
 
 SERVER = {"Version": "26.1.5", "Components": [{"Name": "Engine"}]}
 INFO = {
@@ -86,7 +87,7 @@ def test_a_daemon_that_is_elsewhere_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_facts, "DOCKER_SECONDS", 0.2)
+    monkeypatch.setattr(facts, "DOCKER_SECONDS", 0.2)
     docker = Path(client(tmp_path))
     docker.write_text("#!/bin/sh\n[ $1 = context ] && exec echo unix:///var/run/docker.sock\nexec sleep 30\n")
     assert ask(str(docker)).error == "docker version took longer than 0.2 s"
@@ -156,7 +157,7 @@ def test_files_are_reached_where_they_are_there(tmp_path: Path) -> None:
 
 
 def test_nothing_is_asked_for_what_is_there_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_facts, "try_url", lambda url, timeout: pytest.fail(url))
+    monkeypatch.setattr(facts, "try_url", lambda url, timeout: pytest.fail(url))
     (tmp_path / "kata").mkdir()
     wanted = [WantedAnswer(("http://a.example.org",), "a", creates=str(tmp_path / "kata")), WantedAnswer(("http://b.example.org",), "b", image="debian:x"),
               WantedAnswer(("http://c.example.org",), "c", creates="kata")]
@@ -165,7 +166,7 @@ def test_nothing_is_asked_for_what_is_there_already(tmp_path: Path, monkeypatch:
 
 
 def test_what_takes_too_long_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_facts, "try_url", lambda url, timeout: time.sleep(30) or "")
+    monkeypatch.setattr(facts, "try_url", lambda url, timeout: time.sleep(30) or "")
     began = time.monotonic()
     answer, = look_at_resources((), None, None, [WantedAnswer(("http://a.example.org", "http://me:secret@b.example.org/x"), "a")], "", frozenset(), 0.1).answers
     assert time.monotonic() - began < 5

@@ -14,21 +14,10 @@ from hypothesis import strategies as st
 from playing import CHECKOUT, module_command, module_environment
 
 from ansible_collections.nested.kata.plugins.module_utils import client
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils.image import (
-    Action,
-    Image,
-    Refused,
-    absent,
-    decide,
-    messages,
-    near,
-    others_of,
-    parse_reference,
-    parse_references,
-    parse_tags,
-    refusal,
-    same,
-    trailing_error,
+    Action, Image, absent, decide, messages, near, others_of, parse_reference, parse_references, parse_tags, refusal,
+    same, trailing_error,
 )
 from ansible_collections.nested.kata.plugins.modules.image_transfer import Work, carry_out, summary, wanted
 from ansible_collections.nested.kata.plugins.module_utils.daemon import Endpoint

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.nested.kata.plugins.filter.kata_config import DOCUMENTATION, FilterModule
@@ -158,6 +158,7 @@ tables = st.recursive(st.dictionaries(st.text(st.characters(blacklist_categories
 
 
 @given(tables)
+@example({"0\n": False})
 def test_what_is_rendered_says_the_same_to_a_reader_of_toml(settings: dict) -> None:
     assert tomllib.loads(render(settings)) == settings
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ansible_collections.nested.kata.plugins.filter.box import FilterModule as BoxFilters
 from ansible_collections.nested.kata.plugins.filter.table import FilterModule as TableFilters
-from ansible_collections.nested.kata.plugins.module_utils.table import box, render
+from ansible_collections.nested.kata.plugins.plugin_utils.table import box, render
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -1,0 +1,133 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine of download: what is there, and how the file comes there."""
+from __future__ import annotations
+
+import contextlib
+import os
+from io import FileIO
+from typing import Callable, Iterator, List, Optional, Tuple
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import digest_of, take_turn
+from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils._download.fetch import Received, Wrong, fetch, name_of
+from ansible_collections.nested.kata.plugins.module_utils._download.options import Checksum, Wanted
+from ansible_collections.nested.kata.plugins.module_utils._download.plan import Fetch, Found, Plan, decide
+from ansible_collections.nested.kata.plugins.module_utils._download.signature import Signature
+
+# Gives a file the owner and permissions that were asked for, and returns whether that or the other argument is a change.
+Dress = Callable[[str, bool], bool]
+
+
+def apply(wanted: Wanted, scratch: str, dress: Dress, check_mode: bool, progress: Progress) -> Tuple[Plan, Found, Optional[Checksum], Received, bool]:
+    """Return what was planned, what was found before, the file's checksum afterwards, how it was received, and whether anything changed.
+
+    `scratch` is a directory for what is only needed meanwhile.
+    """
+    made: List[Signature] = []
+
+    def signature() -> Signature:
+        if not made:
+            made.append(Signature(wanted, scratch))
+        return made[0]
+
+    found = look(wanted, signature, progress)
+    plan = decide(found, wanted)
+    received, checksum = Received(wanted.path, signed_by=found.signed_by), found.checksum
+    if plan.steps:
+        checksum = wanted.checksum
+        if not check_mode:
+            for step in plan.steps:
+                received = carry_out(step, wanted, signature, dress, progress)
+            checksum = wanted.checksum or _checksum_of(wanted.path, "sha256")
+    changed = bool(plan.steps)
+    if os.path.exists(wanted.path):
+        changed = dress(wanted.path, changed)
+    return plan, found, checksum, received, changed
+
+
+def look(wanted: Wanted, signature: Callable[[], Signature], progress: Progress) -> Found:
+    """Return what lies there. `signature` is called for one where it is needed."""
+    directory = os.path.dirname(wanted.path)
+    if not os.path.isdir(directory):
+        raise Refused(f"path: there is no directory {directory}: make it, or correct the path")
+    part = os.path.getsize(wanted.part) if os.path.isfile(wanted.part) else 0
+    if not os.path.lexists(wanted.path):
+        return Found(part=part)
+    if not os.path.isfile(wanted.path):
+        raise Refused(f"path: {wanted.path} is no regular file: name the file that is to be there")
+    checksum = _checksum_of(wanted.path, wanted.checksum.algorithm if wanted.checksum else "sha256")
+    signed_by = None
+    if not wanted.checksum:
+        with contextlib.suppress(Wrong):
+            signed_by = signature().signer(wanted.path, progress)
+    return Found(True, checksum, signed_by, part)
+
+
+def _checksum_of(path: str, algorithm: str) -> Checksum:
+    return Checksum(algorithm, digest_of(path, algorithm))
+
+
+@contextlib.contextmanager
+def alone_with(path: str, progress: Progress) -> Iterator[FileIO]:
+    """Open the file of a download that is under way, made where it is missing. Other runs with the same file wait."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            take_turn(descriptor, lambda: progress.say(f"{name_of(path)}: waiting for another download of it"))
+            # Who had it may have finished, and the file have another name now.
+            if not _is_at(descriptor, path):
+                continue
+            try:
+                with open(descriptor, "r+b", buffering=0, closefd=False) as file:
+                    yield file
+            finally:
+                if _is_at(descriptor, path) and os.path.getsize(path) == 0:
+                    os.unlink(path)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    return os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path))
+
+
+def carry_out(step: Fetch, wanted: Wanted, signature: Callable[[], Signature], dress: Dress, progress: Progress) -> Received:
+    """Download, verify, and give the file its name, unless another run did so meanwhile."""
+    with alone_with(wanted.part, progress) as file:
+        found = look(wanted, signature, progress)
+        if not decide(found, wanted).steps:
+            file.truncate(0)
+            return Received(wanted.path, signed_by=found.signed_by)
+
+        def verify() -> Optional[str]:
+            progress.say(f"{name_of(wanted.path)}: verifying")
+            if wanted.checksum:
+                checksum = _checksum_of(wanted.part, wanted.checksum.algorithm)
+                if checksum != wanted.checksum:
+                    raise Wrong(f"it has the checksum {checksum}, expected was {wanted.checksum}")
+            return signature().signer(wanted.part, progress) if wanted.signatures else None
+
+        if wanted.signatures:
+            signature()  # a bad one is told before the download
+        received = fetch(step, file, wanted, verify, progress)
+        _dress(wanted, dress)
+        os.fsync(file.fileno())
+        os.replace(wanted.part, wanted.path)
+        return received
+
+
+def _dress(wanted: Wanted, dress: Dress) -> None:
+    """Give the file owner and permissions while it has no name yet: those of the file that it replaces, or a new one's, and those that were asked for."""
+    if os.path.exists(wanted.path):
+        state = os.stat(wanted.path)
+        os.chown(wanted.part, state.st_uid, state.st_gid)
+        os.chmod(wanted.part, state.st_mode & 0o7777)
+    else:
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(wanted.part, 0o666 & ~mask)
+    dress(wanted.part, False)

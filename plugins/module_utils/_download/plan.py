@@ -1,0 +1,57 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan of download: from what was found and what is wanted to steps. Nothing is touched."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
+from ansible_collections.nested.kata.plugins.module_utils._download.options import Checksum, Wanted
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies there."""
+
+    there: bool = False
+    checksum: Optional[Checksum] = None
+    """Of the file, by the algorithm that was asked for."""
+    signed_by: Optional[str] = None
+    """Whose signature of the file is good; asked only where there is no checksum to compare."""
+    part: int = 0
+    """Bytes of a download that was interrupted."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Get the file from the first URL that gives it."""
+
+    urls: Tuple[str, ...]
+    path: str
+    offset: int
+
+    def __str__(self) -> str:
+        first = shown(self.urls[0]) + (f" (or {len(self.urls) - 1} more)" if len(self.urls) > 1 else "")
+        return f"get {self.path} from {first}" + (f", from byte {self.offset} on" if self.offset else "")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that lead from what was found to what is wanted, and why they are needed."""
+
+    steps: Tuple[Fetch, ...]
+    reason: str
+
+
+def decide(found: Found, wanted: Wanted) -> Plan:
+    """Return what is to be done."""
+    fetch = (Fetch(wanted.urls, wanted.path, found.part),)
+    if not found.there:
+        return Plan(fetch, f"there is no {wanted.path} yet" + (f", but {found.part} bytes of it" if found.part else ""))
+    if wanted.checksum and found.checksum != wanted.checksum:
+        return Plan(fetch, f"{wanted.path} has another checksum, {found.checksum}")
+    if not wanted.checksum and not found.signed_by:
+        return Plan(fetch, f"{wanted.path} is not what {' or '.join(map(shown, wanted.signatures))} signs")
+    return Plan((), f"{wanted.path} is there, with the right {'checksum' if wanted.checksum else 'signature'}")

@@ -1,0 +1,222 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which Docker a machine has, whose it is, and what it holds under our names. Facts go in, judgements come out."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, FrozenSet, Optional, Sequence, Tuple
+
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
+from ansible_collections.nested.kata.plugins.module_utils._host.findings import ERROR, WARNING, Judgement
+from ansible_collections.nested.kata.plugins.module_utils.daemon_config import NoSettings, is_below, read
+
+SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+DAEMON_JSON = "/etc/docker/daemon.json"
+LABELS = "nested.kata."  # what the labels of all that is ours begin with
+RUNTIMES_OF_OURS = "/var/lib/nested-kata"  # what lies below runs for us, see nested.kata.daemon_config
+
+OLDEST_ON_MACHINE = (20, 10)  # the first with `--cgroupns`, which a proxy needs
+# The Docker from which on a Kata at least that new is needed, whose runtime is the one in Rust.
+KATA_FOR_DOCKER = (((29, 5), (3, 32)), ((26,), (3, 30)))
+OLDEST_ON_TARGET = KATA_FOR_DOCKER[-1][0]
+
+# What a flag of dockerd is called in daemon.json, where that is not just its name (moby, daemon/command/config.go and config_unix.go).
+KEYS_OF_FLAGS = {
+    "H": "hosts", "host": "hosts", "D": "debug", "b": "bridge", "G": "group", "l": "log-level", "s": "storage-driver", "p": "pidfile",
+    **{name: f"{name}s" for name in (
+        "label", "log-opt", "exec-opt", "storage-opt", "registry-mirror", "authorization-plugin", "default-ulimit", "default-address-pool",
+        "node-generic-resource", "cdi-spec-dir")},
+    "insecure-registry": "insecure-registries",
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What lies at the path of daemon.json: None for its text where there is nothing."""
+
+    path: str = DAEMON_JSON
+    text: Optional[str] = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What has one of the names that ours will use."""
+
+    kind: str  # container, network, volume
+    name: str
+    labels: FrozenSet[str]
+    running: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether this collection made it."""
+        return any(label.startswith(LABELS) for label in self.labels)
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A machine's Docker: what it answered, or the reason why it gave no answer."""
+
+    client: str = ""  # the client's file, links followed; empty: there is none
+    podman: bool = False  # it is podman, which only looks like it
+    endpoint: str = SOCKETS[0]
+    error: str = ""
+    version: str = ""
+    system: str = ""
+    kernel: str = ""
+    root: str = ""
+    rootless: bool = False
+    runtimes: Tuple[str, ...] = ()
+    flags: Tuple[str, ...] = ()  # dockerd's own, without their values
+    added: Tuple[str, ...] = ()  # names of runtimes that its flag --add-runtime brings
+    configuration: Configuration = Configuration()
+    holders: Tuple[Holder, ...] = ()
+    images: FrozenSet[str] = frozenset()  # those of the images that were asked about which it has
+
+    @property
+    def ours_run(self) -> bool:
+        """Whether a container of ours runs."""
+        return any(holder.ours and holder.running for holder in self.holders)
+
+
+class NotUsable(ValueError):
+    """A daemon.json that dockerd would not start with."""
+
+
+def flags_of(arguments: Sequence[str]) -> Tuple[str, ...]:
+    """Return the flags in dockerd's command line, without dashes and values."""
+    return tuple(argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-") and argument.strip("-"))
+
+
+def added_runtimes(arguments: Sequence[str]) -> Tuple[str, ...]:
+    """Return the names of the runtimes in dockerd's command line (--add-runtime NAME=PATH), which daemon.json may add to."""
+    values = [argument.partition("=")[2] or following for argument, following in zip(arguments, [*arguments[1:], ""])
+              if argument.partition("=")[0] == "--add-runtime"]
+    return tuple(value.partition("=")[0] for value in values)
+
+
+def key_of(flag: str) -> str:
+    """Return what a flag is called in daemon.json."""
+    return KEYS_OF_FLAGS.get(flag, flag)
+
+
+def settings_of(text: str) -> Dict[str, Any]:
+    """Return what a daemon.json says, or raise NotUsable. An empty file is as good as none for dockerd too."""
+    try:
+        return read(text)
+    except NoSettings as error:
+        if error.comment:
+            raise NotUsable(f"has a comment in line {error.line}, and JSON has no comments") from None
+        raise NotUsable(f"is no JSON in line {error.line}: {error.what}" if error.line else "holds no object") from None
+
+
+def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:
+    """Judge whose Docker it is: a daemon on this machine, run by root, not confined."""
+    needed = "none yet, or this machine's own"
+    if docker.podman:
+        return Judgement(False, f"podman behind {docker.client}", needed, "remove the package podman-docker, so that Docker itself can be installed")
+    if not docker.client:
+        return Judgement(True, "no Docker yet", needed, "the role docker_engine installs it")
+    if not docker.endpoint.startswith("unix://"):
+        found = f"a client that talks to {docker.endpoint}"
+        return Judgement(False, found, needed, "unset DOCKER_HOST and DOCKER_CONTEXT, or run `docker context use default`")
+    if not docker.version:
+        return _without_answer(docker, needed)
+    if docker.system == "Docker Desktop" or docker.kernel != kernel:
+        found = f"{docker.system or 'a daemon'} on kernel {docker.kernel}, in a VM"
+        return Judgement(False, found, needed, "install Docker Engine on this machine itself, and `docker context use default`")
+    if docker.rootless:
+        return Judgement(False, "a daemon without root (rootless)", needed, "use the daemon of the system: it has to open devices and mount disks")
+    if docker.root.startswith("/var/snap/"):
+        remedy = "snap remove docker, and install the distribution's or Docker's own package: a snap reads neither /etc/docker nor our files"
+        return Judgement(False, "Docker from a snap", needed, remedy, ERROR if target == "host" else WARNING)
+    return Judgement(True, docker.endpoint[len("unix://"):], needed)
+
+
+def _without_answer(docker: Docker, needed: str) -> Judgement:
+    found = f"no answer: {docker.error}"
+    if "permission denied" in docker.error.lower():
+        return Judgement(False, found, needed, "run this as root (become: true)")
+    if docker.endpoint not in SOCKETS:
+        return Judgement(False, found, needed, "unset DOCKER_HOST and DOCKER_CONTEXT, or start what listens there")
+    return Judgement(True, found, needed, "the role docker_engine starts it")
+
+
+def check_docker_version(docker: Docker, target: str, kata: str) -> Optional[Judgement]:
+    """Judge the version: a target's must be one that Kata runs with, and Kata one that runs with it."""
+    if not docker.version:
+        return None
+    version = version_of(docker.version)
+    if target != "host":
+        needed = f"{written(OLDEST_ON_MACHINE)} or newer: the proxy has its own"
+        right = version >= OLDEST_ON_MACHINE
+        return Judgement(right, docker.version, needed, "" if right else f"install Docker {written(OLDEST_ON_MACHINE)} or newer")
+    needed = f"{written(OLDEST_ON_TARGET)} or newer"
+    if version < OLDEST_ON_TARGET:
+        fits = ", ".join(f"Docker {written(docker_version)} or newer needs Kata {written(least)}" for docker_version, least in reversed(KATA_FOR_DOCKER))
+        remedy = f"install a newer Docker ({fits}), or let a proxy run Kata with a Docker of its own (nested_kata_target: proxy)"
+        return Judgement(False, docker.version, needed, remedy)
+    since, least = next(fit for fit in KATA_FOR_DOCKER if version >= fit[0])
+    if kata and version_of(kata) < least:
+        needed = f"Kata {written(least)} or newer for it"
+        remedy = f"raise kata_runtime_version, or take a Docker older than {written(since)}" if since > OLDEST_ON_TARGET else "raise kata_runtime_version"
+        return Judgement(False, f"{docker.version} for Kata {kata}", needed, remedy)
+    return Judgement(True, docker.version, needed)
+
+
+def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) -> Judgement:
+    """Judge daemon.json: dockerd must be able to start with it, and nobody else may have our runtimes. A proxy leaves it alone."""
+    severity = ERROR if target == "host" else WARNING
+    path = docker.configuration.path
+    needed = "a daemon.json that can be added to" if target == "host" else "one that dockerd starts with"
+    try:
+        if docker.configuration.error:
+            raise NotUsable(f"cannot be read: {docker.configuration.error}")
+        settings = settings_of(docker.configuration.text or "")
+    except NotUsable as error:
+        return Judgement(False, f"{path} {error}", needed, "mend it: dockerd does not start with it either (dockerd --validate)", severity)
+    clashing = [(f"--{flag}" if len(flag) > 1 else f"-{flag}", key_of(flag)) for flag in dict.fromkeys(docker.flags) if key_of(flag) in settings]
+    if clashing:
+        found = "; ".join(f"dockerd has the flag {flag}, which is {key} in {path}" for flag, key in clashing)
+        return Judgement(False, found, needed, "drop the flag where dockerd is started, and say it in daemon.json: dockerd does not start with both", severity)
+    registered = settings.get("runtimes")
+    registered = registered if isinstance(registered, dict) else {}
+    if target == "host":
+        taken = [name for name in runtimes if name in registered and not is_below(registered[name], RUNTIMES_OF_OURS)]
+        if taken:
+            found = f"{path} has a runtime {', '.join(taken)} of somebody else"
+            return Judgement(False, found, needed, "give ours another name, or remove that entry yourself")
+        added = [name for name in runtimes if name in docker.added]
+        if added:
+            found = f"dockerd has the flag --add-runtime for {', '.join(added)}"
+            return Judgement(False, found, needed, "give ours another name, or drop the flag where dockerd is started")
+    if docker.configuration.text is None:
+        return Judgement(True, f"no {path}", needed)
+    return Judgement(True, f"{path} with {', '.join(sorted(settings)) or 'nothing in it'}", needed)
+
+
+def check_docker_runtime(docker: Docker, runtime: Optional[str]) -> Optional[Judgement]:
+    """Judge whether a runtime is registered already."""
+    if runtime is None:
+        return None
+    needed = f"runtime {runtime}"
+    if not docker.version:
+        return Judgement(False, f"Docker does not answer: {docker.error}", needed, "install and start Docker, or mend DOCKER_HOST")
+    right = runtime in docker.runtimes
+    remedy = "" if right else f"install Kata and register it as {runtime} under `runtimes` in {DAEMON_JSON}, then reload Docker"
+    return Judgement(right, f"runtimes {', '.join(sorted(docker.runtimes))}", needed, remedy)
+
+
+def check_names(docker: Docker, names: Sequence[str]) -> Optional[Judgement]:
+    """Judge whether the names of our containers, networks and volumes are free, or ours already."""
+    if not names or not docker.version:
+        return None
+    needed = "names free, or ours already"
+    taken = [f"{holder.kind} {holder.name}" for holder in docker.holders if not holder.ours]
+    if taken:
+        remedy = "choose other names (kata_proxy_name, names in kata_instance_list), or remove what has them yourself"
+        return Judgement(False, f"of somebody else: {', '.join(taken)}", needed, remedy)
+    ours = len(docker.holders)
+    return Judgement(True, f"{len(names) - ours} free" + (f", {ours} ours" if ours else ""), needed)

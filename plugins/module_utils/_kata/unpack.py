@@ -1,0 +1,243 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Archives that are unpacked while they are verified: read once, each member judged before it is written, written below one directory."""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import subprocess
+import tarfile
+import threading
+from typing import BinaryIO, Callable, Iterator, Optional
+
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, last_words
+from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
+    Judge, MakeDirectory, MakeLink, MakeSymlink, Member, Parts, Piece, WriteFile,
+)
+
+# Memory is limited, since an archive could ask for any; zstd does so by itself. What xz -9 makes takes 65 MiB.
+COMMANDS = {"zstd": ("zstd", "-q", "-dc"), "xz": ("xz", "-q", "-dc", "--memlimit-decompress=512MiB")}
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; in module fcntl since Python 3.10
+HEADERS = 1 << 16  # bytes that the headers of one member may take; real ones take up to 2 KiB
+TRAILER = 1 << 24  # bytes of zeros that may follow the last member; tar writes up to 1 MiB with its largest blocks
+
+KINDS = {
+    tarfile.REGTYPE: "a file", tarfile.AREGTYPE: "a file", tarfile.DIRTYPE: "a directory", tarfile.SYMTYPE: "a symlink", tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a character device", tarfile.BLKTYPE: "a block device", tarfile.FIFOTYPE: "a named pipe",
+}
+
+
+class Archive:
+    """A compressed archive that is read once, for its digest and for its content."""
+
+    def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
+        self._file, self._told = file, told
+        self._digest = hashlib.sha256()
+        self._feeder: Optional[threading.Thread] = None
+        self._error: Optional[OSError] = None
+
+    @contextlib.contextmanager
+    def content(self) -> Iterator[BinaryIO]:
+        """Yield what is in the archive as a file that can be read from its beginning to its end."""
+        command = COMMANDS[compression_of(self._file.peek(8), COMMANDS)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # an unprivileged user's share may be used up
+                    fcntl.fcntl(pipe, F_SETPIPE_SZ, PIECE)
+            # From here on it is the thread's alone: to close it here, too, would wait for what it writes.
+            pipe, process.stdin = process.stdin, None
+            self._feeder = threading.Thread(target=self._feed, args=(pipe,), daemon=True)
+            self._feeder.start()
+            try:
+                yield process.stdout
+            except Damaged as error:
+                raise Damaged(self._last_words(process, command[0]) or str(error)) from None
+            words = self._last_words(process, command[0])
+            if words:
+                raise Damaged(words)
+
+    @staticmethod
+    def _last_words(process: subprocess.Popen, name: str) -> str:
+        """Return what the command says about data that it cannot read. One that was not heard to the end says nothing."""
+        process.stdout.close()
+        words, status = last_words(process)
+        return re.sub(r"^(\w+: )?(/\*stdin\*\\ : |\(stdin\): )?", f"{name}: ", words) if status > 0 else ""
+
+    def _feed(self, pipe: BinaryIO) -> None:
+        """Give the file to the command, and read on without it when that ends."""
+        try:
+            with contextlib.suppress(BrokenPipeError), pipe:
+                for piece in self._pieces():
+                    pipe.write(piece)
+            for dummy in self._pieces():
+                pass
+        except OSError as error:
+            self._error = error
+
+    def _pieces(self) -> Iterator[bytes]:
+        for piece in iter(lambda: self._file.read(PIECE), b""):
+            self._digest.update(piece)
+            self._told(len(piece))
+            yield piece
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the whole file, whatever became of its content."""
+        self._feeder.join()
+        if self._error:
+            raise self._error
+        return self._digest.hexdigest()
+
+
+class Content:
+    """What is in an archive, as tarfile reads it: forward only, and no more for one member's headers than headers can be."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._at = 0
+        self._allowed = HEADERS
+
+    def next_member(self) -> None:
+        self._allowed = HEADERS
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, position: int) -> None:
+        self.read(position - self._at)
+
+    def read(self, size: int) -> bytes:
+        """Return bytes of headers."""
+        if not 0 <= size <= self._allowed:
+            raise Refused(f"the headers of a member are larger than {HEADERS >> 10} KiB, or lead backwards")
+        self._allowed -= size
+        view = memoryview(bytearray(size))
+        return bytes(view[:self.readinto(view)])
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill the view, and return how much of it there was to fill it with."""
+        done = 0
+        while done < len(view):
+            count = self._file.readinto(view[done:])
+            if not count:
+                break
+            done += count
+        self._at += done
+        return done
+
+
+class Header(tarfile.TarInfo):
+    """A member's header, or an error: for tarfile one that is damaged is the end of the archive (TarFile.next)."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+        if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
+            raise Refused(f"member {header.name!r}: it is {'a sparse file' if header.size >= 0 else f'of size {header.size}'}")
+        return header
+
+
+def member_of(header: tarfile.TarInfo) -> Member:
+    kind = "a sparse file" if header.issparse() else KINDS.get(header.type, f"of the unknown type {header.type!r}")
+    return Member(header.name, kind, header.size, header.mode, header.mtime, header.linkname)
+
+
+def unpack(content: Content, judge: Judge, root: int) -> None:
+    """Write the members of an archive below a directory, given by its descriptor."""
+    try:
+        with tarfile.TarFile(fileobj=content, tarinfo=Header, encoding="utf-8", errors="surrogateescape") as archive:
+            for header in archive:
+                archive.members.clear()  # it would keep them all
+                for piece in judge.pieces(member_of(header)):
+                    write(piece, content, root)
+                content.next_member()
+    except tarfile.TarError as error:
+        raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+    piece, left = memoryview(bytearray(PIECE)), TRAILER
+    for count in iter(lambda: content.readinto(piece), 0):
+        left -= count
+        if left < 0 or bytes(piece[:count]).strip(b"\0"):
+            raise Refused("there is more in it after its end")
+
+
+# --- below one directory, whatever the names are ---
+
+def write(piece: Piece, content: Content, root: int) -> None:
+    """Carry out one step. Nothing that is there is followed or overwritten, but a directory may get another mode."""
+    name = name_of(piece.parts[-1])
+    with directory(root, piece.parts[:-1]) as parent:
+        _make(piece, name, parent, content, root)
+
+
+@functools.singledispatch
+def _make(piece: Piece, name: bytes, parent: int, content: Content, root: int) -> None:
+    raise NotImplementedError(piece)
+
+
+@_make.register(MakeDirectory)
+def _make_directory(piece: MakeDirectory, name: bytes, parent: int, content: Content, root: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with directory(parent, piece.parts[-1:]) as made:
+        os.fchmod(made, piece.mode)
+
+
+@_make.register(MakeSymlink)
+def _make_symlink(piece: MakeSymlink, name: bytes, parent: int, content: Content, root: int) -> None:
+    os.symlink(piece.target.encode(), name, dir_fd=parent)
+
+
+@_make.register(MakeLink)
+def _make_link(piece: MakeLink, name: bytes, parent: int, content: Content, root: int) -> None:
+    with directory(root, piece.existing[:-1]) as other:
+        os.link(name_of(piece.existing[-1]), name, src_dir_fd=other, dst_dir_fd=parent, follow_symlinks=False)
+
+
+@_make.register(WriteFile)
+def _write_file(piece: WriteFile, name: bytes, parent: int, content: Content, root: int) -> None:
+    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    try:
+        buffer, left = memoryview(bytearray(min(PIECE, piece.size))), piece.size
+        while left:
+            part = buffer[:left]
+            if content.readinto(part) < len(part):
+                raise Damaged("it ends in the middle of a member")
+            left -= len(part)
+            while part:
+                part = part[os.write(descriptor, part):]
+        os.fchmod(descriptor, piece.mode)
+        os.utime(descriptor, (piece.mtime, piece.mtime))
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def directory(root: int, parts: Parts) -> Iterator[int]:
+    """Yield a descriptor of a directory below another one, to which no symlink leads."""
+    descriptor = os.dup(root)
+    try:
+        for part in parts:
+            above = descriptor
+            descriptor = os.open(name_of(part), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            os.close(above)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def name_of(part: str) -> bytes:
+    """Return one name, which leads to what is in a directory and nowhere else."""
+    if part in ("", ".", "..") or "/" in part:
+        raise ValueError(f"{part!r} is no name in a directory")
+    return part.encode()

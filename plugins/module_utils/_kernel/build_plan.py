@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan of kernel_build: from what was found and what is wanted to steps. Nothing is touched."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+
+from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
+
+RECORD = "build.json"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies where the artifacts are to be."""
+
+    record: Optional[Mapping[str, Any]] = None
+    """What build.json holds, None where there is none."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of each recorded file that is there."""
+
+
+@dataclass(frozen=True)
+class Make:
+    """Build the targets."""
+
+    tree: str
+    targets: Tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"build {', '.join(self.targets)} in {self.tree}"
+
+
+@dataclass(frozen=True)
+class Put:
+    """Put the artifacts where they are to be, all at once."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"put the artifacts into {self.path}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps that lead from what was found to what is wanted, and why they are needed."""
+
+    steps: Tuple[Union[Make, Put], ...]
+    reason: str
+
+
+def decide(found: Found, wanted: Wanted) -> Plan:
+    """Return what is to be done: all or nothing."""
+    reason = _difference(found, wanted)
+    if not reason:
+        return Plan((), f"{wanted.path} holds this build")
+    return Plan((Make(wanted.tree, wanted.targets), Put(wanted.path)), reason)
+
+
+def _difference(found: Found, wanted: Wanted) -> str:
+    """Return why what was found is not the build that is wanted."""
+    record = found.record
+    if record is None:
+        return f"there is no build in {wanted.path} yet"
+    for name, value in (("key", wanted.key), ("arch", wanted.arch), ("targets", list(wanted.targets))):
+        if record.get(name) != value:
+            return f"the build in {wanted.path} has another {name}"
+    files = record["files"]
+    for name in files:
+        if name not in found.digests:
+            return f"{wanted.path}/{name} is missing"
+        if found.digests[name] != files[name]["sha256"]:
+            return f"{wanted.path}/{name} is not the file that was built"
+    return ""
+
+
+def read_record(value: Any) -> Mapping[str, Any]:
+    """Return a record of ours, or raise ValueError where it is something else."""
+    if not isinstance(value, dict) or not isinstance(value.get("files"), dict) or "key" not in value:
+        raise ValueError("it is no record of a kernel build")
+    if not all(isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in value["files"].values()):
+        raise ValueError("it names files without a digest")
+    return value
+
+
+def foreign(names: Iterable[str], record: Optional[Mapping[str, Any]]) -> List[str]:
+    """Return the names in a directory that no build of ours put there."""
+    ours = {RECORD, *record["files"]} if record else set()
+    return sorted(set(names) - ours)
+
+
+def shown(record: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return what diff mode shows of a build."""
+    if record is None:
+        return {}
+    return {"key": record["key"], "release": record.get("release"), "files": {name: file["sha256"] for name, file in record["files"].items()}}
+
+
+def result_of(wanted: Wanted, plan: Plan, found: Found, built: Optional[Mapping[str, Any]], compiled: int) -> Dict[str, Any]:
+    """Return what the module returns. `built` is the record of the build that this run made."""
+    after = built or (None if plan.steps else dict(found.record or {}))
+    return {
+        "changed": bool(plan.steps), "path": wanted.path, "log": wanted.log, "objects": compiled, "build": after,
+        "steps": [str(step) for step in plan.steps], "msg": plan.reason,
+        "diff": {
+            "before_header": wanted.path, "after_header": wanted.path, "before": shown(found.record),
+            "after": {"key": wanted.key} if plan.steps and not built else shown(after),
+        },
+    }

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine of kernel_config: what is there, what the tree's Kconfig makes of a request, and how files are written."""
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import replace
+from typing import Any, Callable, Mapping, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed
+from ansible_collections.nested.kata.plugins.module_utils._kernel import kconfig, source_tree
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_options import Wanted
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_plan import (
+    REMEMBERED, Found, Outcome, Plan, Write, decide, made_before, memory, sha256,
+)
+from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer
+from ansible_collections.nested.kata.plugins.module_utils._kernel.why import ask
+
+KCONFIG_TARGET = {"no": "allnoconfig", "default": "alldefconfig"}
+FORMAT = 1  # of what is remembered
+
+
+def look(wanted: Wanted) -> Found:
+    """Return what is where the configuration is to be."""
+    try:
+        with open(wanted.path, encoding="utf-8", errors="surrogateescape") as file:
+            config: str | None = file.read()
+    except FileNotFoundError:
+        config = None
+    try:
+        with open(wanted.path + REMEMBERED, encoding="utf-8") as file:
+            remembered = json.load(file)
+    except (OSError, ValueError):
+        remembered = {}
+    return Found(config, remembered if isinstance(remembered, dict) else {})
+
+
+def fingerprint(wanted: Wanted) -> str:
+    """Return a hash over all that the result depends on."""
+    return sha256(repr((FORMAT, wanted, source_tree.fingerprint(wanted.tree))))
+
+
+def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
+    """Return what the tree's Kconfig makes of the request."""
+    base = wanted.base
+    if wanted.base_target:
+        started = os.path.join(scratch, "base")
+        source_tree.configure(wanted.tree, wanted.base_target, started)
+        with open(started, encoding="utf-8") as file:
+            base = kconfig.parse(file.read(), wanted.base_target)
+    request, redefined = kconfig.merge(base, wanted.layers)
+    asked, result = os.path.join(scratch, "request"), os.path.join(scratch, "config")
+    with open(asked, "w", encoding="utf-8") as file:
+        file.write(kconfig.render(request))
+    source_tree.configure(wanted.tree, KCONFIG_TARGET[wanted.new_symbols], result, asked)
+    with open(result, encoding="utf-8") as file:
+        config = file.read()
+    values = kconfig.values(config, result)
+    of_base = {id(each) for each in base}
+    lost = kconfig.lost(request.values(), values)
+    missing = [replace(each, allowed=kconfig.allow(each, wanted.allowed)) for each in lost if id(each.wanted) not in of_base]
+    answers = ask_why(wanted, result, [each.wanted.symbol for each in missing if each.allowed is None], scratch)
+    missing = [
+        replace(each, why=kconfig.reason(each, answers[each.wanted.symbol], values.get("MODULES") == "y")) if each.wanted.symbol in answers else each
+        for each in missing
+    ]
+    return Outcome(config, missing, [each for each in lost if id(each.wanted) in of_base], redefined)
+
+
+def ask_why(wanted: Wanted, config: str, symbols: Sequence[str], scratch: str) -> Mapping[str, Answer]:
+    """Return Kconfig's answers; none where a tree's Kconfig is unlike those that can be asked: the rest of the result holds anyway."""
+    if not symbols:
+        return {}
+    try:
+        return ask(wanted.tree, config, symbols, scratch)
+    except CommandFailed:
+        return {}
+
+
+def carry_out(step: Write) -> None:
+    """Replace the file; whoever looks finds the old one or the new one. What a killed run left is overwritten by the next."""
+    new = step.path + ".new"
+    with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(step.text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, step.path)
+
+
+def apply(wanted: Wanted, scratch: Callable[[], str], check_mode: bool) -> tuple[Plan, Found, str, Mapping[str, Any]]:
+    """Return what was planned, what was found before, the configuration, and what is remembered of it. `scratch` returns a directory."""
+    source_tree.require(source_tree.tools_of_kconfig(wanted.tree))
+    found, request = look(wanted), fingerprint(wanted)
+    if made_before(found, request):
+        return Plan((), f"{wanted.path}: made from the same before"), found, found.config or "", found.remembered
+    with tempfile.TemporaryDirectory(dir=scratch()) as directory:
+        outcome = ask_kconfig(wanted, directory)
+    remembered = memory(outcome, request)
+    plan = decide(found, wanted, outcome, remembered)
+    for step in () if check_mode else plan.steps:
+        carry_out(step)
+    return plan, found, outcome.config, remembered

@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options of kernel_config, parsed and checked, with the files that they name."""
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, Mapping, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
+    Assignment, from_options, parse as parse_assignments,
+)
+from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, open_tree
+
+ASKS_A_PERSON = ("config", "oldconfig", "menuconfig", "nconfig", "xconfig", "gconfig")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the task asked for, read and checked."""
+
+    tree: Tree
+    path: str
+    base: Sequence[Assignment]
+    base_target: str | None
+    layers: Sequence[Sequence[Assignment]]
+    new_symbols: str
+    allowed: Mapping[str, str]
+    on_redefine: str
+
+    @property
+    def requested(self) -> int:
+        """How many symbols are asked for."""
+        return len({each.symbol for layer in self.layers for each in layer})
+
+
+def parse(options: Mapping[str, Any]) -> Wanted:
+    """Return what the module's options ask for, or raise Refused. Reads the files that they name."""
+    tree = open_tree(options["tree"], options["arch"], options["make_vars"])
+    for pattern, why in options["allow_missing"].items():
+        if not isinstance(why, str) or not why.strip():
+            raise Refused(f"allow_missing: {pattern} has no reason; say in a few words why it may be missing")
+    target = options["base_target"]
+    if target and (not re.fullmatch(r"[A-Za-z0-9_.-]*config", target) or target in ASKS_A_PERSON):
+        raise Refused(f"base_target: {target} is no target that makes a configuration by itself, as defconfig does")
+    path = os.path.realpath(options["path"] or os.path.join(tree.path, ".config"))
+    if not os.path.isdir(os.path.dirname(path)):
+        raise Refused(f"path: there is no directory {os.path.dirname(path)}")
+    if os.path.isdir(path):
+        raise Refused(f"path: {path} is a directory")
+    return Wanted(
+        tree, path, _read(options["base"], "base") if options["base"] else [], target,
+        [*(_read(fragment, "fragments") for fragment in options["fragments"]), from_options(options["options"])],
+        options["new_symbols"], options["allow_missing"], options["on_redefine"],
+    )
+
+
+def _read(path: str, option: str) -> Sequence[Assignment]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse_assignments(file.read(), path)
+    except OSError as error:
+        raise Refused(f"{option}: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{option}: {path} is no text in UTF-8") from error

@@ -1,0 +1,254 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Kernel configurations: reading fragments, merging them into a request, and judging what a tree's Kconfig made of it.
+
+Pure: text in, objects out. source_tree.py runs the tree's own Kconfig, which alone decides.
+"""
+from __future__ import annotations
+
+import fnmatch
+import re
+from dataclasses import dataclass
+from typing import Iterable, Mapping, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._kernel.expression import (
+    TRISTATE, names_in, true_alternatives, unmet,
+)
+
+SYMBOL = re.compile(r"[A-Za-z0-9_]+")
+# Kconfig takes more than these, CONFIG_NET=yes for example, and means something else or nothing by it.
+VALUE = re.compile(r'[ymn]|-?[0-9]+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
+SETTING = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
+UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
+NAMED = 5  # symbols that a message spells out
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A value that somebody asked for."""
+
+    symbol: str
+    value: str
+    """As it stands in a .config: y, m, n, 12, 0x1f, "text"."""
+    source: str
+    """FILE:LINE, or the name of the option."""
+
+    def __str__(self) -> str:
+        return f"{self.symbol}={self.value} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Redefined:
+    """A symbol that was asked for twice, with two values."""
+
+    before: Assignment
+    after: Assignment
+
+    def __str__(self) -> str:
+        return f"{self.before.symbol}: {self.before.value} ({self.before.source}), then {self.after.value} ({self.after.source})"
+
+
+@dataclass(frozen=True)
+class Menu:
+    """A place where a symbol can be set by hand; a symbol may have several, or one without a prompt."""
+
+    prompt: str = ""
+    visible: str = ""
+    """Kconfig's expression, with values: EXPERT [=n]. Empty: always."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the tree's Kconfig says of a symbol in a given configuration. Expressions are its own, with values."""
+
+    type: str = "unknown"
+    depends: str = ""
+    selected: str = ""
+    chosen: str = ""
+    """The symbol that is y in the choice that this one is part of."""
+    menus: tuple[Menu, ...] = ()
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A request that the tree did not keep."""
+
+    wanted: Assignment
+    actual: str
+    why: str = ""
+    allowed: str | None = None
+    """The reason for which it may be missing; None: it may not."""
+
+    def __str__(self) -> str:
+        return f"{self.wanted}" + (f": {self.why}" if self.why else f", is {self.actual}")
+
+
+# --- reading ---
+
+def parse(text: str, name: str) -> list[Assignment]:
+    """Return what a .config or a fragment asks for, line by line, or raise Refused."""
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.rstrip()
+        unset, setting = UNSET.fullmatch(line), SETTING.fullmatch(line)
+        if unset:
+            found.append(Assignment(unset.group(1), "n", f"{name}:{number}"))
+        elif setting:
+            if not VALUE.fullmatch(setting.group(2)):
+                raise Refused(f"{name}:{number}: {setting.group(1)} has the value {setting.group(2) or 'nothing'}; {VALUES}")
+            found.append(Assignment(setting.group(1), setting.group(2), f"{name}:{number}"))
+        elif line and not line.startswith("#"):
+            raise Refused(f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment")
+    return found
+
+
+VALUES = 'it must be y, m, n, a number, a number that begins with 0x, or a text in double quotes'
+
+
+def from_options(options: Mapping[str, object]) -> list[Assignment]:
+    """Return what a dictionary of symbols asks for, or raise Refused. A text without quotes gets them."""
+    found = []
+    for key, value in options.items():
+        symbol = key[len("CONFIG_"):] if key.startswith("CONFIG_") else key
+        if not SYMBOL.fullmatch(symbol):
+            raise Refused(f"options: {key!r} is no name of a symbol, which has letters, digits and underscores only")
+        if isinstance(value, bool):
+            text = "y" if value else "n"
+        elif isinstance(value, int):
+            text = str(value)
+        elif not isinstance(value, str) or "\n" in value:
+            raise Refused(f"options: {symbol} has the value {value!r}; {VALUES}")
+        elif VALUE.fullmatch(value):
+            text = value
+        else:
+            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        found.append(Assignment(symbol, text, f"options.{key}"))
+    return found
+
+
+def values(text: str, name: str) -> dict[str, str]:
+    """Return the symbols of a .config that Kconfig wrote."""
+    return {each.symbol: each.value for each in parse(text, name)}
+
+
+# --- asking ---
+
+def merge(base: Sequence[Assignment], layers: Iterable[Sequence[Assignment]]) -> tuple[dict[str, Assignment], list[Redefined]]:
+    """Return the last value of each symbol, in the order of their last mention, and what the layers say against each other.
+
+    That a layer changes what the base says is what it is for.
+    """
+    request = {each.symbol: each for each in base}
+    asked: dict[str, Assignment] = {}
+    redefined = []
+    for each in (assignment for layer in layers for assignment in layer):
+        before = asked.get(each.symbol)
+        if before is not None and before.value != each.value:
+            redefined.append(Redefined(before, each))
+        # As merge_config.sh does it, since in a choice the last one that is asked for wins.
+        request.pop(each.symbol, None)
+        request[each.symbol] = asked[each.symbol] = each
+    return request, redefined
+
+
+def render(request: Mapping[str, Assignment]) -> str:
+    """Return a request as a file for KCONFIG_ALLCONFIG."""
+    return "".join(
+        f"# CONFIG_{each.symbol} is not set\n" if each.value == "n" else f"CONFIG_{each.symbol}={each.value}\n" for each in request.values()
+    )
+
+
+# --- judging ---
+
+def lost(request: Iterable[Assignment], config: Mapping[str, str]) -> list[Lost]:
+    """Return what was asked for and is not so in the configuration that came out."""
+    found = []
+    for each in request:
+        actual = config.get(each.symbol, "n" if each.value in TRISTATE else "unset")
+        if actual != each.value:
+            found.append(Lost(each, actual))
+    return found
+
+
+def reason(missing: Lost, answer: Answer, modules: bool) -> str:
+    """Return why a request was not kept. `modules` says whether the configuration has loadable modules at all."""
+    symbol, wanted = missing.wanted.symbol, missing.wanted.value
+    if answer.type == "unknown":
+        return "no such symbol in this tree"
+    misfit = _misfit(wanted, answer.type, modules)
+    if misfit:
+        return misfit
+    if answer.chosen and answer.chosen != symbol:
+        return f"is a choice, {answer.chosen} was chosen"
+    raised = answer.type in ("bool", "tristate") and TRISTATE.index(wanted) < TRISTATE.index(missing.actual)
+    if raised and answer.chosen:
+        return f"is a choice, {symbol} was chosen: ask for another one of it"
+    if raised:
+        selecting = true_alternatives(answer.selected)
+        if selecting:
+            return f"set by select from {', '.join(selecting)}"
+    # What has no visible prompt cannot be turned off either.
+    needs = _unmet_of(answer, "m" if raised else wanted)
+    if needs:
+        return f"{symbol} needs {' and '.join(needs)}"
+    if not any(menu.prompt for menu in answer.menus):
+        selecting = names_in(answer.selected)
+        return "has no prompt" + (f", only a select sets it: {', '.join(selecting[:NAMED])}" if selecting else ", only its default counts")
+    return f"out of its range, or changed by this tree's Kconfig: is {missing.actual}"
+
+
+def _misfit(wanted: str, type_: str, modules: bool) -> str:
+    """Return what is wrong with a value for a symbol of that type, or nothing."""
+    if type_ in ("bool", "tristate"):
+        if wanted not in TRISTATE:
+            return f"is of type {type_}: it must be y{', m' if type_ == 'tristate' else ''} or n"
+        if wanted == "m" and type_ == "bool":
+            return "is of type bool, which cannot be m: y or n"
+        if wanted == "m" and not modules:
+            return "this configuration has no modules (MODULES is n): y or n"
+        return ""
+    if type_ == "string" and not wanted.startswith('"'):
+        return f'is of type string: write "{wanted}"'
+    if type_ == "integer" and not re.fullmatch(r"-?[0-9]+", wanted):
+        return "is of type int: write a decimal number"
+    if type_ == "hex" and not re.fullmatch(r"0[xX][0-9a-fA-F]+", wanted):
+        digits = wanted.strip('"')
+        return "is of type hex: write " + (f"0x{digits}" if re.fullmatch(r"[0-9a-fA-F]+", digits) else "0x and hexadecimal digits")
+    return ""
+
+
+def allow(missing: Lost, allowed: Mapping[str, str]) -> str | None:
+    """Return the reason for which a request may be missing, None where it may not."""
+    for pattern, why in allowed.items():
+        pattern = pattern[len("CONFIG_"):] if pattern.startswith("CONFIG_") else pattern
+        if fnmatch.fnmatchcase(missing.wanted.symbol, pattern):
+            return why
+    return None
+
+
+def complaint(requested: int, missing: Sequence[Lost]) -> str:
+    """Return in one line what was asked for in vain."""
+    refused = [each for each in missing if each.allowed is None]
+    return (
+        f"{len(refused)} of {requested} requested symbols {'is' if len(refused) == 1 else 'are'} not in the result, and .config is as it was: "
+        + listing(refused)
+    )
+
+
+def listing(what: Sequence[object]) -> str:
+    """Return the first few, and how many more there are."""
+    more = len(what) - NAMED
+    return "; ".join(str(each) for each in what[:NAMED]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _unmet_of(answer: Answer, wanted: str) -> list[str]:
+    """Return what keeps a symbol from being set by hand: its dependencies, then the condition of its prompt."""
+    level = TRISTATE.index(wanted) if wanted in TRISTATE else 2
+    for expression in (answer.depends, *(menu.visible for menu in answer.menus if menu.prompt)):
+        if expression:
+            found = unmet(expression, level)
+            if found:
+                return found
+    return []

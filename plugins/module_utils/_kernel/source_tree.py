@@ -1,0 +1,176 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Linux source tree: what it is, what its build needs of the machine, and how its own make and Kconfig are run."""
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Iterable, Mapping, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
+
+# Names that make knows an architecture by, where they are not those of its directory (top-level Makefile, SRCARCH).
+SOURCE_DIRECTORY = {"x86_64": "x86", "i386": "x86", "sparc32": "sparc", "sparc64": "sparc", "parisc64": "parisc"}
+# As machines call themselves.
+MACHINE = {"aarch64": "arm64", "i586": "i386", "i686": "i386", "ppc64le": "powerpc", "ppc64": "powerpc", "riscv64": "riscv", "s390x": "s390"}
+PACKAGE = {"ld": "binutils", "ld.lld": "lld"}  # Debian's, where the name is not that of the command
+# Whatever else is in the environment could change what Kconfig decides (ARCH, CROSS_COMPILE, LLVM, KCONFIG_…).
+ENVIRONMENT = ("PATH", "HOME", "TMPDIR")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A source tree, and for which architecture and with which make variables it is used."""
+
+    path: str
+    arch: str
+    make_vars: tuple[tuple[str, str], ...]
+    version: str
+
+    @property
+    def source_directory(self) -> str:
+        """The name of the architecture's directory below arch/."""
+        return source_directory(self.arch)
+
+    def tool(self, variable: str) -> str:
+        """Return the command that make takes for CC, HOSTCC or LD."""
+        given = dict(self.make_vars)
+        if variable in given:
+            return given[variable].split()[-1] if given[variable].startswith("ccache ") else given[variable].split()[0]
+        llvm = given.get("LLVM", "")
+        # LLVM=/path/ is a prefix, LLVM=-15 a suffix, anything else says just yes.
+        prefix, suffix = (llvm if llvm.endswith("/") else ""), (llvm if llvm.startswith("-") else "")
+        if llvm:
+            return prefix + {"CC": "clang", "HOSTCC": "clang", "LD": "ld.lld"}[variable] + suffix
+        return ("" if variable == "HOSTCC" else given.get("CROSS_COMPILE", "")) + {"CC": "gcc", "HOSTCC": "gcc", "LD": "ld"}[variable]
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a call of make on this tree."""
+        return ["make", "-C", self.path, "--no-print-directory", f"ARCH={self.arch}", *(f"{key}={value}" for key, value in self.make_vars), *arguments]
+
+
+def source_directory(arch: str) -> str:
+    """Return the name of an architecture's directory below arch/."""
+    return SOURCE_DIRECTORY.get(arch, arch)
+
+
+def host_arch() -> str:
+    """Return this machine's architecture, as make calls it."""
+    machine = platform.machine()
+    return MACHINE.get(machine, machine)
+
+
+def open_tree(path: str, arch: str | None, make_vars: Mapping[str, object]) -> Tree:
+    """Return the tree, or raise Refused where there is none, or none for that architecture."""
+    try:
+        with open(os.path.join(path, "Makefile"), encoding="utf-8", errors="replace") as makefile:
+            head = makefile.read(4096)
+    except OSError as error:
+        raise Refused(f"tree: {path} is no Linux source tree: {error.filename}: {error.strerror}") from error
+    number = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(.*)$", head, re.MULTILINE))
+    if "PATCHLEVEL" not in number or not os.path.isfile(os.path.join(path, "scripts/kconfig/Makefile")):
+        raise Refused(f"tree: {path} is no Linux source tree: its Makefile names no version, or it lacks scripts/kconfig/Makefile")
+    version = ".".join(number[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL") if number.get(key)) + number.get("EXTRAVERSION", "")
+    for key in make_vars:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key in ("ARCH", "KCONFIG_CONFIG", "O"):
+            raise Refused(f"make_vars: {key} cannot be set here" + ("; use the option arch" if key == "ARCH" else ""))
+    tree = Tree(os.path.abspath(path), arch or host_arch(), tuple((key, str(value)) for key, value in sorted(make_vars.items())), version)
+    known = sorted(name for name in os.listdir(os.path.join(path, "arch")) if os.path.isfile(os.path.join(path, "arch", name, "Kconfig")))
+    if "/" in tree.arch or tree.source_directory not in known:
+        more = [name for name, directory in SOURCE_DIRECTORY.items() if directory in known]
+        raise Refused(f"arch: this tree has no architecture {tree.arch}; it has {', '.join(sorted(known + more))}")
+    return tree
+
+
+def require(commands: Iterable[str]) -> None:
+    """Raise Refused with all the commands that are not there."""
+    missing = [command for command in dict.fromkeys(commands) if shutil.which(command) is None]
+    if missing:
+        packages = " ".join(dict.fromkeys(PACKAGE.get(command, command) for command in missing))
+        raise Refused(f"{', '.join(missing)}: not found in {os.environ.get('PATH', '')}; install {packages}")
+
+
+def tools_of_kconfig(tree: Tree) -> list[str]:
+    """Return the commands without which a tree cannot even be configured."""
+    return ["make", "flex", "bison", tree.tool("HOSTCC"), tree.tool("CC"), tree.tool("LD")]
+
+
+def line_that_matters(output: str) -> str:
+    """Return the line of make's output that says why, not that something failed."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for pattern in (r"No space left on device", r"\berror:", r"\*\*\* (?!\[)", r": (?!warning)[^:]*(not found|No such file|[Dd]enied|invalid)"):
+        for line in lines:
+            if re.search(pattern, line):
+                return line
+    return lines[-1] if lines else "it said nothing"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return what make is to see of this process's environment."""
+    kept = {key: value for key, value in os.environ.items() if key in ENVIRONMENT or key.startswith("CCACHE_")}
+    return {**kept, "LC_ALL": "C", **more}
+
+
+def run(command: Sequence[str], **more: str) -> str:
+    """Run a command with these environment variables and return what it wrote, or raise CommandFailed."""
+    done = subprocess.run(
+        command, env=environment(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        encoding="utf-8", errors="replace",
+    )
+    if done.returncode != 0:
+        raise CommandFailed(command, done.returncode, line_that_matters(done.stdout), done.stdout, option="tree")
+    return done.stdout
+
+
+def configure(tree: Tree, target: str, config: str, request: str | None = None) -> None:
+    """Have Kconfig write the file `config` by one of its targets, from the file `request` where there is one."""
+    run(tree.command("-s", f"KCONFIG_CONFIG={config}", target), **({"KCONFIG_ALLCONFIG": request} if request else {}))
+
+
+def fingerprint(tree: Tree) -> str:
+    """Return a hash that changes when anything may have changed by which Kconfig decides.
+
+    Kconfig's files and the programs it asks are known by name, size and time of change, since to read them would take as long as
+    to run Kconfig.
+    """
+    digest = hashlib.sha256(repr(tree).encode())
+    for path in sorted(_kconfig_files(tree)):
+        _add(digest, path)
+    for command in (*tools_of_kconfig(tree), "rustc", "bindgen", "pahole"):
+        found = shutil.which(command)
+        if found:
+            _add(digest, os.path.realpath(found))
+    return digest.hexdigest()
+
+
+def _add(digest, path: str) -> None:
+    state = os.stat(path)
+    digest.update(f"{path}\0{state.st_mtime_ns}\0{state.st_size}\n".encode("utf-8", "surrogateescape"))
+
+
+def _kconfig_files(tree: Tree) -> list[str]:
+    scripts = os.path.join(tree.path, "scripts")
+    found = [os.path.join(tree.path, "Makefile"), os.path.join(tree.path, "arch", tree.source_directory, "Makefile")]
+    with os.scandir(scripts) as entries:
+        found += [entry.path for entry in entries if entry.is_file() and entry.name.endswith((".sh", ".include", ".pl", ".py"))]
+    with os.scandir(os.path.join(scripts, "kconfig")) as entries:
+        found += [entry.path for entry in entries if entry.name.endswith((".c", ".h", ".l", ".y", "Makefile")) and not entry.name.endswith(GENERATED)]
+    waiting = [tree.path]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name not in ("Documentation", "tools", ".git"):
+                        waiting.append(entry.path)
+                elif entry.name.startswith("Kconfig"):
+                    found.append(entry.path)
+    return found
+
+
+GENERATED = (".lex.c", ".tab.c", ".tab.h")  # by flex and bison, in the tree

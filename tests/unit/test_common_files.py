@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, alone_in, digest_of, sync_directory, sync_file_system, take_turn
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_a_digest_is_that_of_the_whole_file_and_so_is_the_copy(tmp_path: Path, algorithm: str, size: int) -> None:
+    content = os.urandom(size)
+    (tmp_path / "file").write_bytes(content)
+    assert digest_of(str(tmp_path / "file"), algorithm, str(tmp_path / "copy")) == hashlib.new(algorithm, content).hexdigest()
+    assert (tmp_path / "copy").read_bytes() == content
+    assert digest_of(str(tmp_path / "file"), algorithm) == hashlib.new(algorithm, content).hexdigest()
+
+
+def test_a_copy_replaces_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"new")
+    (tmp_path / "copy").write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        digest_of(str(tmp_path / "file"), copy=str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == b"old"
+
+
+def test_who_comes_second_waits_until_the_first_is_done(tmp_path: Path) -> None:
+    first, second = (os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY) for dummy in range(2))
+    waited = []
+
+    def waiting() -> None:
+        waited.append(True)
+        if len(waited) == 2:
+            os.close(first)
+
+    take_turn(first, pytest.fail)
+    take_turn(second, waiting)
+    assert len(waited) == 2
+    third = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(third, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(second)
+    os.close(third)
+
+
+def test_only_a_directory_is_taken_for_one(tmp_path: Path) -> None:
+    sync_directory(str(tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        sync_directory(str(tmp_path / "file"))
+
+
+def test_one_is_alone_in_a_directory_until_it_leaves(tmp_path: Path) -> None:
+    other = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(ZeroDivisionError), alone_in(str(tmp_path), pytest.fail):
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise ZeroDivisionError
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+
+
+def test_a_file_system_is_synced_by_any_of_its_files_and_by_nothing_else(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    sync_file_system(descriptor)
+    os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync_file_system(descriptor)
