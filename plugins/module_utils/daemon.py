@@ -1,26 +1,19 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The docker daemon at the end of a socket or of any number of hops, spoken to with the docker SDK.
-
-An Endpoint says where the daemon is, a Transport brings a duplex byte stream to it, a Daemon asks the SDK's own client (client.py) on
-top of such streams.
-"""
+"""The images of the docker daemon at an endpoint: its names, layers and archives, asked for by the Docker SDK's own client."""
 from __future__ import annotations
 
 import contextlib
 import http.client
 import itertools
 import socket
-from dataclasses import dataclass, field
-from typing import Any, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils.context import SOCKET, SshHost, TlsHost, UnixHost, host_of
-from ansible_collections.nested.kata.plugins.module_utils.hops import NAME
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Broken, Transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import FEW_BYTES
 from ansible_collections.nested.kata.plugins.module_utils.image import Image, messages, short, trailing_error
-from ansible_collections.nested.kata.plugins.module_utils.transport import (
-    ANSWER_SECONDS, FEW_BYTES, Broken, Exec, Ssh, Tls, Transport, Tunnel, UnixSocket,
-)
 
 PIECE = 1 << 20
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
@@ -35,60 +28,9 @@ class DaemonError(Exception):
         super().__init__(" ".join(message.split()))
 
 
-# Where a daemon is
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A daemon: behind a socket of this machine, on another machine, or at the end of hops that start at this machine's own daemon."""
-
-    socket: str = SOCKET
-    hops: Tuple[str, ...] = ()
-    by: str = field(default="auto", compare=False)  # which transport leads through the hops
-    remote: Union[SshHost, TlsHost, None] = None  # instead of a socket
-    context: str = field(default="", compare=False)  # the one that told where it is
-
-    @classmethod
-    def parse(cls, option: Optional[Mapping[str, Any]]) -> Endpoint:
-        """Take an option {socket | context | hops, transport}; none of them is this machine's own daemon."""
-        found = {key: value for key, value in (option or {}).items() if value is not None}
-        by = found.pop("transport", "auto")
-        if len(found) > 1:
-            two = " and ".join(name for name in ("socket", "context", "hops") if name in found)
-            why = "hops start at this machine's own daemon" if "hops" in found else "each names a daemon"
-            raise ValueError(f"{two} exclude each other: {why}: leave one out")
-        for way in ("socket", "context"):
-            if by != "auto" and way in found:
-                raise ValueError(f"transport {by} and {way} exclude each other: a transport leads through hops")
-        if "context" in found:
-            name = found["context"]
-            host = host_of(name)
-            return cls(socket=host.path, context=name) if isinstance(host, UnixHost) else cls(remote=host, context=name)
-        hops = tuple(found.get("hops", ()))
-        for hop in hops:
-            if not NAME.fullmatch(hop):
-                raise ValueError(f"{hop!r} in hops is no name of a container (letters, digits, '_', '.' and '-')")
-        path = found.get("socket", SOCKET)
-        if not path.startswith("/"):
-            raise ValueError(f"socket {path!r} is not the absolute path of a unix socket")
-        return cls(socket=path, hops=hops, by=by)
-
-    def __str__(self) -> str:
-        if self.context:
-            return f"context {self.context}"
-        return " > ".join(self.hops) if self.hops else self.socket
-
-    def transport(self) -> Transport:
-        if self.remote:
-            return Ssh(self.remote) if isinstance(self.remote, SshHost) else Tls(self.remote)
-        if not self.hops:
-            return UnixSocket(self.socket)
-        return Exec(self.hops) if self.by == "exec" else Tunnel(self.hops, or_exec=self.by == "auto")
-
-
 def sdk() -> Any:
     """Return client.py, which imports the SDK: that takes about as long as a way through hops, so both may go on at once."""
-    from ansible_collections.nested.kata.plugins.module_utils import client
+    from ansible_collections.nested.kata.plugins.module_utils._docker import client
 
     return client
 

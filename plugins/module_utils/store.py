@@ -20,7 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils.archive import (
     PIECE, Blob, Manifest, Part, Split, chain_ids, sha256, verified,
 )
 from ansible_collections.nested.kata.plugins.module_utils.image import Image
-from ansible_collections.nested.kata.plugins.module_utils.transport import Broken, Exec
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 
 # Where a graph driver keeps the files of a layer, by its cache-id (moby, daemon/graphdriver).
 FILES = {"overlay2": "overlay2/{}/diff", "fuse-overlayfs": "fuse-overlayfs/{}/diff", "btrfs": "btrfs/subvolumes/{}", "vfs": "vfs/dir/{}"}

@@ -15,6 +15,7 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Opt
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken
 from ansible_collections.nested.kata.plugins.module_utils.archive import (
     Blob, Manifest, Packed, Packing, Part, base_held, chain_ids, left_out, saved, unpacked, verified,
 )
@@ -22,7 +23,6 @@ from ansible_collections.nested.kata.plugins.module_utils.archive_file import Un
 from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError
 from ansible_collections.nested.kata.plugins.module_utils.image import Action, Image, Step, refusal, same, short
 from ansible_collections.nested.kata.plugins.module_utils.store import Store, Unreadable
-from ansible_collections.nested.kata.plugins.module_utils.transport import Taken
 
 DEPTH = 4  # parts, of 2 MiB at most, by which a destination may lag behind the source
 LOOK = 0.2  # seconds between two looks whether a destination that takes nothing has failed

@@ -126,7 +126,7 @@ from typing import Optional
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
-from ansible_collections.nested.kata.plugins.module_utils.daemon_config import (
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import (
     Found, Plan, Reload, Remove, Wanted, Write, decide, render,
 )
 

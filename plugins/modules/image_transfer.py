@@ -311,7 +311,9 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError, Endpoint, sdk
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Transport
+from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError, sdk
 from ansible_collections.nested.kata.plugins.module_utils.image import (
     Action, Image, Step, absent, decide, others_of, parse_platform, parse_references, parse_tags, same,
 )
@@ -320,7 +322,6 @@ from ansible_collections.nested.kata.plugins.module_utils.transfer import (
     LOST_SNAPSHOT, NO_SPACE, DaemonDestination, DaemonSource, Destination, File, FileDestination, FileSource,
     LoadRefused, Sent, Source, deliver,
 )
-from ansible_collections.nested.kata.plugins.module_utils.transport import Transport
 
 AT_ONCE = 8  # destinations that are looked at in parallel
 PACKAGES = "package python3-docker of Debian, docker of PyPI"

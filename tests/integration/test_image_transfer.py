@@ -262,7 +262,7 @@ def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_c
 # Does what the module does, in a process whose memory is measured.
 MEASURED = textwrap.dedent("""
     import json, resource, sys
-    from ansible_collections.nested.kata.plugins.module_utils import client
+    from ansible_collections.nested.kata.plugins.module_utils._docker import client
     from ansible_collections.nested.kata.plugins.modules.image_transfer import carry_out, wanted
 
     def peak():

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playing import CHECKOUT, module_command, module_environment
 
-from ansible_collections.nested.kata.plugins.module_utils import client
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._docker import client
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils.image import (
     Action, Image, absent, decide, messages, near, others_of, parse_reference, parse_references, parse_tags, refusal,
     same, trailing_error,
 )
 from ansible_collections.nested.kata.plugins.modules.image_transfer import Work, carry_out, summary, wanted
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Endpoint
 
 # What a person writes, and the one spelling that daemons list.
 SPELLINGS = [

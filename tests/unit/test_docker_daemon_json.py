@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils.daemon_config import (
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import (
     Found, Reload, Remove, Wanted, Write, decide, is_below, merged, parse, render,
 )
 from ansible_collections.nested.kata.plugins.modules.daemon_config import DOCUMENTATION

@@ -13,7 +13,7 @@ import traceback
 from typing import Any, Iterator, Mapping, Optional
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
-from ansible_collections.nested.kata.plugins.module_utils.transport import ANSWER_SECONDS, SOCKET, Transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, SOCKET, Transport
 
 SDK_IMPORT_ERROR: Optional[str] = None
 try:
