@@ -263,13 +263,18 @@ def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_c
 MEASURED = textwrap.dedent("""
     import json, resource, sys
     from ansible_collections.nested.kata.plugins.module_utils._docker import client
-    from ansible_collections.nested.kata.plugins.modules.image_transfer import carry_out, wanted
+    from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+    from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
+    from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     imported = peak()
-    result = carry_out(wanted(json.loads(sys.argv[1])), False, print)
+    try:
+        result = {"failed": False, **carry_out(parse(json.loads(sys.argv[1])), False, print)}
+    except Refused as error:
+        result = {"failed": True, "msg": str(error)}
     print(json.dumps({"result": result, "peak": peak() - imported}))
 """)
 

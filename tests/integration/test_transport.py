@@ -23,7 +23,7 @@ from tunnel_program import install
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM, TUNNEL, Tunnel
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

@@ -17,10 +17,10 @@ from typing import Callable, Iterator
 import pytest
 from unix_server import UnixServer
 
-from ansible_collections.nested.kata.plugins.module_utils import daemon
+from ansible_collections.nested.kata.plugins.module_utils._image import daemon
 from ansible_collections.nested.kata.plugins.module_utils._docker import streams
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
 
 IMAGE = {"Id": "sha256:" + "1" * 64, "RootFS": {"Layers": ["sha256:" + "a" * 64]}, "Config": {}}
 
