@@ -302,8 +302,9 @@ msg:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
-from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out, result_of
+from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
+from ansible_collections.nested.kata.plugins.module_utils._image.result import result_of
 
 LOCATION = {
     "socket": {"type": "path"},

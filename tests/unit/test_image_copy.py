@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole module without a daemon: its results in one line each, its SDK, and images from file to file."""
+"""The whole module without a daemon: its SDK, and images from file to file."""
 from __future__ import annotations
 
 import gzip
@@ -16,10 +16,8 @@ from playing import CHECKOUT, module_command, module_environment, run_module
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker import client
-from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Writing, listed
-from ansible_collections.nested.kata.plugins.module_utils._image.copy import Work, carry_out, summary
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonLocation
+from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 
 IMAGE = made([layer(b"base" * 5000), layer(b"top")])
@@ -38,17 +36,6 @@ def copied(**options: object) -> dict:
 def test_no_images_are_no_work() -> None:
     result = copied(images=[], destination={"socket": "/nowhere.sock"})
     assert (result["failed"], result["changed"], result["images"], result["msg"]) == (False, False, [], "no images were asked for")
-
-
-@pytest.mark.parametrize("changed, pruned, check_mode, line", [
-    ([True, False], [], False, "kata: sent 1 image (2.0 MB in 1.5 s), 1 was there"),
-    ([True, True], ["a:1"], True, "kata: would send 2 images, 0 were there; would remove a:1"),
-    ([False, False], [], False, "kata: nothing to send, 2 were there"),
-    ([False], ["a:1", "a:2"], False, "kata: nothing to send, 1 was there; removed a:1, a:2"),
-])
-def test_the_result_is_told_in_one_line(changed: list[bool], pruned: list[str], check_mode: bool, line: str) -> None:
-    done = [{"changed": sent, "bytes_sent": 2_000_000 * sent, "seconds": 1.5 * sent} for sent in changed]
-    assert summary(Work(DaemonLocation(Endpoint(hops=("kata",))), done=done, pruned=pruned), check_mode) == line
 
 
 def test_a_missing_sdk_is_told_with_its_package(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import functools
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
@@ -21,8 +20,9 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layer_store imp
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, LoadRefused, Location, Sent, Source
 from ansible_collections.nested.kata.plugins.module_utils._image.options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, Plan, Step, decide
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, Step, decide
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import absent
+from ansible_collections.nested.kata.plugins.module_utils._image.result import Work, outcome, result_of, summary, taken_by
 
 AT_ONCE = 8  # destinations that are looked at in parallel
 # Docker 26.1's containerd store removes what nothing refers to after a name is gone, at times also what a load has just put there.
@@ -30,23 +30,6 @@ LOST_SNAPSHOT = re.compile("parent snapshot .* does not exist")
 NO_SPACE = "no space left on device"
 
 Transports = Dict[Location, Transport]
-
-
-@dataclass
-class Work:
-    """One destination: its plan, and what was done there."""
-
-    location: Location
-    destination: Optional[Destination] = None
-    plan: Plan = Plan((), ())
-    before: Dict[str, Optional[str]] = field(default_factory=dict)
-    done: List[Dict[str, Any]] = field(default_factory=list)
-    pruned: List[str] = field(default_factory=list)
-    trouble: str = ""
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.pruned) or any(image["changed"] for image in self.done)
 
 
 @contextmanager
@@ -173,70 +156,6 @@ def finish(work: Work, warn: Callable[[str], None]) -> None:
                 warn(f"{work.destination.title}: prune_other_tags keeps {name}: {kept}")
     except DaemonError as error:
         work.trouble = str(error)
-
-
-# The result
-
-
-def outcome(work: Work, step: Step, sent: Sent, how: str = "") -> Dict[str, Any]:
-    """Return the result of one image at one destination."""
-    return {
-        "name": step.reference,
-        "destination": str(work.location),
-        "names": list(step.names),
-        "id": sent.image_id,
-        "changed": step.action is not Action.KEEP,
-        "bytes_sent": sent.size,
-        "layers_sent": sent.layers,
-        "layers_skipped": len(set(step.image.layers)) - sent.layers,
-        "seconds": round(sent.seconds, 2),
-        "reason": f"{step.reason}: {how}" if how else step.reason,
-    }
-
-
-def summary(work: Work, check_mode: bool) -> str:
-    """Return one line about a destination."""
-    sent = [image for image in work.done if image["changed"]]
-    kept = len(work.done) - len(sent)
-    count = f"{len(sent)} image{'' if len(sent) == 1 else 's'}"
-    there = f"{kept} {'was' if kept == 1 else 'were'} there"
-    pruned = f"; {'would remove' if check_mode else 'removed'} {', '.join(work.pruned)}" if work.pruned else ""
-    if not sent:
-        return f"{work.location}: nothing to send, {there}{pruned}"
-    size, seconds = sum(image["bytes_sent"] for image in sent), sum(image["seconds"] for image in sent)
-    what = f"would send {count}" if check_mode else f"sent {count} ({size / 1e6:.1f} MB in {seconds:.1f} s)"
-    return f"{work.location}: {what}, {there}{pruned}"
-
-
-def result_of(works: Sequence[Work], check_mode: bool) -> Dict[str, Any]:
-    """Return the part of the module's result that is about the destinations."""
-    before: Dict[str, Any] = {}
-    after: Dict[str, Any] = {}
-    for work in works:
-        prefix = f"{work.location}: " if len(works) > 1 else ""
-        now = {**work.before, **{name: image["id"] for image in work.done for name in image["names"]}}
-        before.update({prefix + name: image for name, image in {**work.before, **{name: "a tag" for name in work.pruned}}.items()})
-        after.update({prefix + name: image for name, image in {**now, **{name: None for name in work.pruned}}.items()})
-    destinations = [
-        {
-            "destination": str(work.location), "failed": bool(work.trouble), "changed": work.changed, "pruned": work.pruned,
-            "bytes_sent": sum(image["bytes_sent"] for image in work.done), "msg": work.trouble or summary(work, check_mode),
-            **taken_by(work.destination),
-        }
-        for work in works
-    ]
-    return {
-        "changed": any(work.changed for work in works),
-        "images": [image for work in works for image in work.done],
-        "destinations": destinations,
-        "bytes_sent": sum(destination["bytes_sent"] for destination in destinations),
-        "diff": {"before": before, "after": after},
-    }
-
-
-def taken_by(opened: Union[Source, Destination, None]) -> Dict[str, Any]:
-    """Return the part of a result that reports which way archives took."""
-    return {"transport": asdict(opened.taken)} if opened and opened.taken else {}
 
 
 # All together
