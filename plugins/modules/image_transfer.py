@@ -18,16 +18,16 @@ description:
     C(fuse-overlayfs)) and its files can be read by the user of the module, or by the one who C(docker exec) gives in the innermost hop.
     Each of them is compared with its digest. Otherwise, as on another machine, C(docker save) gives them, which writes all
     of an image into a temporary directory of the source before the first byte is sent.
-  - All images are looked up at both ends before the first byte is sent. After each the destination is asked whether it now has the
+  - All images are looked up at all locations before the first byte is sent. After each the destination is asked whether it now has the
     same image. Where ids differ by the kind of store, configuration and layers are compared.
-  - When a transfer fails or is killed, the destination has what it had under each name before. The next run begins anew.
+  - When a transfer fails or is killed, the destination has what it had under each name before. The next run starts from the beginning.
     (In containerd's store an image comes as C(nested-kata.invalid/incoming) until it is complete.)
   - While it runs, a person who watches sees every few seconds how far it is.
   - Never contacts a registry.
 attributes:
   check_mode:
     support: full
-    description: Both ends are asked about every image, and nothing is sent.
+    description: All locations are asked about every image, and nothing is sent.
   diff_mode:
     support: full
     description: Shows the id that each name has at the destination, before and after, and names that are removed.
@@ -37,7 +37,7 @@ attributes:
   platform:
     support: full
     platforms: posix
-    description: The machine that the module runs on must be able to reach all ends.
+    description: The machine that the module runs on must be able to reach all locations.
 options:
   images:
     description:
@@ -142,7 +142,7 @@ options:
     type: int
     default: 600
 requirements:
-  - Docker SDK for Python, 5.0.3 or newer (package python3-docker of Debian, docker of PyPI), unless both ends are archives
+  - Docker SDK for Python, 5.0.3 or newer (package python3-docker of Debian, docker of PyPI), unless all locations are archives
   - for C(hops), Docker's command line client, on the machine and in each container on the way
   - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the one that it leads to
   - for compressed archives, C(gzip) or C(zstd)

@@ -21,11 +21,11 @@ class Endpoint:
     hops: Tuple[str, ...] = ()
     by: str = field(default="auto", compare=False)  # which transport leads through the hops
     remote: Union[SshHost, TlsHost, None] = None  # instead of a socket
-    context: str = field(default="", compare=False)  # the one that told where it is
+    context: str = field(default="", compare=False)  # the context that led to it
 
     @classmethod
     def parse(cls, option: Optional[Mapping[str, Any]]) -> Endpoint:
-        """Take an option {socket | context | hops, transport}; none of them is this machine's own daemon."""
+        """Parse an option {socket | context | hops, transport}. Without any of them it is this machine's own daemon."""
         found = {key: value for key, value in (option or {}).items() if value is not None}
         by = found.pop("transport", "auto")
         if len(found) > 1:

@@ -32,7 +32,7 @@ def messages(pieces: Iterable[bytes]) -> Iterator[dict]:
 
 
 def refusal(message: Mapping[str, Any]) -> Optional[str]:
-    """Return what a message of a load complains about, or None."""
+    """Return the error in a message of a load, or None."""
     detail = message.get("errorDetail")
     if message.get("error") or detail:
         return str((detail or {}).get("message") or message.get("error") or detail).strip()

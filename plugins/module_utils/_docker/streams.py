@@ -26,8 +26,8 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.context import
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Answer, Way, fault, missing
 
 ANSWER_SECONDS = 60  # how long a daemon may take to answer a question
-PROBE_SECONDS = 30  # how long a command may take that only looks why a stream broke
-DYING_SECONDS = 2  # how long a container that was killed may say that it runs
+PROBE_SECONDS = 30  # how long a command may take that examines why a stream broke
+DYING_SECONDS = 2  # how long a container that was killed may be reported to run
 GONE_SECONDS = 5  # how long a child may take to end by itself once its stream is closed
 STDERR_BYTES = 4096
 TLS_SECONDS = 20  # how long it may take to be connected to a daemon on TCP
@@ -52,22 +52,22 @@ class Transport:
     taken: Taken  # it may change when the first stream for archives is opened
 
     def begin(self) -> None:
-        """Start what takes a while until the first stream is there. What goes wrong is told when that is opened."""
+        """Start what delays the first stream. Errors are raised when that is opened."""
 
     def open(self, bulk: bool = False) -> socket.socket:
-        """Return a connected stream socket; every call is a connection of its own. `bulk`: it is for archives, not for questions only."""
+        """Return a connected stream socket; every call is a connection of its own. `bulk`: it carries archives, not only requests."""
         raise NotImplementedError
 
     def parts(self, size: Optional[int]) -> bool:
-        """Return whether an archive of that many bytes (None: nobody knows) takes another way than questions, a stream opened with `bulk`."""
+        """Return whether an archive of that size (None: unknown) takes another way than requests, a stream opened with `bulk`."""
         return False
 
     def tunnelled(self) -> bool:
-        """Return whether a tunnel carries archives of unknown size; it is there then."""
+        """Return whether a tunnel carries archives of unknown size. It is made by this."""
         return False
 
     def why(self) -> Optional[str]:
-        """Return what is wrong with the way to the daemon, looked up after a stream broke; None: nothing that can be seen."""
+        """Return what is wrong with the way to the daemon, examined after a stream broke, or None."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class UnixSocket(Transport):
 
 
 class Child:
-    """A process whose standard input and output are one stream socket; its last words on stderr are kept."""
+    """A process whose standard input and output are one stream socket. Its last words on stderr are kept."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.stream, theirs = socket.socketpair()
@@ -139,7 +139,7 @@ class Child:
     def end(self) -> None:
         """Close the stream, which ends the process, and reap it."""
         with contextlib.suppress(OSError):
-            # A response that nobody read to its end still holds the socket open: close() alone would not be seen.
+            # A response that was not read to its end still holds the socket open: close() alone would have no effect.
             self.stream.shutdown(socket.SHUT_RDWR)
         self.stream.close()
         for hasten in (lambda: None, self.process.terminate, self.process.kill):
@@ -184,7 +184,7 @@ class Ssh(Transport):
 
     def why(self) -> Optional[str]:
         for child in self.children:
-            child.end()  # only then all that it said is there
+            child.end()  # only then its last words are complete
         words = next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
         return words and f"{self.host.url}: {words.rstrip('.')}: see to it that 'docker --host {self.host.url} version' works here without a question"
 
@@ -195,7 +195,7 @@ class Ssh(Transport):
 
 
 class Tls(Transport):
-    """A TCP connection to a daemon whose certificate is verified, and which may verify ours."""
+    """A TCP connection to a daemon whose certificate is verified, and which may verify the client's."""
 
     def __init__(self, host: TlsHost) -> None:
         self.host = host
@@ -218,11 +218,11 @@ class Tls(Transport):
         files: Tuple[str, ...] = (self.host.ca,)
         try:
             context = ssl.create_default_context(cafile=self.host.ca)
-            # Python 3.13 began to want extensions that Docker's client does without, and so do many certificates that were made for it.
+            # Python 3.13 began to require extensions that Docker's client does not, and that many certificates made for it lack.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if self.host.pair:
                 files = self.host.pair
-                # A key with a password is an error: without this one, OpenSSL would ask whoever sits at the terminal.
+                # A key with a password is an error: without this, OpenSSL would ask for it at the terminal.
                 context.load_cert_chain(*files, password="")
         except OSError as error:
             remedy = "put another one into the context" if len(files) == 1 else "put others into the context, and a key without a password"
@@ -240,7 +240,7 @@ class Tls(Transport):
     def why(self) -> Optional[str]:
         try:
             with self.open() as stream:
-                # That our certificate is refused is said only in place of the first answer.
+                # A daemon refuses the client's certificate only in place of its first answer.
                 stream.sendall(PING)
                 stream.recv(1)
         except Broken as error:
@@ -261,10 +261,10 @@ class Exec(Transport):
 
     def __init__(self, hops: Sequence[str]) -> None:
         self.way = Way("this machine", ("docker", "--host", f"unix://{SOCKET}"), tuple(hops))
-        # The first hop is a container of this machine's own daemon, whatever DOCKER_HOST or a context say.
+        # The first hop is a container of this machine's own daemon, whatever DOCKER_HOST or a context name.
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
         self.children: List[Child] = []
-        self.begun: Optional[socket.socket] = None  # a stream that nobody has taken yet
+        self.begun: Optional[socket.socket] = None  # a stream that was not taken yet
 
     def begin(self) -> None:
         with contextlib.suppress(Broken):
@@ -298,7 +298,7 @@ class Exec(Transport):
         return no_daemon(self.way, answer) or next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
 
     def dying(self, number: int) -> Optional[str]:
-        """Return what is wrong with a hop that said it runs, and in which nothing could be run: for a moment a dying one says so."""
+        """Return what is wrong with a hop that is reported to run, and in which nothing runs, as a dying one is for a moment."""
         deadline = time.monotonic() + DYING_SECONDS
         while time.monotonic() < deadline:
             finding = fault(self.way, number, run(self.way.state(number), self.environment), [])
@@ -314,7 +314,7 @@ class Exec(Transport):
 
 
 def no_daemon(way: Way, answer: Answer) -> Optional[str]:
-    """Return what is wrong with the daemon in the innermost hop, which runs, by the answer to `docker version` there."""
+    """Return what is wrong with the daemon in the innermost hop, which runs, according to the answer to `docker version` there."""
     if answer.rc == 0:
         return None
     number, text = len(way.hops), f"{answer.out}{answer.err}"

@@ -29,17 +29,17 @@ LINE_BYTES = 512
 
 
 class Tunnel(Transport):
-    """A TCP connection over the last hop for each stream of archives. Few bytes, as all questions are, go by exec.
+    """A TCP connection over the last hop for each stream of archives. Small archives and all requests go by exec.
 
-    Exec starts the far end in the innermost hop with a one-time token, and stays: whichever end goes away, the other one learns of
-    it there, even from a VM that was cut off and sends nothing any more. The near end is this process, or dials one hop above.
+    Exec starts the far end in the innermost hop with a one-time token, and stays: when either end is gone, the other one is notified
+    there, even by a VM that was cut off and sends nothing any more. The near end is this process, or a program one hop above.
     """
 
     def __init__(self, hops: Sequence[str], or_exec: bool) -> None:
         self.exec = Exec(hops)
         self.or_exec = or_exec  # whether archives go by exec where there can be no tunnel, and small ones always
         self.refused = False
-        self.spare: Optional[socket.socket] = None  # a tunnel that nobody has taken yet
+        self.spare: Optional[socket.socket] = None  # a tunnel that was not taken yet
         self.taken = Taken("exec", f"nothing of {FEW_BYTES >> 20} MiB or more was to be carried")
 
     def begin(self) -> None:
@@ -78,8 +78,8 @@ class Tunnel(Transport):
         far = self.exec.start(depth, (*TUNNEL, "listen"))
         near = self.exec.start(depth - 1, (*TUNNEL, "dial")) if depth > 1 else None
         try:
-            # The far end may be a tenant's, who must not be able to have anything else dialled: so the address comes from
-            # the docker daemon above it, and only the port is the far end's to say.
+            # The far end may be a tenant's, who must not be able to choose another address: so the docker daemon above it
+            # reports the address, and the far end only the port.
             address = self.address()
             stream, port = self.joined(far, near, address)
         except Broken as error:
@@ -128,13 +128,13 @@ def connected(address: str, port: int) -> socket.socket:
 
 
 def say(stream: socket.socket, data: bytes) -> None:
-    # Who is gone has said why: that is heard next.
+    # A program that is gone has reported why: that is read next.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream.sendall(data)
 
 
 def heard(pattern: str, seconds: float, speaker: socket.socket, silent: Optional[socket.socket] = None) -> str:
-    """Return the word in the next line of the speaker that stands in the pattern's group. Until then the other stream must be silent."""
+    """Return the pattern's group in the next line of the speaker. Until then the other stream must be silent."""
     line, deadline = b"", time.monotonic() + seconds
     while not line.endswith(b"\n") and len(line) < LINE_BYTES:
         ready = select.select([speaker, silent] if silent else [speaker], [], [], max(0, deadline - time.monotonic()))[0]
@@ -143,11 +143,11 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: Optional
         try:
             piece = ready[0].recv(1 if ready[0] is speaker else LINE_BYTES)
         except ConnectionResetError:
-            piece = b""  # as an end, of one who had not read everything
+            piece = b""  # as at an end: the other side had not read everything
         except OSError as error:
             raise Broken(f"the way to the tunnel broke: {error}") from error
         if ready[0] is silent:
-            # Nobody speaks there unasked, so this is what Docker says of a program that it cannot run, or an impostor.
+            # Nothing is sent there before the token, so this is Docker's message about a program that does not run, or an impostor's.
             raise Broken(f"instead of a tunnel: {text_of(piece)}" if piece else "the connection ended before it was accepted")
         if not piece:
             break
@@ -160,7 +160,7 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: Optional
 
 
 def failed(child: Child) -> bool:
-    """Return whether a child that ended did so by itself. Docker says on standard output of what it cannot run."""
+    """Return whether a child that ended did so by itself. Docker reports on standard output what it cannot run."""
     return bool(child.last_words()) or child.process.returncode in (126, 127)
 
 
@@ -169,7 +169,7 @@ def text_of(data: bytes) -> str:
 
 
 def lacking(words: str) -> str:
-    """Return why the program of a tunnel does not run, by what was said instead."""
+    """Return why the program of a tunnel does not run, according to the message in its place."""
     if re.search("can't open file|executable file not found|no such file or directory", words):
         return f"it has no {PROGRAM}: it is not made from the machine image, or from an older one"
     return words
