@@ -14,6 +14,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.result import W
 
 
 @pytest.mark.parametrize("changed, pruned, check_mode, line", [
+    ([], [], False, "no images were asked for"),
     ([True, False], [], False, "kata: sent 1 image (2.0 MB in 1.5 s), 1 was there"),
     ([True, True], ["a:1"], True, "kata: would send 2 images, 0 were there; would remove a:1"),
     ([False, False], [], False, "kata: nothing to send, 2 were there"),

@@ -196,9 +196,9 @@ def copy(
 
 def carry_out(wanted: Wanted, check_mode: bool, warn: Callable[[str], None]) -> Dict[str, Any]:
     """Copy the images and return the module's result, or raise Refused, which has the result in its details."""
-    if not wanted.names:
-        return {**result_of([], check_mode), "msg": "no images were asked for"}
     works = [Work(location) for location in wanted.destinations]
+    if not wanted.names:
+        return {**result_of([], check_mode), "msg": summary(works[0], check_mode)}
     trouble, extra = "", {}
     try:
         with Progress() as progress, transports_to((wanted.source, *wanted.destinations)) as transports:

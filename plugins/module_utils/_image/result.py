@@ -48,6 +48,8 @@ def summary(work: Work, check_mode: bool) -> str:
     """Return one line about a destination."""
     sent = [image for image in work.done if image["changed"]]
     kept = len(work.done) - len(sent)
+    if not work.done:
+        return "no images were asked for"
     count = f"{len(sent)} image{'' if len(sent) == 1 else 's'}"
     there = f"{kept} {'was' if kept == 1 else 'were'} there"
     pruned = f"; {'would remove' if check_mode else 'removed'} {', '.join(work.pruned)}" if work.pruned else ""
