@@ -24,8 +24,9 @@ from nested_daemon import DAEMON_IMAGE, load, nested_daemon
 from tunnel_program import install, leading_to
 from turns import show
 
-from ansible_collections.nested.kata.plugins.module_utils import transport
-from ansible_collections.nested.kata.plugins.module_utils.transport import Exec, Transport, Tunnel
+from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Exec, Transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
 
 OUTER, INNER = "t-bench-tunnel-outer", "t-bench-tunnel-inner"
 SINK, PORT, SOCAT_PORT = "/run/sink.sock", 5001, 5002
@@ -124,7 +125,7 @@ def main() -> None:
             ways["socat"] = Plain("127.0.0.1", SOCAT_PORT)
         ways["docker exec"] = DialStdio(hops)
         ways["tunnel"] = Tunnel(hops, or_exec=False)
-        transport.TUNNEL = tuple(leading_to(SINK, program=transport.PROGRAM, python="python3"))
+        tunnel.TUNNEL = tuple(leading_to(SINK, program=tunnel.PROGRAM, python="python3"))
         carried: dict[str, list[float]] = {f"{name}, {what.__name__}": [] for what in (up, down) for name in ways}
         opened: dict[str, list[float]] = {name: [] for name in ways}
         for dummy in range(options.rounds):

@@ -10,7 +10,7 @@ import sys
 from nested_daemon import docker
 from playing import CHECKOUT
 
-from ansible_collections.nested.kata.plugins.module_utils import transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM as IN_MACHINE_IMAGE
 
 PROGRAM = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "tunnel.py"
 
@@ -26,7 +26,7 @@ sys.exit(tunnel.main(sys.argv[1:]))
 
 def install(*hops: str) -> None:
     """Put the program where the machine image has it."""
-    docker("exec", "-i", hops[-1], "sh", "-ec", f"mkdir -p {os.path.dirname(transport.PROGRAM)}; cat >{transport.PROGRAM}",
+    docker("exec", "-i", hops[-1], "sh", "-ec", f"mkdir -p {os.path.dirname(IN_MACHINE_IMAGE)}; cat >{IN_MACHINE_IMAGE}",
            hops=hops[:-1], data=PROGRAM.read_bytes())
 
 

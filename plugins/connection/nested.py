@@ -135,7 +135,7 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 
-from ansible_collections.nested.kata.plugins.module_utils import hops
+from ansible_collections.nested.kata.plugins.module_utils._docker import hops
 
 display = Display()
 

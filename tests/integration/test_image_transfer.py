@@ -31,7 +31,7 @@ def make_image(name: str, hops: tuple[str, ...] = (), size: int = MEBIBYTE) -> s
     return import_image(name, hops, size=size, label=LABEL)
 
 
-def end(hops: tuple[str, ...]) -> dict:
+def location(hops: tuple[str, ...]) -> dict:
     return {"hops": list(hops)}
 
 
@@ -57,7 +57,7 @@ def daemons() -> Iterator[None]:
         with nested_daemon(OUTER, network=False), nested_daemon(SMALL, network=False, storage=small):
             docker("run", "--detach", "--network", "none", "--name", PLAIN, "debian:trixie-slim", "sleep", "infinity")
             docker("create", "--network", "none", "--name", STOPPED, DAEMON_IMAGE)
-            result = transfer({"images": [DAEMON_IMAGE], "destination": end((OUTER,))})
+            result = transfer({"images": [DAEMON_IMAGE], "destination": location((OUTER,))})
             assert not result["failed"], result["msg"]
             with nested_daemon(INNER, hops=[OUTER], network=False):
                 yield
@@ -87,7 +87,7 @@ def test_an_image_arrives_in_four_runs(route: str) -> None:
     source, destination = ROUTES[route]
     name = f"t-img-{MARK}/{route.replace(' ', '-')}:1"
     made = make_image(name, source)
-    options = {"images": [name], "source": end(source), "destination": end(destination)}
+    options = {"images": [name], "source": location(source), "destination": location(destination)}
     shown = {"before": {name: None}, "after": {name: made}}
     run = functools.partial(run_module, "image_transfer") if route == "one hop" else transfer
 
@@ -115,7 +115,7 @@ def test_an_image_arrives_in_four_runs(route: str) -> None:
 
 def test_only_the_image_that_changed_under_its_name_is_sent() -> None:
     kept, changed = make_image(f"t-img-{MARK}/kept:1"), make_image(f"t-img-{MARK}/changing:1")
-    options = {"images": [f"t-img-{MARK}/kept:1", f"docker.io/t-img-{MARK}/changing:1"], "destination": end((OUTER,))}
+    options = {"images": [f"t-img-{MARK}/kept:1", f"docker.io/t-img-{MARK}/changing:1"], "destination": location((OUTER,))}
     assert transfer(options)["bytes_sent"] > 2 * MEBIBYTE
     renewed = make_image(f"t-img-{MARK}/changing:1")
 
@@ -130,7 +130,7 @@ def test_only_the_image_that_changed_under_its_name_is_sent() -> None:
 
 def test_an_unknown_image_is_told_with_near_names_and_none_is_sent() -> None:
     make_image(f"t-img-{MARK}/there:1.2")
-    result = transfer({"images": [f"t-img-{MARK}/there:1.2", f"t-img-{MARK}/there:1.3", f"t-img-{MARK}/their"], "destination": end((OUTER,))})
+    result = transfer({"images": [f"t-img-{MARK}/there:1.2", f"t-img-{MARK}/there:1.3", f"t-img-{MARK}/their"], "destination": location((OUTER,))})
     assert result["failed"]
     assert not result["changed"]
     assert result["msg"].startswith(f"images: source /var/run/docker.sock has no image t-img-{MARK}/there:1.3 (near: t-img-{MARK}/there:1.2")
@@ -141,12 +141,12 @@ def test_an_unknown_image_is_told_with_near_names_and_none_is_sent() -> None:
 # Options, and what the error must name.
 BAD = {
     "a malformed name": ({"images": ["Debian"]}, "images: 'Debian' is not an image name"),
-    "an unknown hop": ({"destination": end((OUTER, "t-img-no"))}, f"destination {OUTER} > t-img-no: hop 2 of 2 (t-img-no in {OUTER}): no such container"),
-    "a stopped hop": ({"destination": end((STOPPED,))}, f"destination {STOPPED}: hop 1 of 1 ({STOPPED} on this machine): is not running"),
+    "an unknown hop": ({"destination": location((OUTER, "t-img-no"))}, f"destination {OUTER} > t-img-no: hop 2 of 2 (t-img-no in {OUTER}): no such container"),
+    "a stopped hop": ({"destination": location((STOPPED,))}, f"destination {STOPPED}: hop 1 of 1 ({STOPPED} on this machine): is not running"),
     "a hop without a docker client": (
-        {"source": end((PLAIN,)), "destination": {}}, f"source {PLAIN}: hop 1 of 1 ({PLAIN} on this machine): it has no docker client"
+        {"source": location((PLAIN,)), "destination": {}}, f"source {PLAIN}: hop 1 of 1 ({PLAIN} on this machine): it has no docker client"
     ),
-    "a hop behind one without a client": ({"destination": end((PLAIN, "x1"))}, f"there is no docker client in {PLAIN}"),
+    "a hop behind one without a client": ({"destination": location((PLAIN, "x1"))}, f"there is no docker client in {PLAIN}"),
     "a socket that is not there": ({"destination": {"socket": "/nowhere/docker.sock"}}, "destination /nowhere/docker.sock: there is no socket"),
     "socket and hops": ({"destination": {"socket": "/x", "hops": ["x1"]}}, "mutually exclusive"),
     "the same daemon twice": ({"destination": {}}, "source and destination are the same daemon"),
@@ -156,7 +156,7 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_clear_error(case: str) -> None:
     options, words = BAD[case]
-    result = transfer({"images": ["debian:trixie-slim"], "destination": end((OUTER,)), **options})
+    result = transfer({"images": ["debian:trixie-slim"], "destination": location((OUTER,)), **options})
     assert result["failed"]
     assert not result.get("changed")
     assert words in result["msg"]
@@ -167,7 +167,7 @@ def test_bad_input_is_one_clear_error(case: str) -> None:
 def test_a_hop_whose_daemon_does_not_run_is_told() -> None:
     docker("run", "--detach", "--network", "none", "--name", IDLE, DAEMON_IMAGE, "sleep", "infinity")
     try:
-        result = transfer({"images": ["debian:trixie-slim"], "destination": end((IDLE,))})
+        result = transfer({"images": ["debian:trixie-slim"], "destination": location((IDLE,))})
     finally:
         docker("rm", "--force", IDLE)
     assert result["msg"] == f"destination {IDLE}: hop 1 of 1 ({IDLE} on this machine): the docker daemon in it does not answer: start dockerd there"
@@ -175,7 +175,7 @@ def test_a_hop_whose_daemon_does_not_run_is_told() -> None:
 
 @pytest.mark.parametrize("source", [(), (OUTER,)], ids=["from the machine", "from a hop"])
 def test_a_destination_without_space_fails_and_keeps_nothing_of_the_image(source: tuple[str, ...]) -> None:
-    result = transfer({"images": [DAEMON_IMAGE], "source": end(source), "destination": end((SMALL,))})
+    result = transfer({"images": [DAEMON_IMAGE], "source": location(source), "destination": location((SMALL,))})
     assert result["failed"]
     assert f"destination {SMALL}: loading {DAEMON_IMAGE}: " in result["msg"]
     assert "no space left on device" in result["msg"]
@@ -192,11 +192,11 @@ def test_a_daemon_with_containerds_store_agrees_about_an_image_by_its_content() 
     made = image_id(name)
     features = {"containerd-snapshotter": True}
     with nested_daemon(hop, network=False, features=features, **{"storage-driver": "overlayfs"}):
-        options = {"images": [name], "destination": end((hop,))}
+        options = {"images": [name], "destination": location((hop,))}
         there = transfer(options)
         again = transfer(options)
         docker("rmi", name)
-        back = transfer({"images": [name], "source": end((hop,))})
+        back = transfer({"images": [name], "source": location((hop,))})
     assert (there["failed"], there["changed"]) == (False, True)
     assert there["images"][0]["id"] != made
     assert (again["failed"], again["changed"], again["bytes_sent"]) == (False, False, 0)
@@ -210,7 +210,7 @@ def half_loaded(*hops: str) -> bool:
 
 def test_a_destination_that_is_killed_in_the_middle_is_told_by_its_hop() -> None:
     result: dict = {}
-    options = {"images": [DAEMON_IMAGE], "destination": end((OUTER, INNER))}
+    options = {"images": [DAEMON_IMAGE], "destination": location((OUTER, INNER))}
     sending = threading.Thread(target=lambda: result.update(transfer(options)))
     sending.start()
     wait_until(lambda: half_loaded(OUTER, INNER), "20 MB at the destination")
@@ -227,7 +227,7 @@ def test_a_destination_that_is_killed_in_the_middle_is_told_by_its_hop() -> None
 
 def test_who_watches_sees_how_far_it_is() -> None:
     docker("rmi", DAEMON_IMAGE, hops=(OUTER, INNER), check=False)
-    arguments = {"images": [DAEMON_IMAGE], "destination": end((OUTER, INNER))}
+    arguments = {"images": [DAEMON_IMAGE], "destination": location((OUTER, INNER))}
     done = subprocess.run(
         [
             str(BIN / "ansible"), "localhost", "-i", "localhost,", "-c", "local", "-m", "nested.kata.image_transfer", "-a", json.dumps(arguments),
@@ -246,7 +246,7 @@ def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_c
     image = f"t-img-{MARK}/interrupted:1"
     made = make_image(image, size=150 * MEBIBYTE)
     docker("rmi", image, hops=(OUTER,), check=False)
-    with started("image_transfer", {"images": [image], "destination": end((OUTER,))}) as sending:
+    with started("image_transfer", {"images": [image], "destination": location((OUTER,))}) as sending:
         wait_until(lambda: half_loaded(OUTER), "20 MB at the destination", pause=0.01)
         sending.send_signal(getattr(signal, name))
         sending.communicate(timeout=20)
@@ -254,7 +254,7 @@ def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_c
     wait_until(lambda: not strays(), "the end of every stream", 20)
     assert image_id(image, (OUTER,)) == ""
     wait_until(lambda: docker("exec", OUTER, "ls", "/var/lib/docker/tmp") == "", "the daemon's own clearing up", 20)
-    result = transfer({"images": [image], "destination": end((OUTER,))})
+    result = transfer({"images": [image], "destination": location((OUTER,))})
     assert (result["failed"], result["changed"]) == (False, True)
     assert image_id(image, (OUTER,)) == made
 
@@ -262,14 +262,19 @@ def test_a_module_that_is_killed_in_the_middle_leaves_nothing_and_the_next_run_c
 # Does what the module does, in a process whose memory is measured.
 MEASURED = textwrap.dedent("""
     import json, resource, sys
-    from ansible_collections.nested.kata.plugins.module_utils import client
-    from ansible_collections.nested.kata.plugins.modules.image_transfer import carry_out, wanted
+    from ansible_collections.nested.kata.plugins.module_utils._docker import client
+    from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+    from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
+    from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     imported = peak()
-    result = carry_out(wanted(json.loads(sys.argv[1])), False, print)
+    try:
+        result = {"failed": False, **carry_out(parse(json.loads(sys.argv[1])), False, print)}
+    except Refused as error:
+        result = {"failed": True, "msg": str(error)}
     print(json.dumps({"result": result, "peak": peak() - imported}))
 """)
 
@@ -289,12 +294,12 @@ def measured(source: dict, destinations: list[dict]) -> tuple[dict, int]:
 @pytest.mark.parametrize("read", ["from its store", "by docker save"])
 def test_memory_stays_the_same_whatever_the_size_of_the_image(tmp_path: Path, read: str) -> None:
     docker("rmi", DAEMON_IMAGE, hops=(OUTER, INNER), check=False)
-    source = {} if read == "from its store" else end((OUTER,))
+    source = {} if read == "from its store" else location((OUTER,))
     if read == "by docker save":
         # A daemon whose store cannot be read: there is no command for it in the hop.
         docker("exec", OUTER, "mv", "/usr/bin/xargs", "/usr/bin/xargs.away")
     try:
-        result, peak = measured(source, [end((OUTER, INNER)), {"archive": str(tmp_path / "a.tar")}])
+        result, peak = measured(source, [location((OUTER, INNER)), {"archive": str(tmp_path / "a.tar")}])
     finally:
         docker("exec", OUTER, "sh", "-c", "! test -e /usr/bin/xargs.away || mv /usr/bin/xargs.away /usr/bin/xargs")
     assert not result["failed"], result["msg"]

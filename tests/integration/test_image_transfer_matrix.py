@@ -16,8 +16,10 @@ import pytest
 from made_images import Made, blob, digest, layer, legacy, made, tar
 from nested_daemon import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
 
-from ansible_collections.nested.kata.plugins.module_utils.transfer import DaemonDestination
-from ansible_collections.nested.kata.plugins.modules import image_transfer
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._image import copy
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonDestination
+from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.loop]
 
@@ -74,7 +76,7 @@ LOADED: set[str] = set()
 
 
 def load(image: Made, name: str, kind: str) -> None:
-    """Have a daemon load an image, again where containerd's store loses a part of it on the way (transfer.LOST_SNAPSHOT)."""
+    """Have a daemon load an image, again where containerd's store loses a part of it on the way (copy.LOST_SNAPSHOT)."""
     LOADED.add(image.id)
     for dummy in range(3):
         docker("load", "--quiet", hops=DAEMONS[kind], data=legacy(image, [name]), check=False)
@@ -99,7 +101,10 @@ def transfer(*names: str, **more: object) -> dict:
         "images": list(names), "source": None, "destination": None, "destinations": None, "tags": {}, "platform": None, "prune_other_tags": False,
         "timeout": 60,
     }
-    return image_transfer.carry_out(image_transfer.wanted({**options, **more}), False, pytest.fail)
+    try:
+        return {"failed": False, **copy.carry_out(parse({**options, **more}), False, pytest.fail)}
+    except Refused as error:
+        return {"failed": True, "msg": str(error), **error.details}
 
 
 @pytest.mark.parametrize(("source", "destination"), PAIRS)
@@ -124,7 +129,7 @@ def test_an_image_goes_from_any_daemon_to_any_other(source: str, destination: st
 
 @pytest.mark.parametrize("source", DAEMONS)
 def test_what_docker_save_gives_is_less_for_those_who_have_the_base(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ansible_collections.nested.kata.plugins.module_utils.store.SCRIPT", "exit 1")
+    monkeypatch.setattr("ansible_collections.nested.kata.plugins.module_utils._image.layer_store.SCRIPT", "exit 1")
     name = f"t-mx/saved-{source.replace(' ', '-')}:1"
     destinations = [kind for kind in CLASSIC[:2] if kind != source]
     base = random_image(100_000)
@@ -182,13 +187,13 @@ def test_a_layer_that_cannot_be_unpacked_leaves_every_name_as_it_was(destination
 def test_an_image_that_vanishes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "t-mx/vanished:1"
     load(random_image(1000), name, "26.1 overlay2")
-    act = image_transfer.act
+    act = copy.act
 
     def too_late(*arguments: object) -> None:
         docker("rmi", name, hops=DAEMONS["26.1 overlay2"])
         act(*arguments)
 
-    monkeypatch.setattr(image_transfer, "act", too_late)
+    monkeypatch.setattr(copy, "act", too_late)
     result = transfer(name, source=end("26.1 overlay2"), destination={})
     assert result["failed"]
     assert result["msg"].startswith(f"source t-mx-overlay2: saving {name}: ")

@@ -20,9 +20,10 @@ from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, load, ne
 from playing import MARK, answer, run_module, started, wait_until
 from tunnel_program import install
 
-from ansible_collections.nested.kata.plugins.module_utils import transport
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, Endpoint
-from ansible_collections.nested.kata.plugins.module_utils.transport import TUNNEL, Broken, Exec, Tunnel
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
+from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM, TUNNEL, Tunnel
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -106,7 +107,7 @@ def test_exec_is_taken_where_it_was_asked_for() -> None:
 
 
 def lose_program(*hops: str) -> None:
-    docker("exec", hops[-1], "mv", transport.PROGRAM, f"{transport.PROGRAM}.away", hops=hops[:-1])
+    docker("exec", hops[-1], "mv", PROGRAM, f"{PROGRAM}.away", hops=hops[:-1])
 
 
 @pytest.mark.parametrize("hops, at", [(TWO, f"hop 2 of 2 ({INNER} in {OUTER})"), (ONE, f"hop 1 of 2 ({OUTER} on this machine)")], ids=["innermost", "above"])
@@ -120,7 +121,7 @@ def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tu
         result = move(name, destination=TWO)
     finally:
         install(*hops)
-    missing = f"{at}: it has no {transport.PROGRAM}: it is not made from the machine image, or from an older one"
+    missing = f"{at}: it has no {PROGRAM}: it is not made from the machine image, or from an older one"
     assert demanded["msg"] == f"destination {OUTER} > {INNER}: loading {name}: transport is tunnel, and there is none: {missing}"
     assert (demanded["changed"], arrived) == (False, "")
     assert (result["failed"], result["changed"]) == (False, True)

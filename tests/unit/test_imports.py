@@ -17,11 +17,6 @@ PLUGINS = Path(__file__).resolve().parent.parent.parent / "plugins"
 PREFIX = "ansible_collections.nested.kata.plugins."
 SHARED = ("_docker", "_common")  # every subject's package may import these
 LEVELS = ("a plugin", "plugin_utils", "a subject", *SHARED)
-# Files of module_utils that are in no package yet: the package that each goes to. An arrow to or from one of them is not judged.
-NOT_MOVED = {
-    "archive": "_image", "archive_file": "_image", "client": "_docker", "context": "_docker", "daemon": "_image and _docker", "daemon_config": "_docker",
-    "hops": "_docker", "image": "_image", "store": "_image", "transfer": "_image", "transport": "_docker",
-}
 
 Graph = dict[str, set[str]]  # by file, as in `module_utils._disk.plan`: the files that it imports
 
@@ -75,21 +70,17 @@ def level_of(name: str) -> int:
     return LEVELS.index("a subject" if name.startswith("module_utils.") else "a plugin")
 
 
-def is_judged(name: str) -> bool:
-    return package_of(name) not in NOT_MOVED
-
-
 def upward(graph: Graph) -> list[str]:
     """Return the arrows that lead up, or from one package to another one beside it."""
     return [
         f"{name} -> {other}" for name, others in graph.items() for other in sorted(others)
-        if is_judged(name) and is_judged(other) and package_of(name) != package_of(other) and level_of(name) >= level_of(other)
+        if package_of(name) != package_of(other) and level_of(name) >= level_of(other)
     ]
 
 
 def subjects_of(name: str, graph: Graph) -> set[str]:
     """Return the packages of subjects that a file imports from."""
-    return {package_of(other) for other in graph[name] if is_judged(other) and LEVELS[level_of(other)] == "a subject"}
+    return {package_of(other) for other in graph[name] if LEVELS[level_of(other)] == "a subject"}
 
 
 def the_graph() -> Graph:
@@ -115,8 +106,8 @@ def test_a_plugin_is_about_one_subject() -> None:
     assert {name: subjects for name in graph if len(subjects := subjects_of(name, graph)) > 1} == {}
 
 
-def test_only_files_that_are_there_and_in_no_package_are_not_moved_yet() -> None:
-    assert {path.stem for path in (PLUGINS / "module_utils").glob("*.py")} == set(NOT_MOVED)
+def test_every_file_of_module_utils_is_in_a_package() -> None:
+    assert list((PLUGINS / "module_utils").glob("*.py")) == []
 
 
 # What the checks above are worth.

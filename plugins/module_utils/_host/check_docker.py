@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Dict, FrozenSet, Optional, Sequence, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import NoSettings, is_below, read
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import ERROR, WARNING, Judgement
-from ansible_collections.nested.kata.plugins.module_utils.daemon_config import NoSettings, is_below, read
 
 SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 DAEMON_JSON = "/etc/docker/daemon.json"

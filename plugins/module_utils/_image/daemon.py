@@ -1,96 +1,52 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The docker daemon at the end of a socket or of any number of hops, spoken to with the docker SDK.
-
-An Endpoint says where the daemon is, a Transport brings a duplex byte stream to it, a Daemon asks the SDK's own client (client.py) on
-top of such streams.
-"""
+"""The images of the docker daemon at an endpoint: names, layers and archives, requested with the Docker SDK's own client."""
 from __future__ import annotations
 
 import contextlib
 import http.client
 import itertools
 import socket
-from dataclasses import dataclass, field
-from typing import Any, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Iterable, Iterator, List, Mapping, Optional, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils.context import SOCKET, SshHost, TlsHost, UnixHost, host_of
-from ansible_collections.nested.kata.plugins.module_utils.hops import NAME
-from ansible_collections.nested.kata.plugins.module_utils.image import Image, messages, short, trailing_error
-from ansible_collections.nested.kata.plugins.module_utils.transport import (
-    ANSWER_SECONDS, FEW_BYTES, Broken, Exec, Ssh, Tls, Transport, Tunnel, UnixSocket,
-)
+from ansible.module_utils.basic import missing_required_lib
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._docker.messages import messages, trailing_error
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Broken, Transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import FEW_BYTES
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, short
 
 PIECE = 1 << 20
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
 ANSWER_BYTES = 4096
 NOT_FOUND, CONFLICT = 404, 409
+PACKAGES = "package python3-docker of Debian, docker of PyPI"
 
 
 class DaemonError(Exception):
-    """One line that names the daemon and says what is wrong with it or the way there."""
+    """One line that names a location and what is wrong with it or with the way there."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
-# Where a daemon is
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A daemon: behind a socket of this machine, on another machine, or at the end of hops that start at this machine's own daemon."""
-
-    socket: str = SOCKET
-    hops: Tuple[str, ...] = ()
-    by: str = field(default="auto", compare=False)  # which transport leads through the hops
-    remote: Union[SshHost, TlsHost, None] = None  # instead of a socket
-    context: str = field(default="", compare=False)  # the one that told where it is
-
-    @classmethod
-    def parse(cls, option: Optional[Mapping[str, Any]]) -> Endpoint:
-        """Take an option {socket | context | hops, transport}; none of them is this machine's own daemon."""
-        found = {key: value for key, value in (option or {}).items() if value is not None}
-        by = found.pop("transport", "auto")
-        if len(found) > 1:
-            two = " and ".join(name for name in ("socket", "context", "hops") if name in found)
-            why = "hops start at this machine's own daemon" if "hops" in found else "each names a daemon"
-            raise ValueError(f"{two} exclude each other: {why}: leave one out")
-        for way in ("socket", "context"):
-            if by != "auto" and way in found:
-                raise ValueError(f"transport {by} and {way} exclude each other: a transport leads through hops")
-        if "context" in found:
-            name = found["context"]
-            host = host_of(name)
-            return cls(socket=host.path, context=name) if isinstance(host, UnixHost) else cls(remote=host, context=name)
-        hops = tuple(found.get("hops", ()))
-        for hop in hops:
-            if not NAME.fullmatch(hop):
-                raise ValueError(f"{hop!r} in hops is no name of a container (letters, digits, '_', '.' and '-')")
-        path = found.get("socket", SOCKET)
-        if not path.startswith("/"):
-            raise ValueError(f"socket {path!r} is not the absolute path of a unix socket")
-        return cls(socket=path, hops=hops, by=by)
-
-    def __str__(self) -> str:
-        if self.context:
-            return f"context {self.context}"
-        return " > ".join(self.hops) if self.hops else self.socket
-
-    def transport(self) -> Transport:
-        if self.remote:
-            return Ssh(self.remote) if isinstance(self.remote, SshHost) else Tls(self.remote)
-        if not self.hops:
-            return UnixSocket(self.socket)
-        return Exec(self.hops) if self.by == "exec" else Tunnel(self.hops, or_exec=self.by == "auto")
-
-
 def sdk() -> Any:
-    """Return client.py, which imports the SDK: that takes about as long as a way through hops, so both may go on at once."""
-    from ansible_collections.nested.kata.plugins.module_utils import client
+    """Return client.py, which imports the SDK: that takes about as long as a connection through hops, so both may proceed at once."""
+    from ansible_collections.nested.kata.plugins.module_utils._docker import client
 
     return client
+
+
+def require_sdk() -> None:
+    """Raise Refused where there is no SDK, or one that is too old."""
+    client = sdk()
+    if client.SDK_IMPORT_ERROR:
+        raise Refused(missing_required_lib(f"docker ({PACKAGES})"), exception=client.SDK_IMPORT_ERROR)
+    if client.sdk_too_old():
+        raise Refused(f"the Docker SDK for Python here is {client.SDK_VERSION}, and {written(client.OLDEST_SDK)} is needed: upgrade {PACKAGES}")
 
 
 def plainly(error: BaseException, seconds: float) -> str:
@@ -111,7 +67,7 @@ def plainly(error: BaseException, seconds: float) -> str:
 
 
 def beginning(pieces: Iterable[bytes], enough: int) -> Tuple[Iterable[bytes], Optional[int]]:
-    """Return the same pieces, and how many bytes they are, if that is less than enough."""
+    """Return the same pieces, and their size where that is less than enough."""
     rest, ahead, size = iter(pieces), [], 0
     for piece in rest:
         ahead.append(piece)
@@ -122,9 +78,9 @@ def beginning(pieces: Iterable[bytes], enough: int) -> Tuple[Iterable[bytes], Op
 
 
 class Daemon:
-    """The daemon at an endpoint, asked about images. `silence`: seconds without a byte after which a transfer is given up.
+    """The daemon at an endpoint. `silence`: seconds without a byte after which a transfer is aborted.
 
-    `transport`: the way there, where it has begun already.
+    `transport`: the transport to it, where it was begun already.
     """
 
     def __init__(self, endpoint: Endpoint, silence: float = 600, title: str = "", transport: Optional[Transport] = None) -> None:
@@ -136,7 +92,7 @@ class Daemon:
         self.client = self._sdk.Client(self.transport, silence)
         self._info: Optional[Mapping[str, Any]] = None
         try:
-            with self.telling():
+            with self.reporting():
                 self.client.negotiate()
         except BaseException:
             self.close()
@@ -152,8 +108,8 @@ class Daemon:
         self.client.close()
 
     @contextlib.contextmanager
-    def telling(self, doing: str = "", seconds: float = ANSWER_SECONDS) -> Iterator[None]:
-        """Turn whatever goes wrong into one line that names this daemon."""
+    def reporting(self, doing: str = "", seconds: float = ANSWER_SECONDS) -> Iterator[None]:
+        """Turn every error into one line that names this daemon."""
         subject = ": ".join(filter(None, (self.title, doing)))
         try:
             yield
@@ -166,7 +122,7 @@ class Daemon:
 
     def image(self, reference: str) -> Optional[Image]:
         """Return the image of this name, or None."""
-        with self.telling(f"inspecting {reference}"):
+        with self.reporting(f"inspecting {reference}"):
             try:
                 return Image.parse(self.client.inspect_image(reference))
             except self._sdk.errors.ImageNotFound:
@@ -174,23 +130,23 @@ class Daemon:
 
     def tags(self) -> List[str]:
         """Return the names of all images."""
-        with self.telling("listing its images"):
+        with self.reporting("listing its images"):
             return sorted({tag for found in self.client.images() for tag in found.get("RepoTags") or () if tag != "<none>:<none>"})
 
     def info(self) -> Mapping[str, Any]:
-        """Return what the daemon says about itself. It is asked once, since for a daemon this is the dearest of all questions."""
+        """Return the daemon's description of itself. It is requested once, since no other request costs a daemon as much."""
         if self._info is None:
-            with self.telling("asking for its storage"):
+            with self.reporting("asking for its storage"):
                 self._info = self.client.info()
         return self._info
 
     def has_containerd_store(self) -> bool:
-        """Return whether images lie in containerd's store, where an id is the digest of a manifest."""
+        """Return whether images are in containerd's store, where an id is the digest of a manifest."""
         return any("containerd.snapshotter" in " ".join(map(str, pair)) for pair in self.info().get("DriverStatus") or ())
 
     def layers(self) -> List[Tuple[str, ...]]:
         """Return the layers of each image, also of those that have no name."""
-        with self.telling("listing its layers"):
+        with self.reporting("listing its layers"):
             found = []
             for image_id in {image["Id"] for image in self.client.images()}:
                 try:
@@ -202,12 +158,12 @@ class Daemon:
     def tag(self, image_id: str, name: str) -> None:
         """Give a name to an image."""
         repository, dummy, tag = name.rpartition(":")
-        with self.telling(f"naming {short(image_id)} {name}"):
+        with self.reporting(f"naming {short(image_id)} {name}"):
             self.client.tag(image_id, repository, tag)
 
     def untag(self, name: str) -> Optional[str]:
-        """Take a name away, and the image where it was its last one; return why the daemon keeps it, or None."""
-        with self.telling(f"removing the name {name}"):
+        """Remove a name, and the image where it was the last one; return why the daemon keeps it, or None."""
+        with self.reporting(f"removing the name {name}"):
             try:
                 self.client.remove_image(name)
             except self._sdk.errors.APIError as error:
@@ -218,12 +174,12 @@ class Daemon:
 
     def tunnelled(self) -> bool:
         """Return whether archives from it take a tunnel."""
-        with self.telling("asking for a tunnel"):
+        with self.reporting("asking for a tunnel"):
             return self.transport.tunnelled()
 
     def save(self, reference: str, platform: str = "") -> Iterator[bytes]:
         """Yield the archive of an image in pieces: of one platform, where the daemon can tell them apart."""
-        with self.telling(f"saving {reference}", self.silence):
+        with self.reporting(f"saving {reference}", self.silence):
             with contextlib.closing(self.client.saved(reference, platform)) as response:
                 tail = b""
                 for piece in iter(lambda: response.raw.read(PIECE), b""):
@@ -234,9 +190,9 @@ class Daemon:
                 raise Broken(failure)
 
     def load(self, reference: str, pieces: Iterable[bytes]) -> Iterator[dict]:
-        """Send the archive of an image and yield the messages that the daemon answers with.
+        """Send the archive of an image and yield the daemon's messages.
 
-        An archive that breaks off, because `pieces` raises, is not loaded.
+        The daemon does not load an archive that breaks off because `pieces` raises.
         """
         whole = False
 
@@ -248,7 +204,7 @@ class Daemon:
                 yield piece
             whole = not self.client.hung_up()
 
-        with self.telling(f"loading {reference}", self.silence):
+        with self.reporting(f"loading {reference}", self.silence):
             size = None
             if self.transport.parts(0) != self.transport.parts(None):  # the size makes a difference
                 pieces, size = beginning(pieces, FEW_BYTES)

@@ -1,45 +1,48 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Layers out of a daemon's own store, read as `docker save` reads them, but only those that are asked for.
+"""Layers in the store of a daemon with a classic graph driver, read as `docker save` reads them, but only those that are needed.
 
-`docker save` writes every layer of an image to a temporary directory before it sends the first byte, whatever is needed of them. What it
-writes can be had from the store: the classic graph drivers keep a layer as the files of a directory, and beside it, as tar-split, the
-bytes of its tar that are not in these files. Both are read by one shell where the daemon runs, at the end of its hops. Every layer is
-compared with its digest on the way, so that a store which is not what it seems costs a second try and nothing else.
+`docker save` writes every layer of an image to a temporary directory before it sends the first byte. A graph driver keeps a layer as the
+files of a directory, and beside it, as tar-split (github.com/vbatts/tar-split), the bytes of its tar that are not in these files. One
+shell, at the end of the hops, reads both. Every layer is compared with its digest on the way: where the store differs from what is
+expected, the layers are read again by `docker save`.
 """
 from __future__ import annotations
 
+import base64
+import gzip
+import io
 import itertools
+import json
 import socket
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Collection, Deque, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
-from ansible_collections.nested.kata.plugins.module_utils.archive import (
-    PIECE, Blob, Manifest, Part, Split, chain_ids, sha256, verified,
-)
-from ansible_collections.nested.kata.plugins.module_utils.image import Image
-from ansible_collections.nested.kata.plugins.module_utils.transport import Broken, Exec
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE, Blob, Manifest, Part, chain_ids, sha256, verified
 
 # Where a graph driver keeps the files of a layer, by its cache-id (moby, daemon/graphdriver).
 FILES = {"overlay2": "overlay2/{}/diff", "fuse-overlayfs": "fuse-overlayfs/{}/diff", "btrfs": "btrfs/subvolumes/{}", "vfs": "vfs/dir/{}"}
 
-# What is told about the layers, with sizes before it; then, again and again, files by their names, of which it is told how many bytes they are.
+# Prints the metadata of the layers, preceded by their sizes; then, repeatedly, reads a number of bytes, that many bytes of names, and prints these files.
 SCRIPT = 'cd "$1" && shift && wc -c -- "$@" && cat -- "$@" && while read -r count; do head -c "$count" | xargs -0 cat -- || exit 1; done'
 
 NAMES = 1 << 15  # bytes of names that are asked for at once; two such lots are in the socket at most, which holds 200 KiB
 LOTS = 2
-QUIET = 60.0  # seconds without a byte after which the shell is given up: a file that is shorter than it was may have it wait for more names
-LARGEST = 1 << 25  # bytes of what is told about all layers of an image, which is held in memory
+QUIET = 60.0  # seconds without a byte after which the shell is ended: where a file has become shorter, it may wait for more names
+LARGEST = 1 << 25  # bytes of the metadata of all layers of an image, which is held in memory
 
 
 class Unreadable(Exception):
-    """The layers cannot be had in this way."""
+    """The layers cannot be read from the store."""
 
 
 class Store:
-    """The store of a classic daemon, reached by a shell."""
+    """The store of a daemon with a classic graph driver, read by a shell."""
 
     def __init__(self, info: Mapping[str, Any], hops: Sequence[str], quiet: float = QUIET) -> None:
         if info["Driver"] not in FILES:
@@ -48,7 +51,7 @@ class Store:
         self._hops = tuple(hops)
 
     def parts(self, image: Image, wanted: Collection[str]) -> Iterator[Part]:
-        """Yield the layers that are wanted, base first, and the manifest of all."""
+        """Yield the wanted layers, base first, and the manifest of all layers."""
         chains = {layer: chain for layer, chain in zip(image.layers, chain_ids(image.layers)) if layer in wanted}
         below = f"image/{self._driver}"
         paths = [f"{below}/imagedb/content/sha256/{image.id.rpartition(':')[2]}"]
@@ -62,15 +65,15 @@ class Store:
         try:
             child.stream.settimeout(self._quiet)
             with child.stream.makefile("rb", buffering=PIECE) as answers:
-                yield from self._told(child.stream, answers, image, chains, paths)
+                yield from self._read(child.stream, answers, image, chains, paths)
         except (OSError, EOFError, Damaged, ValueError, KeyError) as error:
-            child.end()  # only then all that it said is there
-            said = "" if isinstance(error, Damaged) else child.last_words()
-            raise Unreadable(f"its files cannot be read ({said or error})") from error
+            child.end()  # only then its last words are complete
+            words = "" if isinstance(error, Damaged) else child.last_words()
+            raise Unreadable(f"its files cannot be read ({words or error})") from error
         finally:
             child.end()
 
-    def _told(self, stream: socket.socket, answers: BinaryIO, image: Image, chains: Mapping[str, str], paths: Sequence[str]) -> Iterator[Part]:
+    def _read(self, stream: socket.socket, answers: BinaryIO, image: Image, chains: Mapping[str, str], paths: Sequence[str]) -> Iterator[Part]:
         sizes = []
         for dummy in range(len(paths) + (len(paths) > 1)):  # the last one is the total
             line = answers.readline(4096).split()
@@ -79,17 +82,17 @@ class Store:
             sizes.append(int(line[0]))
         if sizes[-1] > LARGEST:
             raise EOFError(f"what is told about the layers takes {sizes[-1] >> 20} MiB")
-        told = [read(answers, size) for size in sizes[:len(paths)]]
-        config = told.pop(0)
+        metadata = [read(answers, size) for size in sizes[:len(paths)]]
+        config = metadata.pop(0)
         if sha256(config) != image.id:
             raise Damaged("the configuration is of another image")
         layers: Dict[str, Tuple[str, Split]] = {}
         for number, layer in enumerate(chains):
-            diff, cache_id, split = told[3 * number:3 * number + 3]
+            diff, cache_id, split = metadata[3 * number:3 * number + 3]
             if diff.decode() != layer:
                 raise Damaged(f"what is kept as {layer[:19]} is {diff.decode()[:19]}")
             layers[layer] = (FILES[self._driver].format(cache_id.decode()), Split(split))
-        del told
+        del metadata
         yield from verified(self._layers(stream, answers, layers))
         yield Manifest(config, image.layers)
 
@@ -101,16 +104,36 @@ class Store:
             yield from coalesced(contents(files, split))
 
 
-class Files:
-    """The bytes of many files, one after the other. Names are sent ahead by a lot, so that the shell never waits for us.
+@dataclass(frozen=True)
+class Split:
+    """A layer's tar without the contents of its files, as tar-split keeps it."""
 
-    After the last names the shell ends, so that a file which is shorter than it was is seen at once then.
+    compressed: bytes
+
+    def entries(self) -> Iterator[Tuple[bytes, bytes, int]]:
+        """Yield bytes of the tar, or the name and size of a file whose content follows."""
+        with gzip.GzipFile(fileobj=io.BytesIO(self.compressed)) as lines:
+            for line in lines:
+                entry = json.loads(line)
+                if entry["type"] == 2:
+                    yield base64.b64decode(entry["payload"] or ""), b"", 0
+                elif entry.get("size"):
+                    yield b"", base64.b64decode(entry["name_raw"]) if entry.get("name_raw") else entry["name"].encode(), entry["size"]
+
+    def size(self) -> int:
+        return sum(len(data) + size for data, dummy, size in self.entries())
+
+
+class Files:
+    """The bytes of many files, one after the other. Names are sent one lot ahead, so that the shell never waits for them.
+
+    The shell ends after the last names, so that a file which has become shorter is detected at once.
     """
 
     def __init__(self, stream: socket.socket, answers: BinaryIO, lots: Iterator[Tuple[bytes, int]]) -> None:
         self._stream, self._answers, self._lots = stream, answers, lots
         self._at = self._asked = 0  # bytes that were read, and that were asked for
-        self._due: Deque[int] = deque()  # where each lot ends that is under way
+        self._due: Deque[int] = deque()  # where each lot that was asked for ends
         self._over = False
 
     def read(self, size: int) -> bytes:
@@ -142,7 +165,7 @@ def contents(files: Files, split: Split) -> Iterator[bytes]:
 
 
 def names(directory: str, split: Split) -> Iterator[Tuple[bytes, int]]:
-    """Yield lots of names, each ended by NUL, and how many bytes their files have together."""
+    """Yield lots of names, each ended by NUL, and the bytes that their files have together."""
     lot: List[bytes] = []
     length = weight = 0
     for dummy, name, size in split.entries():
@@ -159,7 +182,7 @@ def names(directory: str, split: Split) -> Iterator[Tuple[bytes, int]]:
 
 
 def coalesced(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes in larger pieces: most files are small, and so is what is between them."""
+    """Yield the same bytes in larger pieces, since most files, and the bytes between them, are small."""
     buffer = bytearray()
     for piece in pieces:
         buffer += piece

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way into a nested container, hop by hop, and what a docker client's answer says about a hop."""
+"""The way into a nested container, hop by hop, and the faults of hops that answers of docker clients show."""
 from __future__ import annotations
 
 import re
@@ -11,7 +11,7 @@ from itertools import chain
 # Docker's own rule for the names of containers; it also keeps a name from being read as an option.
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
-# What docker clients and the way to them say when it is they who fail, and not the command they were to run.
+# Messages of docker clients, and of the way to them, when these fail and not the command that they run.
 COMPLAINTS = re.compile(
     "|".join((
         "Error response from daemon",
@@ -26,13 +26,13 @@ COMPLAINTS = re.compile(
     re.MULTILINE,
 )
 
-# 126 and 127: docker or the shell found nothing it could run. 137: killed, perhaps together with its container.
+# 126 and 127: docker or the shell found nothing to run. 137: killed, perhaps together with its container.
 DOUBTFUL_STATUS = frozenset((126, 127, 137))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command gave back."""
+    """The outcome of a command."""
 
     rc: int
     out: str
@@ -40,14 +40,14 @@ class Answer:
 
     @property
     def line(self) -> str:
-        """The one line that matters: docker's own messages come last, and some come on stdout."""
+        """The last line: docker's own messages come last, and some come on stdout."""
         lines = [line.strip() for line in f"{self.out}\n{self.err}".splitlines() if line.strip()]
         return lines[-1] if lines else f"exit status {self.rc}"
 
 
 @dataclass(frozen=True)
 class Way:
-    """From a machine into a container in a container: who the docker client on the machine is, and the hops."""
+    """The way from a machine into a container in a container: the docker client on the machine, and the hops."""
 
     machine: str
     docker: tuple[str, ...]
@@ -60,16 +60,16 @@ class Way:
         return [*chain.from_iterable(ways), *argv]
 
     def command(self, argv: list[str]) -> list[str]:
-        """Return the command that, typed on the machine, runs argv in the innermost container as the user who was asked for."""
+        """Return the command that, typed on the machine, runs argv in the innermost container as the wanted user."""
         user = ["--user", self.user] if self.user else []
         return self.into(len(self.hops) - 1, [*self.client(len(self.hops)), "exec", "-i", *user, self.hops[-1], *argv])
 
     def client(self, number: int) -> list[str]:
-        """Return how the docker client that knows this hop is called (hops count from 1)."""
+        """Return the command of the docker client that knows this hop (hops count from 1)."""
         return [*self.docker] if number == 1 else ["docker"]
 
     def there(self, number: int) -> str:
-        """Return where this hop's docker daemon is."""
+        """Return the location of this hop's docker daemon, for messages."""
         return f"on {self.machine}" if number == 1 else f"in {self.hops[number - 2]}"
 
     def state(self, number: int) -> list[str]:
@@ -84,11 +84,11 @@ class Way:
         return self.into(number - 1, [*self.client(number), "inspect", "--type", "container", "--format", template, self.hops[number - 1]])
 
     def neighbours(self, number: int) -> list[str]:
-        """Return the command that lists what runs where a hop should be."""
+        """Return the command that lists the containers that run beside a hop."""
         return self.into(number - 1, [*self.client(number), "ps", "--format", "{{.Names}}"])
 
     def blame(self, number: int, what: str) -> str:
-        """Return the sentence that says which hop is at fault."""
+        """Return the message that names the hop at fault."""
         return f"hop {number} of {len(self.hops)} ({self.hops[number - 1]} {self.there(number)}): {what}"
 
 
@@ -101,19 +101,19 @@ def refused(names: list[str]) -> str | None:
 
 
 def doubtful(answer: Answer) -> bool:
-    """Say whether a failure may come from a hop. A command that prints the same text looks alike: only asking the hops tells."""
+    """Return whether a failure may come from a hop. A command may print the same text: only an inspection of the hops decides."""
     return answer.rc != 0 and (answer.rc in DOUBTFUL_STATUS or COMPLAINTS.search(answer.err) is not None)
 
 
 def missing(answer: Answer) -> bool:
-    """Say whether a hop's state could not be told because there is no such container."""
+    """Return whether the state of a hop is unknown because there is no such container."""
     return answer.rc != 0 and re.search(r"No such (container|object)", answer.err) is not None
 
 
 def fault(way: Way, number: int, state: Answer, running: list[str]) -> str | None:
     """Return what is wrong with a hop by the answer to `way.state(number)`, or None when it runs.
 
-    All hops before it are known to run. `running` is what runs there instead, for a hop that is missing.
+    All hops before it are known to run. `running` names the containers beside a hop that is missing.
     """
     there = way.there(number)
     ours = f" (docker_command is {' '.join(way.docker)!r})" if number == 1 else ""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.nested.kata.plugins.module_utils.context import Host, Kept, SshHost, TlsHost, UnixHost, host_of, meant, names
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Endpoint
-from ansible_collections.nested.kata.plugins.module_utils.transport import Ssh, Tls, UnixSocket
+from ansible_collections.nested.kata.plugins.module_utils._docker.context import Host, Kept, SshHost, TlsHost, UnixHost, host_of, meant, names
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Ssh, Tls, UnixSocket
 
 ALL = frozenset(("ca.pem", "cert.pem", "key.pem"))
 OWN = "/var/run/docker.sock"

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the daemon of a Docker context is, by the files that Docker's client keeps.
+"""Where the daemon of a Docker context is, according to the files of Docker's client.
 
-The SDK for Python reads them, too (docker.context). But it finds none where there is no config.json, and one of which a certificate is
-missing it takes for one without TLS.
+The SDK for Python reads them, too (docker.context), but finds no context where there is no config.json, and takes a context with a missing
+certificate for one without TLS.
 """
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
 
 SOCKET = "/var/run/docker.sock"
-DEFAULT = "default"  # Docker's client keeps no context of this name
+DEFAULT = "default"  # Docker's client has no file for the context of this name
 CA, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
 SSH_SECONDS = 20  # how long ssh may take to reach a machine
 
-# What follows the scheme of a URL. A machine's name keeps its case, in which ~/.ssh/config may have it.
-PLACE = re.compile(
+# The part of a URL behind its scheme. A machine's name keeps its case, in which ~/.ssh/config may have it.
+ADDRESS = re.compile(
     r"(?:(?P<user>[^@/:\s]+)(?P<password>:[^@/]*)?@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^@:/?#\[\]\s]+)(?::(?P<port>\d{1,5}))?(?P<path>/[^?#\s]*)?"
 )
 
@@ -37,7 +37,7 @@ class UnixHost:
 
 @dataclass(frozen=True)
 class SshHost:
-    """The daemon of another machine, to which Docker's client there leads."""
+    """The daemon of another machine, reached by Docker's client there."""
 
     host: str
     user: str = ""
@@ -51,7 +51,7 @@ class SshHost:
     def dial(self) -> List[str]:
         """Return the command whose standard input and output are a stream to the daemon."""
         docker = ("docker", *(("--host", f"unix://{self.path}") if self.path else ()), "system", "dial-stdio")
-        # Nobody is there to be asked for a password, or whether an unknown machine is the right one.
+        # Nobody can enter a password, or confirm the key of an unknown machine.
         options = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_SECONDS}"]
         login = [*(["-l", self.user] if self.user else []), *(["-p", self.port] if self.port else [])]
         return ["ssh", *options, *login, "--", self.host, shlex.join(docker)]
@@ -78,24 +78,24 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-# What a context means
+# The meaning of a context
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A context as it is kept."""
+    """A context as its files describe it."""
 
     url: str
     unverified: bool = False  # SkipTLSVerify
     directory: str = ""  # where its certificates are
-    files: FrozenSet[str] = frozenset()  # the names of those that are there
+    files: FrozenSet[str] = frozenset()  # the names of the certificates that exist
 
 
 REMEDY = "correct it ('docker context update')"
 
 
 def meant(kept: Kept) -> Host:
-    """Return where the daemon is, or raise ValueError with what is wrong."""
+    """Return the host of the daemon, or raise ValueError with what is wrong."""
     if not kept.url:
         raise ValueError(f"its endpoint names no host: {REMEDY}")
     scheme, mark, rest = kept.url.partition("://")
@@ -108,19 +108,19 @@ def meant(kept: Kept) -> Host:
         what = f"{scheme}://" if mark else "its endpoint without a scheme"
         raise ValueError(f"{what} leads to no daemon that can be reached from here: use unix://, ssh://, or tcp:// with TLS ('docker context update')")
     form = "ssh://[USER@]MACHINE[:PORT][/SOCKET], without a password" if scheme == "ssh" else "tcp://MACHINE:PORT"
-    place = PLACE.fullmatch(rest)
-    if not place or place["password"] or int(place["port"] or 1) not in range(1, 1 << 16):
+    address = ADDRESS.fullmatch(rest)
+    if not address or address["password"] or int(address["port"] or 1) not in range(1, 1 << 16):
         raise ValueError(f"its host is not of the form {form}: {REMEDY}")
-    host, path = place["host"].strip("[]"), (place["path"] or "").rstrip("/")
+    host, path = address["host"].strip("[]"), (address["path"] or "").rstrip("/")
     if scheme == "ssh":
-        return SshHost(host, place["user"] or "", place["port"] or "", path)
-    if place["user"] or not place["port"] or path:
+        return SshHost(host, address["user"] or "", address["port"] or "", path)
+    if address["user"] or not address["port"] or path:
         raise ValueError(f"its host is not of the form {form}: {REMEDY}")
-    return verified(kept, host, int(place["port"]))
+    return verified(kept, host, int(address["port"]))
 
 
 def verified(kept: Kept, host: str, port: int) -> TlsHost:
-    """Return a host on TCP, or raise ValueError where one could not know that it is the right one."""
+    """Return a host on TCP, or raise ValueError where its identity could not be verified."""
     where = f"tcp://{bracketed(host)}:{port}"
     remedy = "use ssh://, or give it certificates ('docker context update --docker host=...,ca=...,cert=...,key=...')"
     if kept.unverified:
@@ -135,11 +135,11 @@ def verified(kept: Kept, host: str, port: int) -> TlsHost:
     return TlsHost(host, port, ca, tuple(pair))
 
 
-# What is kept
+# The files of contexts
 
 
 def host_of(name: str, environment: Optional[Mapping[str, str]] = None) -> Host:
-    """Return where the daemon of a context is, or raise ValueError with what is wrong with the context."""
+    """Return the host of a context's daemon, or raise ValueError with what is wrong with the context."""
     if name == DEFAULT:
         return UnixHost(SOCKET)
     try:
@@ -191,7 +191,7 @@ def names(directory: str) -> List[str]:
             with open(os.path.join(meta, key, "meta.json"), encoding="utf-8") as file:
                 found.append(str(json.load(file)["Name"]))
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # only who asks for this one is to hear of it
+            continue  # its error matters only to a task that names it
     return sorted(found)
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives of images in files, plain or compressed: read without being unpacked, replaced as a whole."""
+"""Archives of images in files, plain or compressed: read as streams, and replaced as a whole."""
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +15,8 @@ from typing import BinaryIO, Iterator, Optional, Tuple
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import last_words, sync_directory
-from ansible_collections.nested.kata.plugins.module_utils.archive import PIECE, Packed, Reading, packed
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE
 
 SUFFIXES = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
 PACKING = {"gzip": ("gzip", "-c"), "zstd": ("zstd", "-q", "-c")}
@@ -28,10 +29,10 @@ class Unwritable(Exception):
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tarfile.TarFile]:
-    """Yield the archive in a file, to be read from its beginning to its end."""
+    """Yield the archive in a file, to be read once from its beginning to its end."""
     file = open(path, "rb")
     try:
-        kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # whoever uncompresses it gets the file at its beginning
+        kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # the position stays at the beginning
         if not kind:
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield archive
@@ -57,7 +58,7 @@ def uncompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
             for dummy in iter(lambda: process.stdout.read(PIECE), b""):
                 pass
         except (Damaged, tarfile.TarError) as error:
-            # What the command says is nearer to the cause than what a cut archive looks like.
+            # The command's message is nearer to the cause than the error of a tar archive that breaks off.
             raise Damaged(complaint(process) or str(error)) from error
         finally:
             process.stdout.close()
@@ -67,14 +68,14 @@ def uncompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
 
 
 def complaint(process: subprocess.Popen) -> str:
-    """Return what a command complained about that failed by itself."""
+    """Return the message of a command that failed by itself, or nothing."""
     process.stdout.close()
     said, status = last_words(process)
     return said if status > 0 else ""
 
 
 def listed(path: str) -> Tuple[Packed, ...]:
-    """Return the images in a file. Layers are passed over: in a file that is not compressed, without reading them."""
+    """Return the images in a file. Layers are skipped: in a file that is not compressed, without reading them."""
     reading = Reading()
     with opened(path) as archive:
         for dummy in reading.members(archive):
@@ -83,7 +84,7 @@ def listed(path: str) -> Tuple[Packed, ...]:
 
 
 class Writing:
-    """A file in the making, beside the one that it replaces when it is complete."""
+    """A new file beside the file that it replaces when it is complete."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -93,7 +94,7 @@ class Writing:
         self.size = 0
 
     def start(self) -> None:
-        """Begin anew, over what an interrupted task may have left."""
+        """Begin, and overwrite what an interrupted task may have left."""
         try:
             descriptor = os.open(self._beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -134,7 +135,7 @@ class Writing:
         return said if status else ""
 
     def finish(self) -> None:
-        """Put the file in its place, with the mode and owner of the one that was there."""
+        """Rename the file to its path, with the mode and owner of the file that it replaces."""
         complaint = self._complaint()
         if complaint:
             raise Unwritable(complaint)

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The docker SDK's own client on top of the streams that a transport brings.
+"""The Docker SDK's own client on top of the streams of a transport.
 
-The SDK is imported with this file, and with no other one.
+Only this file imports the SDK.
 """
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import traceback
 from typing import Any, Iterator, Mapping, Optional
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
-from ansible_collections.nested.kata.plugins.module_utils.transport import ANSWER_SECONDS, SOCKET, Transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, SOCKET, Transport
 
 SDK_IMPORT_ERROR: Optional[str] = None
 try:
@@ -26,15 +26,15 @@ try:
     from urllib3.connectionpool import HTTPConnectionPool
     from urllib3.exceptions import HTTPError
 
-    FAILURES = (RequestException, HTTPError, errors.DockerException)  # raised where no daemon says what is wrong
+    FAILURES = (RequestException, HTTPError, errors.DockerException)  # raised where no daemon reports what is wrong
 except ImportError:
     SDK_IMPORT_ERROR = traceback.format_exc()
-    # What the classes below are made from; nobody makes one of them without the SDK.
+    # The base classes of the classes below, none of which is used without the SDK.
     SDK_VERSION, DEFAULT_DOCKER_API_VERSION = "0", "0"
     APIClient = HTTPAdapter = HTTPConnection = HTTPConnectionPool = object
 
 OLDEST_SDK = (5, 0, 3)
-URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, asked, and sent or asked for archives
+URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, for requests and for archives
 PLATFORM_API = (1, 48)  # the first one in which an image can be saved for one platform (Docker 28)
 
 
@@ -63,8 +63,8 @@ class Connection(HTTPConnection):
         super().putrequest(*args, **kwargs)
 
     def send(self, data: Any) -> None:
-        # A daemon that refuses an archive says why and hangs up before it has read the whole of it. Its
-        # answer is still there to be read, so what cannot be sent any more is not an error yet.
+        # A daemon that refuses an archive reports why and hangs up before it has read the whole of it. Its
+        # answer can still be read, so it is no error yet that the rest cannot be sent.
         if self.adapter.hung_up:
             return
         try:
@@ -89,7 +89,7 @@ class Adapter(HTTPAdapter):
 
     def __init__(self, transport: Transport, silence: float) -> None:
         self.transport = transport
-        self.hung_up = False  # the daemon stopped listening in the middle of the request
+        self.hung_up = False  # the daemon hung up in the middle of the request
         self.pool = Pool(self, silence)
         self.bulk_pool = Pool(self, silence, bulk=True)
         super().__init__()
@@ -112,16 +112,16 @@ class Adapter(HTTPAdapter):
 
 
 def api_version(daemon: Mapping[str, Any], known: str = DEFAULT_DOCKER_API_VERSION) -> str:
-    """Return the newest version of the API that both sides know, or the daemon's oldest where it is newer than all the SDK knows.
+    """Return the newest version of the API that both sides know, or the daemon's oldest where it is newer than all that the SDK knows.
 
-    That is safe: what is asked here has been the same since 1.24.
+    That is safe: the requests that are made here have been the same since 1.24.
     """
     newest = min(str(daemon["ApiVersion"]), known, key=version_of)
     return max(newest, str(daemon.get("MinAPIVersion") or newest), key=version_of)
 
 
 def described(platform: str) -> str:
-    """Return a platform as the API takes it."""
+    """Return a platform as the API spells it."""
     return json.dumps(dict(zip(("os", "architecture", "variant"), platform.split("/"))))
 
 
@@ -129,7 +129,7 @@ class Client(APIClient):
     """The SDK's client for a daemon at any depth."""
 
     def __init__(self, transport: Transport, silence: float) -> None:
-        # With a version given the SDK does not connect: nothing is dialled before our adapter is in place.
+        # With a version given the SDK does not connect before the adapter is in place.
         super().__init__(base_url=f"unix://{SOCKET}", version=DEFAULT_DOCKER_API_VERSION, timeout=ANSWER_SECONDS)
         self.silence = silence
         self.trust_env = False  # proxies and ~/.netrc are for the network
@@ -141,11 +141,11 @@ class Client(APIClient):
         self._version = api_version(self.version(api_version=False))
 
     def hung_up(self) -> bool:
-        """Return whether the daemon stopped listening in the middle of the request that is being sent."""
+        """Return whether the daemon hung up in the middle of the request that is being sent."""
         return self._custom_adapter.hung_up
 
     def bulk(self, size: Optional[int], path: str, *words: str) -> str:
-        """Return the URL of a request that carries an archive there or back, of about that many bytes (None: nobody knows)."""
+        """Return the URL of a request that carries an archive there or back, of about that size (None: unknown)."""
         url = self._url(path, *words)
         return url.replace(URL, BULK_URL, 1) if self._custom_adapter.transport.parts(size) else url
 
@@ -157,7 +157,7 @@ class Client(APIClient):
         return response
 
     def loaded(self, body: Iterator[bytes], size: Optional[int] = None) -> Any:
-        """Return the response whose body is what the daemon says while and after it loads an archive."""
+        """Return the response whose body is the daemon's messages while and after it loads an archive."""
         headers = {"Content-Type": "application/x-tar"}
         response = self._post(self.bulk(size, "/images/load"), data=body, headers=headers, params={"quiet": "0"}, stream=True, timeout=self.silence)
         self._raise_for_status(response)

@@ -1,17 +1,16 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+"""What a daemon.json becomes, which of it a running daemon reads again, and what is refused."""
 from __future__ import annotations
 
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils.daemon_config import (
-    Found, Reload, Remove, Wanted, Write, decide, is_below, merged, parse, render,
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_plan import (
+    Found, Plan, Reload, Remove, Wanted, Write, decide, parse_options,
 )
 from ansible_collections.nested.kata.plugins.modules.daemon_config import DOCUMENTATION
 
@@ -21,8 +20,12 @@ NEWER = {**KATA, "runtimeType": f"{OURS}/kata/4.2.0/shim"}
 FOREIGN = {"runtimeType": "/opt/kata/bin/containerd-shim-kata-v2"}
 
 
-def plan(text: str | None, settings: dict, read: bool | None = None):
-    return decide(Found(text=text, read=read), Wanted.of(settings, OURS))
+def parsed(settings: dict) -> Wanted:
+    return parse_options({"settings": settings, "runtimes_below": OURS, "path": "/etc/docker/daemon.json", "timeout": 30})
+
+
+def plan(text: str | None, settings: dict, read: bool | None = None) -> Plan:
+    return decide(Found(text=text, read=read), parsed(settings))
 
 
 def test_what_is_there_keeps_its_values_its_order_and_its_indentation() -> None:
@@ -115,54 +118,8 @@ def test_a_file_that_is_not_as_dockerd_has_it_is_refused_with_the_line(text: str
 @pytest.mark.parametrize("runtimes", [["kata"], {"kata": "shim"}, {"kata": {}}, {"kata": {"path": "a", "runtimeType": "b"}}, {"kata": {"options": {}}}])
 def test_a_runtime_that_dockerd_could_not_have_is_refused(runtimes: object) -> None:
     with pytest.raises(Refused, match="nothing was changed"):
-        Wanted.of({"runtimes": runtimes}, OURS)
-
-
-MERGES = [
-    ({"a": 1}, {"b": 2}, {"a": 1, "b": 2}),
-    ({"a": {"x": 1}}, {"a": {"y": 2}}, {"a": {"x": 1, "y": 2}}),
-    ({"a": [1, 2]}, {"a": [3]}, {"a": [3]}),
-    ({"a": {"x": 1}}, {"a": {"x": None}}, {}),
-    ({"a": {"x": 1, "y": 2}}, {"a": {"x": None}}, {"a": {"y": 2}}),
-    ({"a": 1}, {"a": None, "b": None}, {}),
-    ({"a": 1}, {"a": {"x": 1}}, {"a": {"x": 1}}),
-    ({}, {"a": {}}, {"a": {}}),
-    ({"a": {}}, {"b": 1}, {"a": {}, "b": 1}),
-]
-
-
-@pytest.mark.parametrize(("settings", "wanted", "result"), MERGES)
-def test_settings_are_merged(settings: dict, wanted: dict, result: dict) -> None:
-    assert merged(settings, wanted) == result
-
-
-values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda below: st.lists(below) | st.dictionaries(st.text(), below), max_leaves=8)
-tables = st.dictionaries(st.text(), values)
-
-
-@given(tables)
-def test_what_is_rendered_is_read_back(settings: dict) -> None:
-    assert parse(render(settings, None)) == settings
-
-
-@given(tables, tables)
-def test_merging_a_second_time_changes_nothing(settings: dict, wanted: dict) -> None:
-    once = merged(settings, wanted)
-    assert merged(once, wanted) == once
+        parsed({"runtimes": runtimes})
 
 
 def test_the_example_of_the_documentation_is_below_the_default_directory() -> None:
     assert OURS in DOCUMENTATION
-
-
-@pytest.mark.parametrize("runtime, ours", [
-    ({"runtimeType": "/var/lib/nested-kata/kata/4.1.0/bin/shim"}, True),
-    ({"runtimeType": "/opt/kata/runtime-rs/bin/containerd-shim-kata-v2", "options": {"ConfigPath": "/etc/nested-kata/kata/configuration.toml"}}, False),
-    ({"runtimeType": "/opt/kata/runtime-rs/bin/containerd-shim-kata-v2"}, False),
-    ({"runtimeType": "/var/lib/nested-kata/../other/shim"}, False),
-    ({"runtimeType": "/var/lib/nested-kata-of-mine/shim"}, False),
-    ({"path": "/var/lib/nested-kata/kata"}, True),
-    ({}, False), ({"options": []}, False), ("kata", False), (None, False),
-])
-def test_a_runtime_is_below_a_directory_by_what_it_runs(runtime: object, ours: bool) -> None:
-    assert is_below(runtime, "/var/lib/nested-kata") is ours

@@ -17,9 +17,10 @@ from typing import Callable, Iterator
 import pytest
 from unix_server import UnixServer
 
-from ansible_collections.nested.kata.plugins.module_utils import daemon, transport
-from ansible_collections.nested.kata.plugins.module_utils.client import api_version, sdk_too_old
-from ansible_collections.nested.kata.plugins.module_utils.daemon import Daemon, DaemonError, Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._image import daemon
+from ansible_collections.nested.kata.plugins.module_utils._docker import streams
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
 
 IMAGE = {"Id": "sha256:" + "1" * 64, "RootFS": {"Layers": ["sha256:" + "a" * 64]}, "Config": {}}
 
@@ -114,7 +115,7 @@ def docker(tmp_path: Path, scripted: ScriptedDaemon, monkeypatch: pytest.MonkeyP
     probe.chmod(0o755)
     monkeypatch.setenv("PATH", f"{client.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:2375")
-    monkeypatch.setattr(transport, "SOCKET", scripted.path)
+    monkeypatch.setattr(streams, "SOCKET", scripted.path)
     return tmp_path
 
 
@@ -135,24 +136,7 @@ def processes_of(name: str) -> list[str]:
     return found
 
 
-# Versions
-
-
-@pytest.mark.parametrize("found, known, spoken", [
-    ({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}, "1.45", "1.41"),
-    ({"ApiVersion": "1.51", "MinAPIVersion": "1.24"}, "1.45", "1.45"),
-    ({"ApiVersion": "1.9"}, "1.45", "1.9"),
-    ({"ApiVersion": "1.52", "MinAPIVersion": "1.44"}, "1.41", "1.44"),
-])
-def test_the_newest_version_that_both_know_is_spoken(found: dict, known: str, spoken: str) -> None:
-    assert api_version(found, known) == spoken
-
-
-@pytest.mark.parametrize("version, too_old", [
-    ("5.0.2", True), ("4.99", True), ("", True), ("5.0.3", False), ("5.0.3+dfsg", False), ("7.2.0", False), ("7.3.0.dev1", False),
-])
-def test_an_sdk_is_too_old_before_5_0_3(version: str, too_old: bool) -> None:
-    assert sdk_too_old(version) is too_old
+# Questions
 
 
 def test_the_version_of_the_api_is_in_every_path(scripted: ScriptedDaemon) -> None:
@@ -161,9 +145,6 @@ def test_the_version_of_the_api_is_in_every_path(scripted: ScriptedDaemon) -> No
         assert found.image("a:1").id == IMAGE["Id"]
     assert scripted.asked == ["/version", "/v1.41/images/a:1/json"]
     assert scripted.connections == 1
-
-
-# Questions
 
 
 def test_an_image_that_is_not_there_is_none_and_any_other_error_is_told(scripted: ScriptedDaemon) -> None:
@@ -379,7 +360,7 @@ def test_closing_in_the_middle_of_an_answer_ends_the_child(scripted: ScriptedDae
         next(pieces)
         child = found.transport.children[0].process
     assert child.returncode is not None
-    assert time.monotonic() - start < transport.GONE_SECONDS
+    assert time.monotonic() - start < streams.GONE_SECONDS
 
 
 def test_a_client_that_is_not_on_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,23 +1,19 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Duplex byte streams to the docker daemon behind a socket or at the end of hops.
+"""Duplex byte streams to the docker daemon behind a socket, on another machine or at the end of hops.
 
-A Transport is all that its user knows: `open()` is a connected stream socket, `why()` says after a stream broke what is wrong with
-the way, `close()` ends everything. Ssh and Tls lead to another machine, and two kinds lead through hops. Exec works everywhere, but into
-a VM `docker exec` moves 8 KiB per round trip. Tunnel takes TCP over the last hop, for archives; the program at its far end is tunnel.py
-of the machine image.
+A Transport has three operations: `open()` returns a connected stream socket, `why()` returns what is wrong with the way after a stream
+broke, `close()` ends everything. UnixSocket connects to a daemon of this machine, Ssh and Tls to one of another machine, Exec to one at
+the end of hops. Into a VM `docker exec` moves 8 KiB per round trip: Tunnel (tunnel.py) avoids it for archives.
 """
 from __future__ import annotations
 
 import contextlib
 import getpass
 import grp
-import ipaddress
 import os
 import re
-import secrets
-import select
 import socket
 import ssl
 import subprocess
@@ -26,24 +22,16 @@ import time
 from dataclasses import dataclass
 from typing import List, Mapping, Optional, Sequence, Tuple
 
-from ansible_collections.nested.kata.plugins.module_utils.context import SOCKET, SshHost, TlsHost
-from ansible_collections.nested.kata.plugins.module_utils.hops import Answer, Way, fault, missing
+from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET, SshHost, TlsHost
+from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Answer, Way, fault, missing
 
 ANSWER_SECONDS = 60  # how long a daemon may take to answer a question
-PROBE_SECONDS = 30  # how long a command may take that only looks why a stream broke
-DYING_SECONDS = 2  # how long a container that was killed may say that it runs
+PROBE_SECONDS = 30  # how long a command may take that examines why a stream broke
+DYING_SECONDS = 2  # how long a container that was killed may be reported to run
 GONE_SECONDS = 5  # how long a child may take to end by itself once its stream is closed
 STDERR_BYTES = 4096
 TLS_SECONDS = 20  # how long it may take to be connected to a daemon on TCP
 PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
-
-PROGRAM = "/usr/lib/nested-kata/tunnel.py"
-FEW_BYTES = 4 << 20  # what exec carries into a VM while a tunnel is made (bench/transport.py)
-TUNNEL = ("python3", "-IS", PROGRAM)  # isolated and without site-packages, which starts it faster
-LISTENING_SECONDS = 30  # how long a tunnel's far end may take to start
-DIAL_SECONDS = 5  # how long a TCP connection to a container of this machine may take
-ACCEPTED_SECONDS = 15  # how long the far end may take to see the token; it waits for 10 itself
-LINE_BYTES = 512
 
 
 class Broken(Exception):
@@ -64,22 +52,22 @@ class Transport:
     taken: Taken  # it may change when the first stream for archives is opened
 
     def begin(self) -> None:
-        """Start what takes a while until the first stream is there. What goes wrong is told when that is opened."""
+        """Start what delays the first stream. Errors are raised when that is opened."""
 
     def open(self, bulk: bool = False) -> socket.socket:
-        """Return a connected stream socket; every call is a connection of its own. `bulk`: it is for archives, not for questions only."""
+        """Return a connected stream socket; every call is a connection of its own. `bulk`: it carries archives, not only requests."""
         raise NotImplementedError
 
     def parts(self, size: Optional[int]) -> bool:
-        """Return whether an archive of that many bytes (None: nobody knows) takes another way than questions, a stream opened with `bulk`."""
+        """Return whether an archive of that size (None: unknown) takes another way than requests, a stream opened with `bulk`."""
         return False
 
     def tunnelled(self) -> bool:
-        """Return whether a tunnel carries archives of unknown size; it is there then."""
+        """Return whether a tunnel carries archives of unknown size. It is made by this."""
         return False
 
     def why(self) -> Optional[str]:
-        """Return what is wrong with the way to the daemon, looked up after a stream broke; None: nothing that can be seen."""
+        """Return what is wrong with the way to the daemon, examined after a stream broke, or None."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -126,7 +114,7 @@ class UnixSocket(Transport):
 
 
 class Child:
-    """A process whose standard input and output are one stream socket; its last words on stderr are kept."""
+    """A process whose standard input and output are one stream socket. Its last words on stderr are kept."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.stream, theirs = socket.socketpair()
@@ -151,7 +139,7 @@ class Child:
     def end(self) -> None:
         """Close the stream, which ends the process, and reap it."""
         with contextlib.suppress(OSError):
-            # A response that nobody read to its end still holds the socket open: close() alone would not be seen.
+            # A response that was not read to its end still holds the socket open: close() alone would have no effect.
             self.stream.shutdown(socket.SHUT_RDWR)
         self.stream.close()
         for hasten in (lambda: None, self.process.terminate, self.process.kill):
@@ -196,7 +184,7 @@ class Ssh(Transport):
 
     def why(self) -> Optional[str]:
         for child in self.children:
-            child.end()  # only then all that it said is there
+            child.end()  # only then its last words are complete
         words = next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
         return words and f"{self.host.url}: {words.rstrip('.')}: see to it that 'docker --host {self.host.url} version' works here without a question"
 
@@ -207,7 +195,7 @@ class Ssh(Transport):
 
 
 class Tls(Transport):
-    """A TCP connection to a daemon whose certificate is verified, and which may verify ours."""
+    """A TCP connection to a daemon whose certificate is verified, and which may verify the client's."""
 
     def __init__(self, host: TlsHost) -> None:
         self.host = host
@@ -230,11 +218,11 @@ class Tls(Transport):
         files: Tuple[str, ...] = (self.host.ca,)
         try:
             context = ssl.create_default_context(cafile=self.host.ca)
-            # Python 3.13 began to want extensions that Docker's client does without, and so do many certificates that were made for it.
+            # Python 3.13 began to require extensions that Docker's client does not, and that many certificates made for it lack.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if self.host.pair:
                 files = self.host.pair
-                # A key with a password is an error: without this one, OpenSSL would ask whoever sits at the terminal.
+                # A key with a password is an error: without this, OpenSSL would ask for it at the terminal.
                 context.load_cert_chain(*files, password="")
         except OSError as error:
             remedy = "put another one into the context" if len(files) == 1 else "put others into the context, and a key without a password"
@@ -252,7 +240,7 @@ class Tls(Transport):
     def why(self) -> Optional[str]:
         try:
             with self.open() as stream:
-                # That our certificate is refused is said only in place of the first answer.
+                # A daemon refuses the client's certificate only in place of its first answer.
                 stream.sendall(PING)
                 stream.recv(1)
         except Broken as error:
@@ -273,10 +261,10 @@ class Exec(Transport):
 
     def __init__(self, hops: Sequence[str]) -> None:
         self.way = Way("this machine", ("docker", "--host", f"unix://{SOCKET}"), tuple(hops))
-        # The first hop is a container of this machine's own daemon, whatever DOCKER_HOST or a context say.
+        # The first hop is a container of this machine's own daemon, whatever DOCKER_HOST or a context name.
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
         self.children: List[Child] = []
-        self.begun: Optional[socket.socket] = None  # a stream that nobody has taken yet
+        self.begun: Optional[socket.socket] = None  # a stream that was not taken yet
 
     def begin(self) -> None:
         with contextlib.suppress(Broken):
@@ -310,7 +298,7 @@ class Exec(Transport):
         return no_daemon(self.way, answer) or next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
 
     def dying(self, number: int) -> Optional[str]:
-        """Return what is wrong with a hop that said it runs, and in which nothing could be run: for a moment a dying one says so."""
+        """Return what is wrong with a hop that is reported to run, and in which nothing runs, as a dying one is for a moment."""
         deadline = time.monotonic() + DYING_SECONDS
         while time.monotonic() < deadline:
             finding = fault(self.way, number, run(self.way.state(number), self.environment), [])
@@ -325,162 +313,8 @@ class Exec(Transport):
         self.children = []
 
 
-class Tunnel(Transport):
-    """A TCP connection over the last hop for each stream of archives. Few bytes, as all questions are, go by exec.
-
-    Exec starts the far end in the innermost hop with a one-time token, and stays: whichever end goes away, the other one learns of
-    it there, even from a VM that was cut off and sends nothing any more. The near end is this process, or dials one hop above.
-    """
-
-    def __init__(self, hops: Sequence[str], or_exec: bool) -> None:
-        self.exec = Exec(hops)
-        self.or_exec = or_exec  # whether archives go by exec where there can be no tunnel, and small ones always
-        self.refused = False
-        self.spare: Optional[socket.socket] = None  # a tunnel that nobody has taken yet
-        self.taken = Taken("exec", f"nothing of {FEW_BYTES >> 20} MiB or more was to be carried")
-
-    def begin(self) -> None:
-        self.exec.begin()
-
-    def parts(self, size: Optional[int]) -> bool:
-        return not self.or_exec or size is None or size >= FEW_BYTES
-
-    def open(self, bulk: bool = False) -> socket.socket:
-        if bulk and self.tunnelled():
-            stream, self.spare = self.spare, None
-            return stream
-        return self.exec.open()
-
-    def tunnelled(self) -> bool:
-        if not self.spare and not self.refused:
-            try:
-                self.spare = self.dig()
-            except Broken as error:
-                if not self.or_exec:
-                    raise Broken(f"transport is tunnel, and there is none: {error}") from error
-                self.refused, self.taken = True, Taken("exec", f"no tunnel: {error}")
-        return self.spare is not None
-
-    def why(self) -> Optional[str]:
-        return self.exec.why()
-
-    def close(self) -> None:
-        if self.spare:
-            self.spare.close()
-        self.exec.close()
-
-    def dig(self) -> socket.socket:
-        """Return a stream through a new tunnel, or raise Broken with the reason why there can be none."""
-        depth = len(self.exec.way.hops)
-        far = self.exec.start(depth, (*TUNNEL, "listen"))
-        near = self.exec.start(depth - 1, (*TUNNEL, "dial")) if depth > 1 else None
-        try:
-            # The far end may be a tenant's, who must not be able to have anything else dialled: so the address comes from
-            # the docker daemon above it, and only the port is the far end's to say.
-            address = self.address()
-            stream, port = self.joined(far, near, address)
-        except Broken as error:
-            for child in filter(None, (far, near)):
-                child.end()
-            number, child = (depth - 1, near) if near and failed(near) else (depth, far)
-            raise Broken(self.exec.way.blame(number, lacking(child.last_words() or str(error)))) from error
-        threading.Thread(target=cut, args=(far, stream), daemon=True).start()
-        self.taken = Taken("tunnel", f"TCP to port {port} of {address}, the address of {self.exec.way.hops[-1]}")
-        return stream
-
-    def address(self) -> str:
-        """Return the address of the innermost hop."""
-        answer = run(self.exec.way.addresses(len(self.exec.way.hops)), self.exec.environment)
-        for word in answer.out.split() if answer.rc == 0 else ():
-            with contextlib.suppress(ValueError):
-                return str(ipaddress.IPv4Address(word))
-        raise Broken("it has no IPv4 address of its own" if answer.rc == 0 else answer.line)
-
-    def joined(self, far: Child, near: Optional[Child], address: str) -> Tuple[socket.socket, int]:
-        """Return a stream that the far end has accepted, and the port there."""
-        token = secrets.token_hex(32).encode()
-        say(far.stream, token + b"\n" + address.encode() + b"\n")
-        port = int(heard(r"listening (\d{1,5})", LISTENING_SECONDS, far.stream))
-        if near:
-            stream = near.stream
-            say(stream, f"{address} {port}\n".encode())
-        else:
-            stream = connected(address, port)
-        try:
-            say(stream, token)
-            heard("(accepted)", ACCEPTED_SECONDS, far.stream, stream)
-        except BaseException:
-            stream.close()
-            raise
-        return stream, port
-
-
-def connected(address: str, port: int) -> socket.socket:
-    try:
-        stream = socket.create_connection((address, port), DIAL_SECONDS)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except (OSError, OverflowError) as error:
-        raise Broken(f"port {port} of {address} cannot be reached from this machine: {error}") from error
-    return stream
-
-
-def say(stream: socket.socket, data: bytes) -> None:
-    # Who is gone has said why: that is heard next.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.sendall(data)
-
-
-def heard(pattern: str, seconds: float, speaker: socket.socket, silent: Optional[socket.socket] = None) -> str:
-    """Return the word in the next line of the speaker that stands in the pattern's group. Until then the other stream must be silent."""
-    line, deadline = b"", time.monotonic() + seconds
-    while not line.endswith(b"\n") and len(line) < LINE_BYTES:
-        ready = select.select([speaker, silent] if silent else [speaker], [], [], max(0, deadline - time.monotonic()))[0]
-        if not ready:
-            raise Broken(f"the far end of the tunnel said nothing for {seconds:g} s")
-        try:
-            piece = ready[0].recv(1 if ready[0] is speaker else LINE_BYTES)
-        except ConnectionResetError:
-            piece = b""  # as an end, of one who had not read everything
-        except OSError as error:
-            raise Broken(f"the way to the tunnel broke: {error}") from error
-        if ready[0] is silent:
-            # Nobody speaks there unasked, so this is what Docker says of a program that it cannot run, or an impostor.
-            raise Broken(f"instead of a tunnel: {text_of(piece)}" if piece else "the connection ended before it was accepted")
-        if not piece:
-            break
-        line += piece
-    text = text_of(line)
-    found = re.fullmatch(pattern, text)
-    if not found:
-        raise Broken(text or "the tunnel ended before it was there")
-    return found.group(1)
-
-
-def failed(child: Child) -> bool:
-    """Return whether a child that ended did so by itself. Docker says on standard output of what it cannot run."""
-    return bool(child.last_words()) or child.process.returncode in (126, 127)
-
-
-def text_of(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", "replace").split())
-
-
-def lacking(words: str) -> str:
-    """Return why the program of a tunnel does not run, by what was said instead."""
-    if re.search("can't open file|executable file not found|no such file or directory", words):
-        return f"it has no {PROGRAM}: it is not made from the machine image, or from an older one"
-    return words
-
-
-def cut(far: Child, stream: socket.socket) -> None:
-    """End a stream when its far end is gone without having carried everything."""
-    if far.process.wait() != 0:
-        with contextlib.suppress(OSError):
-            stream.shutdown(socket.SHUT_RDWR)
-
-
 def no_daemon(way: Way, answer: Answer) -> Optional[str]:
-    """Return what is wrong with the daemon in the innermost hop, which runs, by the answer to `docker version` there."""
+    """Return what is wrong with the daemon in the innermost hop, which runs, according to the answer to `docker version` there."""
     if answer.rc == 0:
         return None
     number, text = len(way.hops), f"{answer.out}{answer.err}"

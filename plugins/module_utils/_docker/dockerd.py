@@ -1,0 +1,196 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dockerd of this machine and its daemon.json: look at both, and carry out the plan of daemon_config."""
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import render
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_plan import Found, Plan, Reload, Remove, Wanted, Write, decide
+
+PIDFILE = "/run/docker.pid"
+READ = "/run/nested-kata/daemon.json.read"  # the text that the running daemon was made to read last
+CLOCK_GRAIN = 1.0  # seconds: the kernel reports the time of its boot in whole ones
+
+
+@dataclass(frozen=True)
+class Dockerd:
+    """The daemon's process, and when it started, in seconds since the epoch."""
+
+    process: int
+    started: float
+
+
+def text_of(path: str) -> Optional[str]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # dockerd skips a byte order mark, too
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise Refused(f"byte {error.start} is no UTF-8: mend it, then run this again") from None
+
+
+def look_for_dockerd() -> Optional[Dockerd]:
+    """Return the process that the pid file names, where it is dockerd."""
+    try:
+        with open(PIDFILE, encoding="ascii") as file:
+            process = int(file.read())
+        with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+            name, fields = file.read().split("(", 1)[1].rsplit(")", 1)
+        with open("/proc/stat", encoding="ascii") as file:
+            boot = next(int(line.split()[1]) for line in file if line.startswith("btime "))
+    except (OSError, ValueError):
+        return None
+    # Field 22 of proc(5) is when it started, in ticks since boot; the first two are cut off here.
+    return Dockerd(process, boot + int(fields.split()[19]) / os.sysconf("SC_CLK_TCK")) if name == "dockerd" else None
+
+
+def has_read(dockerd: Dockerd, path: str, text: Optional[str]) -> bool:
+    """Return whether the daemon has read this text: it started after the file was changed, or this module made it read it since."""
+    try:
+        if os.stat(path).st_mtime < dockerd.started - CLOCK_GRAIN:
+            return True
+    except FileNotFoundError:
+        if not os.path.exists(READ):
+            return True
+    try:
+        with open(READ, encoding="ascii") as file:
+            return file.read() == mark_of(dockerd, path, text)
+    except FileNotFoundError:
+        return False
+
+
+def mark_of(dockerd: Dockerd, path: str, text: Optional[str]) -> str:
+    """Return the line that names a daemon's process and the text that it was made to read."""
+    digest = hashlib.sha256((text or "").encode()).hexdigest()
+    return f"{dockerd.process} {dockerd.started} {path} {digest}\n"
+
+
+def validate(module: AnsibleModule, path: str, text: str) -> None:
+    """Have dockerd check the text, or raise Refused with its reason."""
+    dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin"])
+    if not dockerd or "--validate" not in module.run_command([dockerd, "--help"])[1]:
+        return
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=module.tmpdir, suffix=".json") as file:
+        file.write(text)
+        file.flush()
+        status, out, err = module.run_command([dockerd, "--validate", "--config-file", file.name])
+    if status != 0:
+        reason = (err.strip() or out.strip() or f"status {status}").splitlines()[-1].replace(file.name, path)
+        raise Refused(f"dockerd would not take it with these settings: {reason}; nothing was changed")
+
+
+def replace(path: str, text: Optional[str]) -> None:
+    """Give the file this text, with the owner and mode that it has, or remove it. Neither is ever half done."""
+    path = os.path.realpath(path)
+    directory = os.path.dirname(path)
+    if text is None:
+        os.unlink(path)
+        sync_directory(directory)
+        return
+    os.makedirs(directory, mode=0o755, exist_ok=True)
+    unfinished = os.path.join(directory, f".{os.path.basename(path)}.nested-kata")
+    try:
+        with open(unfinished, "w", encoding="utf-8") as file:
+            try:
+                there = os.stat(path)
+                os.fchown(file.fileno(), there.st_uid, there.st_gid)
+                os.fchmod(file.fileno(), there.st_mode & 0o7777)
+            except FileNotFoundError:
+                os.fchmod(file.fileno(), 0o644)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(unfinished, path)
+    except OSError:
+        if os.path.exists(unfinished):
+            os.unlink(unfinished)
+        raise
+    sync_directory(directory)
+
+
+def reload(module: AnsibleModule, timeout: int) -> Dockerd:
+    """Have the daemon read the file, and wait until it reports that it has; or raise Refused."""
+    dockerd = look_for_dockerd()
+    if dockerd is None:
+        raise Refused(f"{PIDFILE} names no running dockerd any more: start Docker, then run this again")
+    docker = module.get_bin_path("docker", required=True)
+    began = time.time()
+    os.kill(dockerd.process, signal.SIGHUP)
+    deadline = time.monotonic() + timeout
+    while True:
+        span = ["--since", f"{began:.9f}", "--until", f"{time.time():.9f}"]
+        events = module.run_command([docker, "events", "--filter", "type=daemon", "--filter", "event=reload", "--format", "{{.Action}}", *span])[1]
+        if "reload" in events:
+            return dockerd
+        if time.monotonic() > deadline:
+            raise Refused(f"dockerd did not take it over within {timeout} s (timeout); its log says why")
+        time.sleep(0.1)
+
+
+def look(path: str) -> Found:
+    """Return the text of the file, and whether the running daemon has read it."""
+    text = text_of(path)
+    dockerd = look_for_dockerd()
+    return Found(text=text, read=has_read(dockerd, path, text) if dockerd else None)
+
+
+def carry_out(module: AnsibleModule, wanted: Wanted, plan: Plan, old: Optional[str]) -> None:
+    """Carry out the steps, or raise Refused with the file as it was before."""
+    path, dockerd = wanted.path, None
+    for step in plan.steps:
+        if isinstance(step, Write):
+            validate(module, path, step.text)
+            replace(path, step.text)
+        elif isinstance(step, Remove):
+            replace(path, None)
+        elif isinstance(step, Reload):
+            try:
+                dockerd = reload(module, wanted.timeout)
+            except Refused as refused:
+                if text_of(path) != old:
+                    replace(path, old)
+                raise Refused(f"{refused}; the file is as it was before") from None
+    if dockerd is not None:
+        os.makedirs(os.path.dirname(READ), mode=0o755, exist_ok=True)
+        replace(READ, mark_of(dockerd, path, text_of(path)))
+
+
+def apply(module: AnsibleModule, wanted: Wanted) -> Dict[str, Any]:
+    """Look, decide and act; return the module's result."""
+    path = wanted.path
+    try:
+        found = look(path)
+        plan = decide(found, wanted)
+        if not module.check_mode:
+            carry_out(module, wanted, plan, found.text)
+    except Refused as refused:
+        raise Refused(f"{path}: {refused}") from None
+    except OSError as error:
+        reason = "no space is left" if error.errno == errno.ENOSPC else error.strerror
+        raise Refused(f"{path}: {reason} ({error.filename or path}); the file is as it was before") from error
+    before = found.text or ""
+    return {
+        "changed": bool(plan.steps),
+        "path": path,
+        "settings": plan.after,
+        "steps": [str(step) for step in plan.steps],
+        "restart": list(plan.restart),
+        "msg": plan.reason,
+        "diff": {
+            "before_header": path, "after_header": path,
+            "before": before, "after": render(plan.after, found.text) if plan.before != plan.after else before,
+        },
+    }

@@ -1,0 +1,113 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Archives of images as streams of bytes, as `docker load` and the tools of OCI read them."""
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part, sha256
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import full_name
+
+BLOCK = 512
+END = bytes(2 * BLOCK)
+OCI = "application/vnd.oci.image"
+COMPRESSIONS = ("gzip", "zstd")  # of layers: those that OCI has media types for
+BLOBS = "blobs/sha256/"
+MANIFEST = "manifest.json"  # of Docker: the list of images
+INDEX = "index.json"  # of OCI
+
+
+def blob_path(digest: str) -> str:
+    return BLOBS + digest.rpartition(":")[2]
+
+
+def header(path: str, size: int) -> bytes:
+    """Return a tar member's header, without time or owner, so that the same image gives the same bytes."""
+    member = tarfile.TarInfo(path)
+    member.size = size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)
+
+
+def small_member(path: str, data: bytes) -> bytes:
+    return header(path, len(data)) + data + padding(len(data))
+
+
+def document(data: Any) -> bytes:
+    return json.dumps(data, separators=(",", ":"), sort_keys=True).encode()
+
+
+class Packing:
+    """An archive of one image for a daemon, or of several for a file, in which each layer is written once."""
+
+    def __init__(self, leave_out: Collection[str] = ()) -> None:
+        self._leave_out = leave_out
+        self._sizes: Dict[str, int] = {}
+        self._kinds: Dict[str, str] = {}
+        self._images: List[Tuple[Manifest, Tuple[str, ...]]] = []
+
+    @property
+    def layers(self) -> int:
+        """The number of layers that were written."""
+        return len(self._sizes)
+
+    @property
+    def ids(self) -> Tuple[str, ...]:
+        """The ids of the images, as classic daemons give them: the digests of their configurations."""
+        return tuple(sha256(manifest.config) for manifest, dummy in self._images)
+
+    def image(self, parts: Iterable[Part], names: Sequence[str]) -> Iterator[bytes]:
+        """Yield the members of an image."""
+        wanted: Optional[Blob] = None
+        for part in parts:
+            if isinstance(part, Blob):
+                if wanted:
+                    yield padding(wanted.size)
+                wanted = None if part.digest in self._leave_out or part.digest in self._sizes else part
+                if wanted:
+                    self._sizes[part.digest] = part.size
+                    yield header(blob_path(part.digest), part.size)
+            elif isinstance(part, Manifest):
+                if wanted:
+                    yield padding(wanted.size)
+                self._images.append((part, tuple(names)))
+                yield small_member(blob_path(sha256(part.config)), part.config)
+            elif wanted:
+                self._kinds.setdefault(wanted.digest, compression_of(part, COMPRESSIONS))
+                yield part
+
+    def end(self, oci: bool = False) -> Iterator[bytes]:
+        """Yield the last members: the list of images for daemons, and for a file the index for the tools of OCI."""
+        yield small_member(MANIFEST, document([
+            {"Config": blob_path(sha256(manifest.config)), "RepoTags": list(names), "Layers": [blob_path(layer) for layer in manifest.layers]}
+            for manifest, names in self._images
+        ]))
+        if oci:
+            yield from self._index()
+        yield END
+
+    def _media_type(self, layer: str) -> str:
+        kind = self._kinds.get(layer)
+        return f"{OCI}.layer.v1.tar+{kind}" if kind else f"{OCI}.layer.v1.tar"
+
+    def _index(self) -> Iterator[bytes]:
+        entries = []
+        for manifest, names in self._images:
+            layers = [{"mediaType": self._media_type(layer), "digest": layer, "size": self._sizes[layer]} for layer in manifest.layers]
+            config = {"mediaType": f"{OCI}.config.v1+json", "digest": sha256(manifest.config), "size": len(manifest.config)}
+            kind = f"{OCI}.manifest.v1+json"
+            data = document({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers})
+            yield small_member(blob_path(sha256(data)), data)
+            for name in names:
+                entries.append({"mediaType": kind, "digest": sha256(data), "size": len(data), "annotations": {
+                    "io.containerd.image.name": full_name(name), "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+                }})
+        yield small_member(INDEX, document({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}))
+        yield small_member("oci-layout", document({"imageLayoutVersion": "1.0.0"}))

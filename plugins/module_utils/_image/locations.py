@@ -1,0 +1,464 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The locations that images are in or get to, each opened as a source or as a destination: daemons and archive files."""
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import ClassVar, Collection, Dict, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._docker.messages import refusal, unpacking
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken, Transport
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Unwritable, Writing, listed, opened
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, saved, unpacked
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same, short
+from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Store, Unreadable
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part, base_held, chain_ids, left_out, verified
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+
+# Containerd's store gives an image its name before it is unpacked, and forgets the image that had the name. So there it is loaded under
+# this name, which it loses when it is complete. An image that an interrupted task left under it goes with the next image.
+INCOMING = "nested-kata.invalid/incoming:latest"
+
+
+class LoadRefused(DaemonError):
+    """The daemon read an archive and refused it."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What one destination was sent of one image, and the id that it has there."""
+
+    image_id: str
+    size: int = 0
+    layers: int = 0
+    seconds: float = 0.0
+
+
+# The interfaces
+
+
+class Source(Protocol):
+    """A location that has the images, opened."""
+
+    title: str  # names it in messages
+    read_from: str  # how the image was read that was read last
+
+    @property
+    def taken(self) -> Optional[Taken]:
+        """The way that archives took, where there is a choice."""
+
+    def image(self, reference: str) -> Optional[Image]:
+        """Return the image of this name, or None."""
+
+    def tags(self) -> List[str]:
+        """Return the names of all images."""
+
+    def by_content(self) -> bool:
+        """Return whether its ids of images are not those of other locations."""
+
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+        """Yield the parts of an image: of its layers those that are wanted, or all."""
+
+    def forgo(self, why: Unreadable) -> bool:
+        """Read layers in another way from now on; return whether there is one."""
+
+    def close(self) -> None:
+        """Close what was opened."""
+
+
+class Destination(Protocol):
+    """A location that gets the images, opened."""
+
+    title: str  # names it in messages
+    status: str  # what it is doing with an image of which it has all bytes
+    whole: bool  # it is written as a whole, when one of its images differs
+
+    @property
+    def taken(self) -> Optional[Taken]:
+        """The way that archives took, where there is a choice."""
+
+    def image(self, name: str) -> Optional[Image]:
+        """Return the image of this name or id, or None."""
+
+    def tags(self) -> List[str]:
+        """Return the names of all images beside those of the task, which may be among them."""
+
+    def by_content(self) -> bool:
+        """Return whether its ids of images are not those of other locations."""
+
+    def look_for_layers(self) -> None:
+        """Note the layers that it has, where that makes a difference."""
+
+    def leave_out(self, image: Image) -> Tuple[Set[str], str]:
+        """Return the layers that need not be sent, and the reason."""
+
+    def settle(self, step: Step) -> Optional[Sent]:
+        """Carry out a step that needs nothing of the source; return None where the image must be sent."""
+
+    def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
+        """Take in an image."""
+
+    def finish(self) -> None:
+        """Complete the work when all images were sent."""
+
+    def prune(self, names: Sequence[str]) -> Iterator[Tuple[str, Optional[str]]]:
+        """Remove names, and yield each of them with the reason why it is kept, or None."""
+
+    def close(self) -> None:
+        """Close what was opened, and remove what was not completed."""
+
+
+class Location(Protocol):
+    """Where images are."""
+
+    kind: ClassVar[str]  # names it in messages
+    prunable: ClassVar[bool]  # whether it may have images that are not the task's
+
+    def transport(self) -> Optional[Transport]:
+        """Return a new transport to it, where one is needed."""
+
+    def source(self, transport: Optional[Transport], silence: float, platform: str) -> Source:
+        """Open the location to read images, of one platform where one is given."""
+
+    def destination(self, transport: Optional[Transport], silence: float, names: Collection[str]) -> Destination:
+        """Open the location to write images under these names."""
+
+
+# Sources
+
+
+class DaemonSource:
+    """A daemon as a source."""
+
+    def __init__(self, daemon: Daemon, platform: str) -> None:
+        self._daemon, self._platform = daemon, platform
+        self.title = daemon.title
+        self.read_from = ""
+        # Why its layers cannot be read one by one. On another machine nothing can read them.
+        self._no_store = "it is on another machine" if daemon.endpoint.remote else ""
+        self._asking = threading.Lock()  # several destinations are looked at in parallel, and each may ask
+
+    @property
+    def taken(self) -> Optional[Taken]:
+        return self._daemon.transport.taken
+
+    def image(self, reference: str) -> Optional[Image]:
+        return self._daemon.image(reference)
+
+    def tags(self) -> List[str]:
+        return self._daemon.tags()
+
+    def by_content(self) -> bool:
+        with self._asking:
+            return self._daemon.has_containerd_store()
+
+    def forgo(self, why: Unreadable) -> bool:
+        """Use `docker save` from now on."""
+        self._no_store = str(why)
+        return True
+
+    def close(self) -> None:
+        self._daemon.close()
+
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+        """Yield the parts of an image: from the daemon's store the wanted layers, by `docker save` all of them."""
+        # The files of a store are read by `docker exec`, which is slow into a VM.
+        by_tunnel = set(image.layers) <= set(wanted) and self._daemon.tunnelled()
+        if not self._no_store and not by_tunnel:
+            try:
+                parts = Store(self._daemon.info(), self._daemon.endpoint.hops).parts(image, wanted)
+                first = next(parts, None)  # the manifest at least
+            except Unreadable as error:
+                self.forgo(error)
+            else:
+                self.read_from = "read from its store"
+                yield first
+                yield from parts
+                return
+        self.read_from = f"by docker save, since {self._no_store or 'all layers are wanted, and a tunnel carries them'}"
+        try:
+            yield from verified(saved(self._daemon.save(reference, self._platform), image.layers))
+        except Damaged as error:
+            raise DaemonError(f"{self.title}: saving {reference}: {error}") from error
+
+
+class ArchiveSource:
+    """An archive file as a source."""
+
+    taken: Optional[Taken] = None
+
+    def __init__(self, path: str, platform: str) -> None:
+        self._path = path
+        self.title = f"source {path}"
+        self.read_from = "read from the archive"
+        try:
+            found = listed(path)
+        except OSError as error:
+            raise Refused(f"source: archive {path} cannot be read: {error.strerror}") from error
+        except Damaged as error:
+            raise Refused(f"source: archive {path} cannot be used: {error}") from error
+        self._images: Dict[str, List[Packed]] = {}
+        for packed in found:
+            for name in packed.names:
+                self._images.setdefault(name, []).append(packed)
+        self._platform = platform
+
+    def _chosen(self, reference: str) -> Optional[Packed]:
+        """Return the image for the platform, or another one, which can be named."""
+        found = self._images.get(reference, [])
+        return next((packed for packed in found if not self._platform or packed.image.runs_on(self._platform)), found[0] if found else None)
+
+    def image(self, reference: str) -> Optional[Image]:
+        packed = self._chosen(reference)
+        return packed.image if packed else None
+
+    def tags(self) -> List[str]:
+        return sorted(self._images)
+
+    def by_content(self) -> bool:
+        return False
+
+    def forgo(self, why: Unreadable) -> bool:
+        return False
+
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+        try:
+            with opened(self._path) as archive:
+                yield from verified(unpacked(archive, self._chosen(reference)))
+        except OSError as error:
+            raise DaemonError(f"{self.title}: reading {reference}: {error.strerror}") from error
+        except Damaged as error:
+            raise DaemonError(f"{self.title}: reading {reference}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is open between two images."""
+
+
+# Destinations
+
+
+class DaemonDestination:
+    """A daemon as a destination."""
+
+    whole = False
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.title = daemon.title
+        self.status = ""
+        self._held: Set[str] = set()  # the ChainIDs of its layers
+
+    @property
+    def taken(self) -> Optional[Taken]:
+        return self._daemon.transport.taken
+
+    def image(self, name: str) -> Optional[Image]:
+        return self._daemon.image(name)
+
+    def by_content(self) -> bool:
+        return self._daemon.has_containerd_store()
+
+    def look_for_layers(self) -> None:
+        if not self._daemon.has_containerd_store():
+            self._held = {chain for layers in self._daemon.layers() for chain in chain_ids(layers)}
+
+    def leave_out(self, image: Image) -> Tuple[Set[str], str]:
+        if self._daemon.has_containerd_store():
+            return set(), "all layers, since the destination's containerd store takes nothing less"
+        base = base_held(image.layers, self._held)
+        if not base:
+            return set(), "all layers, since the destination has none of them"
+        return left_out(image.layers, base), f"{base} of {len(image.layers)} layers left out, since the destination has them"
+
+    def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
+        """Load an image, and check that it arrived."""
+        packing, size, start = Packing(leave_out), 0, time.monotonic()
+        names = (INCOMING,) if self._daemon.has_containerd_store() else step.names
+
+        def archive() -> Iterator[bytes]:
+            nonlocal size
+            for piece in itertools.chain(packing.image(parts, names), packing.end()):
+                yield piece
+                size += len(piece)
+
+        doing = f"{self.title}: loading {step.reference}"
+        try:
+            for message in self._daemon.load(step.reference, archive()):
+                complaint = refusal(message)
+                if complaint:
+                    raise LoadRefused(f"{doing}: {complaint}")
+                self.status = unpacking(message) or self.status
+            arrived = self._arrived(step.image, names, doing)
+            if names != step.names:
+                for name in step.names:
+                    self._daemon.tag(arrived.id, name)
+                arrived = self._arrived(step.image, step.names, doing)
+        finally:
+            if names != step.names:
+                self._daemon.untag(INCOMING)
+        self._held.update(chain_ids(step.image.layers))
+        return Sent(arrived.id, size, packing.layers, time.monotonic() - start)
+
+    def _arrived(self, image: Image, names: Sequence[str], doing: str) -> Image:
+        for name in names:
+            arrived = self._daemon.image(name)
+            if arrived is None:
+                raise DaemonError(f"{doing}: it reported no error, and has no image {name}")
+            if not same(image, arrived, by_content=True):
+                raise DaemonError(f"{doing}: it reported no error, and has {short(arrived.id)} as {name} instead of {short(image.id)}")
+        return arrived
+
+    def settle(self, step: Step) -> Optional[Sent]:
+        if step.action is Action.KEEP:
+            return Sent(step.there.id)
+        return self._tag(step) if step.action is Action.TAG else None
+
+    def _tag(self, step: Step) -> Sent:
+        for name, image in zip(step.names, step.replaced):
+            if image is None or image.id != step.there.id:
+                self._daemon.tag(step.there.id, name)
+        return Sent(self._arrived(step.image, step.names, f"{self.title}: naming {step.reference}").id)
+
+    def tags(self) -> List[str]:
+        return self._daemon.tags()
+
+    def finish(self) -> None:
+        """Nothing remains to be done: each image is complete when it was loaded."""
+
+    def prune(self, names: Sequence[str]) -> Iterator[Tuple[str, Optional[str]]]:
+        for name in names:
+            yield name, self._daemon.untag(name)
+
+    def close(self) -> None:
+        self._daemon.close()
+
+
+class ArchiveDestination:
+    """An archive file as a destination: it holds the images of the task, and no others."""
+
+    taken: Optional[Taken] = None
+    whole = True
+
+    def __init__(self, path: str, names: Collection[str]) -> None:
+        self.title = f"destination {path}"
+        self.status = ""
+        if not os.path.isdir(os.path.dirname(path)):
+            raise Refused(f"{self.title}: there is no directory {os.path.dirname(path)}: make it, or correct the path")
+        self._images: Dict[str, Image] = {}
+        if os.path.lexists(path):
+            self._images = self._found(path, names)
+        self._packing, self._writing = Packing(), Writing(path)
+        self._started = False
+
+    def _found(self, path: str, names: Collection[str]) -> Dict[str, Image]:
+        if os.path.islink(path) or not os.path.isfile(path):
+            raise Refused(f"{self.title}: it is no file: choose another path")
+        try:
+            found = {name: packed.image for packed in listed(path) for name in packed.names}
+        except (OSError, Damaged) as error:
+            raise Refused(f"{self.title}: what is there cannot be read as an archive of images ({error}): move it away, or choose another path") from error
+        strangers = sorted(set(found) - set(names))
+        if strangers:
+            raise Refused(f"{self.title}: it holds {', '.join(strangers[:5])}, too, and would lose that: name it in the task, or choose another path")
+        return found
+
+    def image(self, name: str) -> Optional[Image]:
+        return self._images.get(name)
+
+    def tags(self) -> List[str]:
+        return []
+
+    def by_content(self) -> bool:
+        return True  # the id of an image in a file is the digest of its configuration, whatever it is at the source
+
+    def look_for_layers(self) -> None:
+        """An archive must hold all layers."""
+
+    def leave_out(self, image: Image) -> Tuple[Set[str], str]:
+        return set(), "all layers, since an archive must hold them"
+
+    def settle(self, step: Step) -> Optional[Sent]:
+        return Sent(step.there.id) if step.action is Action.KEEP else None
+
+    def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
+        start, size, layers = time.monotonic(), self._writing.size, self._packing.layers
+        try:
+            if not self._started:
+                self._writing.start()
+                self._started = True
+            for piece in self._packing.image(parts, step.names):
+                self._writing.write(piece)
+        except Unwritable as error:
+            raise DaemonError(f"{self.title}: writing {step.reference}: {error}") from error
+        return Sent(self._packing.ids[-1], self._writing.size - size, self._packing.layers - layers, time.monotonic() - start)
+
+    def finish(self) -> None:
+        """Replace the file by the archive."""
+        if self._started:
+            try:
+                for piece in self._packing.end(oci=True):
+                    self._writing.write(piece)
+                self._writing.finish()
+            except Unwritable as error:
+                raise DaemonError(f"{self.title}: {error}") from error
+
+    def prune(self, names: Sequence[str]) -> Iterator[Tuple[str, Optional[str]]]:
+        """Yield nothing: what the archive held is replaced as a whole."""
+        return iter(())
+
+    def close(self) -> None:
+        self._writing.give_up()
+
+
+# Locations
+
+
+@dataclass(frozen=True)
+class DaemonLocation:
+    """A daemon at an endpoint."""
+
+    endpoint: Endpoint
+    kind: ClassVar[str] = "daemon"
+    prunable: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return str(self.endpoint)
+
+    def transport(self) -> Optional[Transport]:
+        return self.endpoint.transport()
+
+    def source(self, transport: Optional[Transport], silence: float, platform: str) -> Source:
+        return DaemonSource(Daemon(self.endpoint, silence, "source", transport), platform)
+
+    def destination(self, transport: Optional[Transport], silence: float, names: Collection[str]) -> Destination:
+        return DaemonDestination(Daemon(self.endpoint, silence, "destination", transport))
+
+
+@dataclass(frozen=True)
+class ArchiveLocation:
+    """An archive file."""
+
+    path: str
+    kind: ClassVar[str] = "archive"
+    prunable: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return self.path
+
+    def transport(self) -> Optional[Transport]:
+        return None
+
+    def source(self, transport: Optional[Transport], silence: float, platform: str) -> Source:
+        return ArchiveSource(self.path, platform)
+
+    def destination(self, transport: Optional[Transport], silence: float, names: Collection[str]) -> Destination:
+        return ArchiveDestination(self.path, names)

@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The result of image_transfer, made of what was done at each destination."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Dict, List, Optional, Sequence, Union
+
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, Location, Sent, Source
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Plan, Step
+
+
+@dataclass
+class Work:
+    """One destination: its plan, and what was done there."""
+
+    location: Location
+    destination: Optional[Destination] = None
+    plan: Plan = Plan((), ())
+    before: Dict[str, Optional[str]] = field(default_factory=dict)
+    done: List[Dict[str, Any]] = field(default_factory=list)
+    pruned: List[str] = field(default_factory=list)
+    trouble: str = ""
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.pruned) or any(image["changed"] for image in self.done)
+
+
+def outcome(work: Work, step: Step, sent: Sent, how: str = "") -> Dict[str, Any]:
+    """Return the result of one image at one destination."""
+    return {
+        "name": step.reference,
+        "destination": str(work.location),
+        "names": list(step.names),
+        "id": sent.image_id,
+        "changed": step.action is not Action.KEEP,
+        "bytes_sent": sent.size,
+        "layers_sent": sent.layers,
+        "layers_skipped": len(set(step.image.layers)) - sent.layers,
+        "seconds": round(sent.seconds, 2),
+        "reason": f"{step.reason}: {how}" if how else step.reason,
+    }
+
+
+def summary(work: Work, check_mode: bool) -> str:
+    """Return one line about a destination."""
+    sent = [image for image in work.done if image["changed"]]
+    kept = len(work.done) - len(sent)
+    if not work.done:
+        return "no images were asked for"
+    count = f"{len(sent)} image{'' if len(sent) == 1 else 's'}"
+    there = f"{kept} {'was' if kept == 1 else 'were'} there"
+    pruned = f"; {'would remove' if check_mode else 'removed'} {', '.join(work.pruned)}" if work.pruned else ""
+    if not sent:
+        return f"{work.location}: nothing to send, {there}{pruned}"
+    size, seconds = sum(image["bytes_sent"] for image in sent), sum(image["seconds"] for image in sent)
+    what = f"would send {count}" if check_mode else f"sent {count} ({size / 1e6:.1f} MB in {seconds:.1f} s)"
+    return f"{work.location}: {what}, {there}{pruned}"
+
+
+def result_of(works: Sequence[Work], check_mode: bool) -> Dict[str, Any]:
+    """Return the part of the module's result that is about the destinations."""
+    before: Dict[str, Any] = {}
+    after: Dict[str, Any] = {}
+    for work in works:
+        prefix = f"{work.location}: " if len(works) > 1 else ""
+        now = {**work.before, **{name: image["id"] for image in work.done for name in image["names"]}}
+        before.update({prefix + name: image for name, image in {**work.before, **{name: "a tag" for name in work.pruned}}.items()})
+        after.update({prefix + name: image for name, image in {**now, **{name: None for name in work.pruned}}.items()})
+    destinations = [
+        {
+            "destination": str(work.location), "failed": bool(work.trouble), "changed": work.changed, "pruned": work.pruned,
+            "bytes_sent": sum(image["bytes_sent"] for image in work.done), "msg": work.trouble or summary(work, check_mode),
+            **taken_by(work.destination),
+        }
+        for work in works
+    ]
+    return {
+        "changed": any(work.changed for work in works),
+        "images": [image for work in works for image in work.done],
+        "destinations": destinations,
+        "bytes_sent": sum(destination["bytes_sent"] for destination in destinations),
+        "diff": {"before": before, "after": after},
+    }
+
+
+def taken_by(opened: Union[Source, Destination, None]) -> Dict[str, Any]:
+    """Return the part of a result that reports which way archives took."""
+    return {"transport": asdict(opened.taken)} if opened and opened.taken else {}

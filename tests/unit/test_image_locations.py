@@ -1,0 +1,109 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Daemons and archives as sources and destinations: what both must do where only one of them has something to do."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_images import layer, made, oci
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
+from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import (
+    ArchiveLocation, DaemonDestination, DaemonLocation, Sent,
+)
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+
+MADE = made([layer(b"only")])
+IMAGE = Image(MADE.id, MADE.diff_ids, "config")
+OTHER = Image("sha256:" + "2" * 64, (), "another")
+
+
+class FakeDaemon:
+    """A daemon with images by their names, which keeps one of the names. `asked` notes what it was asked to do."""
+
+    title, endpoint = "destination fake", Endpoint()
+
+    def __init__(self, **images: Image) -> None:
+        self.images = images
+        self.asked: list[tuple[str, ...]] = []
+
+    def image(self, name: str) -> Image | None:
+        return self.images.get(name)
+
+    def tag(self, image_id: str, name: str) -> None:
+        self.asked.append(("tag", name))
+        self.images[name] = next(image for image in self.images.values() if image.id == image_id)
+
+    def untag(self, name: str) -> str | None:
+        self.asked.append(("untag", name))
+        return "it is used" if name == "kept" else None
+
+
+def step(action: Action, *replaced: Image | None) -> Step:
+    return Step("a", IMAGE, ("a", "b"), replaced, action, "", None if action is Action.SEND else IMAGE)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> ArchiveLocation:
+    path = tmp_path / "a.tar"
+    path.write_bytes(oci({"a:1": [MADE]}))
+    return ArchiveLocation(str(path))
+
+
+def test_a_daemon_is_asked_to_name_what_has_no_name_or_a_wrong_one() -> None:
+    daemon = FakeDaemon(a=IMAGE, b=OTHER)
+    assert DaemonDestination(daemon).settle(step(Action.TAG, IMAGE, OTHER)) == Sent(IMAGE.id)
+    assert daemon.asked == [("tag", "b")]
+
+
+@pytest.mark.parametrize("action, sent", [(Action.KEEP, Sent(IMAGE.id)), (Action.SEND, None)])
+def test_what_is_kept_or_sent_asks_a_daemon_for_nothing_before(action: Action, sent: Sent | None) -> None:
+    daemon = FakeDaemon()
+    assert (DaemonDestination(daemon).settle(step(action, IMAGE, IMAGE)), daemon.asked) == (sent, [])
+
+
+def test_a_name_that_leads_to_another_image_afterwards_is_an_error() -> None:
+    daemon = FakeDaemon(a=IMAGE)
+    daemon.tag = lambda image_id, name: daemon.images.update({name: OTHER})
+    with pytest.raises(DaemonError, match="^destination fake: naming a: it reported no error, and has 222222222222 as b instead of "):
+        DaemonDestination(daemon).settle(step(Action.TAG, IMAGE, None))
+
+
+def test_a_daemon_tells_of_each_name_whether_it_keeps_it() -> None:
+    assert list(DaemonDestination(FakeDaemon()).prune(("gone", "kept"))) == [("gone", None), ("kept", "it is used")]
+
+
+def test_an_archive_keeps_an_image_or_is_written_and_has_nothing_else_to_name_or_to_prune(archive: ArchiveLocation) -> None:
+    destination = archive.destination(None, 1, {"a:1"})
+    assert destination.whole
+    assert destination.settle(step(Action.KEEP, IMAGE, IMAGE)) == Sent(IMAGE.id)
+    assert destination.settle(step(Action.SEND, None, None)) is None
+    assert destination.leave_out(IMAGE) == (set(), "all layers, since an archive must hold them")
+    assert (destination.tags(), list(destination.prune(())), destination.taken) == ([], [], None)
+    destination.finish()
+    destination.close()
+    assert Path(archive.path).read_bytes() == oci({"a:1": [MADE]})
+
+
+def test_an_archive_is_read_in_one_way_only(archive: ArchiveLocation) -> None:
+    source = archive.source(None, 1, "")
+    assert (source.tags(), source.image("a:1").id, source.by_content(), source.taken) == (["a:1"], MADE.id, False, None)
+    assert not source.forgo(Unreadable("it is another machine's"))
+    source.close()
+
+
+def test_an_archive_that_is_not_there_is_refused_as_a_source(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="^source: archive /.*/no.tar cannot be read: No such file or directory$"):
+        ArchiveLocation(str(tmp_path / "no.tar")).source(None, 1, "")
+
+
+def test_only_a_daemon_has_a_transport_and_may_hold_other_images(archive: ArchiveLocation) -> None:
+    daemon = DaemonLocation(Endpoint(socket="/x.sock"))
+    assert (daemon.kind, daemon.prunable, daemon.transport().taken.name) == ("daemon", True, "socket")
+    assert (archive.kind, archive.prunable, archive.transport()) == ("archive", False, None)
