@@ -16,7 +16,7 @@ description:
 options:
   _input:
     description:
-      - Dictionaries, each with options by their names without the dashes, as in V({cap-drop: ALL, volume: [a:/a, b:/b]}).
+      - "Dictionaries, each with options by their names without the dashes, as in V({cap-drop: ALL, volume: [a:/a, b:/b]})."
       - A list repeats the option for each of its values, an empty one leaves the option out.
       - An option whose values do not stand together is in more than one of the dictionaries.
     type: list

@@ -29,9 +29,9 @@ RETURN = r"""
 _value:
   description:
     - C(oldest) is the oldest Docker that any Kata Containers goes with, C(kata) the oldest Kata Containers that goes with this
-      Docker, V(null) where there is none, and C(pairs) has what goes together, from the oldest Docker to the newest.
+      Docker, V(null) where there is none, and C(pairs) has the oldest Docker that needs each Kata Containers, and that, from the oldest to the newest.
   type: dict
-  sample: {"oldest": "26", "kata": "3.30", "pairs": [{"docker": "26", "kata": "3.30"}, {"docker": "29.5", "kata": "3.32"}]}
+  sample: {"oldest": "26", "kata": "3.30", "pairs": [["26", "3.30"], ["29.5", "3.32"]]}
 """
 
 from ansible_collections.nested.kata.plugins.module_utils.checks_docker import KATA_FOR_DOCKER, OLDEST_ON_TARGET, version_of, written
@@ -43,7 +43,7 @@ def docker_for_kata(docker):
     return {
         "oldest": written(OLDEST_ON_TARGET),
         "kata": written(least) if least else None,
-        "pairs": [{"docker": written(since), "kata": written(kata)} for since, kata in reversed(KATA_FOR_DOCKER)],
+        "pairs": [[written(since), written(kata)] for since, kata in reversed(KATA_FOR_DOCKER)],
     }
 
 

@@ -69,7 +69,8 @@ _value:
 
 import re
 
-LABEL, FINISHED = "nested.kata.image", "nested.kata.finished"  # the first label of the Dockerfile, and the last
+LABEL = "nested.kata.image"  # the Dockerfile's first
+FINISHED = "nested.kata.finished"  # and last
 BUILDING = "NESTED_KATA_BUILD=machine"  # in the environment of the Dockerfile's own commands
 UNTAGGED = ([], ["<none>:<none>"])
 

@@ -58,7 +58,7 @@ def arguments_of(role: str, variables: dict) -> list:
 
 
 FACTS = {"ansible_facts": {"memtotal_mb": 8000, "processor_vcpus": 4, "env": {}}, "inventory_hostname": "machine"}
-RESOLVERS = {"docker_engine_resolvers_file": "/etc/resolv.conf"}
+RESOLVERS = {"internal_common_resolvers_file": "/etc/resolv.conf"}
 PROXY = {
     **FACTS, **RESOLVERS, "role_path": "/roles/kata_proxy", "kata_proxy_volumes": ["/srv:/srv"], "kata_proxy_resolvers": ["192.0.2.1", "192.0.2.2"],
     "kata_proxy_addresses": {"target": "10.213.64.0/18"},

@@ -24,8 +24,8 @@ def test_the_oldest_kata_for_a_docker(docker: str, kata: str | None) -> None:
 
 def test_what_goes_together_is_told_from_the_oldest_docker_on() -> None:
     found = docker_for_kata("26.0.0")
-    assert found["oldest"] == found["pairs"][0]["docker"] == "26"
-    assert found["pairs"] == [{"docker": "26", "kata": "3.30"}, {"docker": "29.5", "kata": "3.32"}]
+    assert found["oldest"] == found["pairs"][0][0] == "26"
+    assert found["pairs"] == [["26", "3.30"], ["29.5", "3.32"]]
 
 
 def test_runtimes_are_registered_and_those_not_wanted_are_removed() -> None:

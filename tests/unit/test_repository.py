@@ -14,7 +14,10 @@ import pytest
 import yaml
 from playing import BIN, CHECKOUT
 
-ROLES = sorted(path.parent.parent for path in CHECKOUT.glob("roles/*/tasks/main.yml"))
+ALL_ROLES = sorted(path for path in CHECKOUT.glob("roles/*") if path.is_dir())
+# Nobody but the collection calls the internal ones, so they have neither a main nor defaults. ansible-lint allows no name that begins with "_".
+INTERNAL_ROLES = [path for path in ALL_ROLES if path.name.startswith("internal_")]
+ROLES = [path for path in ALL_ROLES if path not in INTERNAL_ROLES]
 MODULES = sorted(CHECKOUT.glob("plugins/modules/*.py"))
 CODE = sorted(CHECKOUT.glob("plugins/*/*.py"))
 SPDX = "SPDX-License-Identifier: GPL-3.0-or-later"
@@ -36,7 +39,7 @@ def name_of(path: Path) -> str:
 
 
 def test_there_are_roles_and_modules_to_look_at() -> None:
-    assert ROLES and MODULES
+    assert ROLES and INTERNAL_ROLES and MODULES
 
 
 @pytest.mark.parametrize("role", ROLES, ids=name_of)
@@ -52,20 +55,36 @@ def test_a_role_s_variables_begin_with_its_name_or_with_nested_kata(role: Path) 
     assert strangers == []
 
 
-@pytest.mark.parametrize("role", ROLES, ids=name_of)
+@pytest.mark.parametrize("role", INTERNAL_ROLES, ids=name_of)
+def test_each_entry_point_of_an_internal_role_says_what_it_takes_and_checks_who_calls_first(role: Path) -> None:
+    specs = load(role / "meta" / "argument_specs.yml")["argument_specs"]
+    tasks = {path.stem: load(path) for path in (role / "tasks").glob("*.yml") if path.stem != "caller"}
+    assert set(specs) == set(tasks)
+    assert [name for spec in specs.values() for name in spec["options"] if not name.startswith(f"{role.name}_")] == []
+    first = {listed[0]["ansible.builtin.include_tasks"].rpartition("/")[2] for listed in tasks.values()}
+    assert (first, (role / "tasks" / "main.yml").exists(), (role / "defaults").exists()) == ({"caller.yml"}, False, False)
+
+
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
+def test_the_name_in_a_role_s_meta_is_that_of_its_directory(role: Path) -> None:
+    assert load(role / "meta" / "main.yml")["galaxy_info"]["role_name"] == role.name
+
+
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_a_role_s_readme_names_each_of_its_variables(role: Path) -> None:
     readme = (role / "README.md").read_text()
-    assert [name for name in load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"] if f"`{name}`" not in readme] == []
+    specs = load(role / "meta" / "argument_specs.yml")["argument_specs"].values()
+    assert [name for spec in specs for name in spec["options"] if f"`{name}`" not in readme] == []
 
 
-@pytest.mark.parametrize("role", ROLES, ids=name_of)
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_a_role_s_meta_agrees_with_the_collection(role: Path) -> None:
     info = load(role / "meta" / "main.yml")["galaxy_info"]
     assert load(CHECKOUT / "meta" / "runtime.yml")["requires_ansible"] == f">={info['min_ansible_version']}.0"
     assert [info["license"]] == load(CHECKOUT / "galaxy.yml")["license"]
 
 
-@pytest.mark.parametrize("role", ROLES, ids=name_of)
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_a_role_claims_no_platform_that_the_tests_do_not_run_on(role: Path) -> None:
     assert load(role / "meta" / "main.yml")["galaxy_info"]["platforms"] == [{"name": "Debian", "versions": ["bookworm", "trixie"]}]
 
