@@ -60,7 +60,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The entries with all that they left out, and with absolute paths.
+  description: The entries with all that they left out, and with absolute paths. C(files) are all that must be on the control node.
   type: list
   elements: dict
   sample:
@@ -73,6 +73,7 @@ _value:
       base: ""
       fragments: [/srv/files/kernel/base-x86_64.config, /srv/files/kernel/docker.config]
       patches: []
+      files: [/srv/files/kernel/base-x86_64.config, /srv/files/kernel/docker.config]
       options: {}
       allow_missing: {}
 """
@@ -99,6 +100,10 @@ def kernel_entries(entries, defaults, arch, profiles, versions, allow_missing, f
         kind = entry["source"].get("kind", "")
         source = {"suite": DEFAULT_SUITE, **entry["source"]} if kind == "debian" else entry["source"]
         asked = [*profiles.get(entry["profile"], []), *entry["fragments"]]
+        base = absolute(entry["base"])
+        fragments = [fragment(name) for name in asked if name != "base" or not base]
+        patches = [absolute(path) for path in entry["patches"]]
+        archive = source.get("path", "") if kind == "archive" and not source.get("remote_src", False) else ""
         return {
             "name": entry.get("name", entry["profile"]),
             "state": entry["state"],
@@ -106,9 +111,10 @@ def kernel_entries(entries, defaults, arch, profiles, versions, allow_missing, f
             "profile": entry["profile"],
             "version": entry["version"] or versions.get(source["suite"] if kind == "debian" else kind, ""),
             "source": source,
-            "base": absolute(entry["base"]),
-            "fragments": [fragment(name) for name in asked if name != "base" or not entry["base"]],
-            "patches": [absolute(path) for path in entry["patches"]],
+            "base": base,
+            "fragments": fragments,
+            "patches": patches,
+            "files": [path for path in (base, *fragments, *patches, source.get("keyring", ""), archive) if path],
             "options": entry["options"],
             "allow_missing": {**allow_missing, **entry["allow_missing"]},
         }

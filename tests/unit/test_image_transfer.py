@@ -30,8 +30,10 @@ from ansible_collections.nested.kata.plugins.module_utils.image import (
     same,
     trailing_error,
 )
-from ansible_collections.nested.kata.plugins.modules.image_transfer import Work, carry_out, summary, wanted
+from ansible_collections.nested.kata.plugins.modules.image_transfer import DOCUMENTATION, Work, carry_out, summary, wanted
 from ansible_collections.nested.kata.plugins.module_utils.daemon import Endpoint
+
+OLDEST_SDK = ".".join(map(str, client.OLDEST_SDK))
 
 # What a person writes, and the one spelling that daemons list.
 SPELLINGS = [
@@ -337,5 +339,9 @@ def test_an_sdk_that_is_too_old_is_told_with_its_package(monkeypatch: pytest.Mon
     monkeypatch.setattr(client, "sdk_too_old", lambda: True)
     result = carry_out(wanted(options(destination={"socket": "/nowhere.sock"})), False, pytest.fail)
     assert result["failed"] and result["msg"] == (
-        "the Docker SDK for Python here is 4.1.0, and 5.0.3 is needed: upgrade package python3-docker of Debian, docker of PyPI"
+        f"the Docker SDK for Python here is 4.1.0, and {OLDEST_SDK} is needed: upgrade package python3-docker of Debian, docker of PyPI"
     )
+
+
+def test_the_documentation_names_the_oldest_sdk() -> None:
+    assert f"Docker SDK for Python, {OLDEST_SDK} or newer" in DOCUMENTATION

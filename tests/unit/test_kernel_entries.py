@@ -5,6 +5,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from playing import CHECKOUT
 
 from ansible_collections.nested.kata.plugins.filter.kernel_entries import FilterModule as EntryFilters
 from ansible_collections.nested.kata.plugins.filter.numbered import FilterModule as NumberFilters
@@ -52,7 +56,21 @@ ENTRIES = {
 @pytest.mark.parametrize("case", ENTRIES)
 def test_an_entry_gets_what_it_leaves_out_and_absolute_paths(case: str) -> None:
     entry, differs = ENTRIES[case]
-    assert kernel_entries([entry], DEFAULTS, **AROUND) == [{**PLAIN, **differs}]
+    (found,) = kernel_entries([entry], DEFAULTS, **AROUND)
+    assert {**found, "files": None} == {**PLAIN, **differs, "files": None}
+    assert found["files"] == [path for path in [found["base"], *found["fragments"], *found["patches"]] if path]
+
+
+@pytest.mark.parametrize(("source", "files"), [
+    ({"kind": "kernel.org", "keyring": "/keys"}, ["/keys"]),
+    ({"kind": "archive", "path": "/linux.tar", "keyring": ""}, ["/linux.tar"]),
+    ({"kind": "archive", "path": "/linux.tar", "remote_src": True}, []),
+    ({"kind": "archive"}, []),
+    ({"kind": "debian", "path": "/linux.tar"}, []),
+])
+def test_what_a_source_needs_on_the_control_node(source: dict, files: list[str]) -> None:
+    (found,) = kernel_entries([{"profile": "none", "source": source}], DEFAULTS, **AROUND)
+    assert found["files"] == files
 
 
 def test_files_are_numbered_in_their_order_whatever_their_names() -> None:
@@ -60,6 +78,14 @@ def test_files_are_numbered_in_their_order_whatever_their_names() -> None:
     assert numbered(["/x/b.config", "/y/a.config", "/z/a.config"], "/d") == ["/d/10-b.config", "/d/11-a.config", "/d/12-a.config"]
     many = numbered([f"/{number}" for number in range(90)], "/d")
     assert sorted(many) == many
+
+
+def test_a_mirror_may_end_with_a_slash() -> None:
+    variables = yaml.safe_load((CHECKOUT / "roles/guest_kernel/vars/main.yml").read_text())
+    names = ("guest_kernel_asked_mirrors", "guest_kernel_tarball", "guest_kernel_urls")
+    wanted = {"guest_kernel_each": {"version": "6.12.104", "source": {"mirrors": ["https://a/linux", "https://b/linux/"]}}}
+    templar = Templar(loader=DataLoader(), variables={**{name: trust_as_template(variables[name]) for name in names}, **wanted})
+    assert templar.template(trust_as_template("{{ guest_kernel_urls }}")) == [f"https://{host}/linux/v6.x/linux-6.12.104.tar.xz" for host in "ab"]
 
 
 HOME = "/var/lib/nested-kata/kernels"
