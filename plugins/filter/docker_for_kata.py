@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: docker_for_kata
-short_description: Say whether a Docker and a Kata Containers go together
+short_description: Find the oldest Kata Containers for a version of Docker
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:

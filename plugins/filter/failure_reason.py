@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: failure_reason
-short_description: Say in one line why a task failed
+short_description: Return in one line why a task failed
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
@@ -62,8 +62,8 @@ def failure_reason(result, item="", line=""):
     """Return why the task failed."""
     failure = next((one for one in result.get("results") or [] if one.get("failed")), result)
     if line:
-        said = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
-        return next(iter(said), failure.get("stderr") or failure.get("msg", UNKNOWN))
+        lines = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
+        return next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
     written = [*(failure.get("stderr_lines") or []), *(failure.get("stdout_lines") or [])]
     message = failure.get("msg", UNKNOWN)
     reason = " / ".join(written[-LINES:]) if written and "non-zero return code" in str(message) else message

@@ -9,7 +9,7 @@ short_description: Turn the instances that a daemon has into entries that remove
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes containers and returns for each that is an instance managed by nested.kata, which its label tells, an entry for
+  - Takes containers and returns for each that has the label of an instance managed by nested.kata an entry for
     C(kata_instance_list) with the state C(absent).
   - Pure computation on the control node.
 options:

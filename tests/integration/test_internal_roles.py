@@ -26,7 +26,7 @@ def test_there_are_entry_points_to_call() -> None:
 
 
 @pytest.mark.parametrize(("role", "entry"), ENTRY_POINTS)
-@pytest.mark.parametrize("by_a_role", [False, True], ids=["from a play", "from a role of somebody else"])
+@pytest.mark.parametrize("by_a_role", [False, True], ids=["from a play", "from a role outside the collection"])
 def test_a_caller_that_is_not_of_this_collection_is_refused_before_anything_is_done(tmp_path: Path, role: str, entry: str, by_a_role: bool) -> None:
     include = [{"name": "Call", "ansible.builtin.include_role": {"name": f"nested.kata.{role}", "tasks_from": entry}, "vars": VARIABLES}]
     if by_a_role:
@@ -41,7 +41,7 @@ def test_a_caller_that_is_not_of_this_collection_is_refused_before_anything_is_d
 
 
 def test_a_playbook_of_this_collection_may_call_them() -> None:
-    """With a file that only looks like one of its playbooks: it lies there, and nothing of it is left."""
+    """The test writes a playbook into the checkout and removes it."""
     mine = CHECKOUT / "tests" / "output" / "t-internal-roles.yml"
     mine.parent.mkdir(exist_ok=True)
     mine.write_text(json.dumps([{"name": "Ours", "hosts": "localhost", "gather_facts": False, "tasks": [
