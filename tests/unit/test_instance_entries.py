@@ -5,6 +5,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from playing import CHECKOUT
 
 from ansible_collections.nested.kata.plugins.filter.instance_disks import FilterModule as DiskFilters
 from ansible_collections.nested.kata.plugins.filter.instance_entries import FilterModule as EntryFilters
@@ -62,3 +66,18 @@ def test_only_containers_with_the_label_of_an_instance_are_removed(purge: bool) 
         {"Names": ["/mine"], "Labels": None}, {"Names": ["/other"], "Labels": {}},
     ]
     assert removable_instances(containers, purge=purge) == [{"name": "web", "state": "absent", "purge": purge}]
+
+
+@pytest.mark.parametrize(("containers", "kept"), [
+    ([], ""),
+    ([("web", False, {})], ""),
+    ([("web", True, {})], ""),
+    ([("other", True, {"nested.kata.address_pool": "10.9.0.0/16"})], ""),
+    ([("other", True, {"nested.kata.address_pool": "10.9.0.0/16"}), ("web", True, {"nested.kata.address_pool": "10.1.0.0/16"})], "10.1.0.0/16"),
+])
+def test_an_instance_keeps_the_addresses_that_its_label_has(containers: list[tuple[str, bool, dict]], kept: str) -> None:
+    (task,) = [task for task in yaml.safe_load((CHECKOUT / "roles/kata_instance/tasks/instance/network.yml").read_text()) if "vars" in task]
+    found = [{"kata_instance_name": name, "exists": there, "container": {"Config": {"Labels": labels}} if there else None} for name, there, labels in containers]
+    variables = {"kata_instance": {"name": "web"}, "kata_instance_containers": {"results": found}}
+    templar = Templar(loader=DataLoader(), variables={**{name: trust_as_template(text) for name, text in task["vars"].items()}, **variables})
+    assert templar.template(trust_as_template("{{ kata_instance_kept }}")) == kept
