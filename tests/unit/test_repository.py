@@ -66,6 +66,17 @@ def test_each_entry_point_of_an_internal_role_says_what_it_takes_and_checks_who_
 
 
 @pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
+def test_each_task_file_that_a_role_names_is_there_and_a_folder_has_at_most_ten(role: Path) -> None:
+    tasks = role / "tasks"
+    files = sorted(tasks.rglob("*.yml"))
+    named = {name for path in files for name in re.findall(r"(?:include|import)_tasks:(?:\n +file:)? ([\w/]+\.yml)$", path.read_text(), re.MULTILINE)}
+    assert [name for name in sorted(named) if not (tasks / name).is_file()] == []
+    # The others are entry points, which stand at the top.
+    assert [path for path in files if path.parent != tasks and str(path.relative_to(tasks)) not in named] == []
+    assert max(sum(other.parent == path.parent for other in files) for path in files) <= 10
+
+
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_the_name_in_a_role_s_meta_is_that_of_its_directory(role: Path) -> None:
     assert load(role / "meta" / "main.yml")["galaxy_info"]["role_name"] == role.name
 
