@@ -77,7 +77,9 @@ def test_only_containers_with_the_label_of_an_instance_are_removed(purge: bool) 
 ])
 def test_an_instance_keeps_the_addresses_that_its_label_has(containers: list[tuple[str, bool, dict]], kept: str) -> None:
     (task,) = [task for task in yaml.safe_load((CHECKOUT / "roles/kata_instance/tasks/instance/network.yml").read_text()) if "vars" in task]
-    found = [{"kata_instance_name": name, "exists": there, "container": {"Config": {"Labels": labels}} if there else None} for name, there, labels in containers]
+    found = [
+        {"kata_instance_name": name, "exists": there, "container": {"Config": {"Labels": labels}} if there else None} for name, there, labels in containers
+    ]
     variables = {"kata_instance": {"name": "web"}, "kata_instance_containers": {"results": found}}
     templar = Templar(loader=DataLoader(), variables={**{name: trust_as_template(text) for name, text in task["vars"].items()}, **variables})
     assert templar.template(trust_as_template("{{ kata_instance_kept }}")) == kept
