@@ -37,11 +37,24 @@ def rows(options: dict, prefix: str = "") -> list[str]:
     return lines
 
 
+def table(options: dict) -> list[str]:
+    """Return the lines of a table of variables."""
+    return ["| Variable | Type | Default | Meaning |", "|---|---|---|---|", *rows(options)]
+
+
+def entry_point(name: str, spec: dict) -> list[str]:
+    """Return the lines about one entry point: of `main` its variables alone, which the text above is about."""
+    if name == "main":
+        return table(spec["options"])
+    about = [f"## `tasks_from: {name}`", "", plain(" ".join(spec["description"]))]
+    return [*about, "", *table(spec["options"])] if spec["options"] else about
+
+
 def readme(role: Path) -> str:
-    """Return what the README of a role has to say."""
-    options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    """Return the README of a role as it should be."""
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
     by_hand = (role / "README.md").read_text(encoding="utf-8").split(MARKER)[0]
-    return by_hand + MARKER + "\n" + "\n".join(["| Variable | Type | Default | Meaning |", "|---|---|---|---|", *rows(options)]) + "\n"
+    return by_hand + MARKER + "".join("\n" + "\n".join(entry_point(name, spec)) + "\n" for name, spec in specs.items())
 
 
 def main() -> int:

@@ -62,7 +62,8 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.nested.kata.plugins.plugin_utils.kata_config import Refused, drop_in, files, merged, read, render
+from ansible_collections.nested.kata.plugins.plugin_utils.kata_config import Refused, drop_in, files, read, render
+from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
 
 
 def kata_config(text, home, ours=None, theirs=None, option="kata_runtime_config"):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.plugin_utils.merge import Table, merged
 
 HOME = "/opt/kata"  # where a release thinks that it is
 AT_HOME = re.compile(rf"(?<![\w./-]){HOME}(?=/|$)")
@@ -35,8 +36,6 @@ KNOWN = {
 HEADER = re.compile(r"^\s*\[([A-Za-z0-9_.\"-]+)\]\s*(?:#.*)?$")
 KEY = re.compile(r"^\s*#?\s*([A-Za-z0-9_-]+)\s*=")
 BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-Table = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,19 +84,6 @@ def moved(settings: Any, home: str) -> Any:
         items = [moved(item, home) for item in settings]
         return [new if new is not None else old for new, old in zip(items, settings)] if any(item is not None for item in items) else None
     return None
-
-
-def merged(*tables: Table) -> dict[str, Any]:
-    """Merge as Kata does: tables deeply, arrays and single values replaced by the later."""
-    result: dict[str, Any] = {}
-    for table in tables:
-        for key, value in table.items():
-            if isinstance(value, Mapping):
-                below = result.get(key)
-                result[key] = merged(below if isinstance(below, Mapping) else {}, value)
-            else:
-                result[key] = value
-    return result
 
 
 def kind(value: Any) -> str:

@@ -15,10 +15,12 @@ from made_images import layer, legacy, made, oci
 from playing import CHECKOUT, module_command, module_environment, run_module
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
 from ansible_collections.nested.kata.plugins.module_utils._docker import client
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Writing, listed
 from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
+from ansible_collections.nested.kata.plugins.modules.image_transfer import DOCUMENTATION
 
 IMAGE = made([layer(b"base" * 5000), layer(b"top")])
 OTHER = made([layer(b"base" * 5000), layer(b"other")])
@@ -53,8 +55,12 @@ def test_an_sdk_that_is_too_old_is_told_with_its_package(monkeypatch: pytest.Mon
     monkeypatch.setattr(client, "sdk_too_old", lambda: True)
     result = copied(images=["a"], source={}, destination={"socket": "/nowhere.sock"})
     assert result["failed"] and result["msg"] == (
-        "the Docker SDK for Python here is 4.1.0, and 5.0.3 is needed: upgrade package python3-docker of Debian, docker of PyPI"
+        f"the Docker SDK for Python here is 4.1.0, and {written(client.OLDEST_SDK)} is needed: upgrade package python3-docker of Debian, docker of PyPI"
     )
+
+
+def test_the_documentation_names_the_oldest_sdk() -> None:
+    assert f"Docker SDK for Python, {written(client.OLDEST_SDK)} or newer" in DOCUMENTATION
 
 
 # From file to file

@@ -15,7 +15,10 @@ import uses
 import yaml
 from playing import BIN, CHECKOUT
 
-ROLES = sorted(path.parent.parent for path in CHECKOUT.glob("roles/*/tasks/main.yml"))
+ALL_ROLES = sorted(path for path in CHECKOUT.glob("roles/*") if path.is_dir())
+# Nobody but the collection calls the internal ones, so they have neither a main nor defaults. ansible-lint allows no name that begins with "_".
+INTERNAL_ROLES = [path for path in ALL_ROLES if path.name.startswith("internal_")]
+ROLES = [path for path in ALL_ROLES if path not in INTERNAL_ROLES]
 MODULES = sorted(CHECKOUT.glob("plugins/modules/*.py"))
 SPDX = "SPDX-License-Identifier: GPL-3.0-or-later"
 
@@ -36,7 +39,7 @@ def name_of(path: Path) -> str:
 
 
 def test_there_are_roles_and_modules_to_look_at() -> None:
-    assert ROLES and MODULES
+    assert ROLES and INTERNAL_ROLES and MODULES
 
 
 @pytest.mark.parametrize("role", ROLES, ids=name_of)
@@ -52,20 +55,47 @@ def test_a_role_s_variables_begin_with_its_name_or_with_nested_kata(role: Path) 
     assert strangers == []
 
 
-@pytest.mark.parametrize("role", ROLES, ids=name_of)
+@pytest.mark.parametrize("role", INTERNAL_ROLES, ids=name_of)
+def test_each_entry_point_of_an_internal_role_says_what_it_takes_and_checks_who_calls_first(role: Path) -> None:
+    specs = load(role / "meta" / "argument_specs.yml")["argument_specs"]
+    tasks = {path.stem: load(path) for path in (role / "tasks").glob("*.yml") if path.stem != "caller"}
+    assert set(specs) == set(tasks)
+    assert [name for spec in specs.values() for name in spec["options"] if not name.startswith(f"{role.name}_")] == []
+    first = {listed[0]["ansible.builtin.include_tasks"].rpartition("/")[2] for listed in tasks.values()}
+    assert (first, (role / "tasks" / "main.yml").exists(), (role / "defaults").exists()) == ({"caller.yml"}, False, False)
+
+
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
+def test_each_task_file_that_a_role_names_is_there_and_a_folder_has_at_most_ten(role: Path) -> None:
+    tasks = role / "tasks"
+    files = sorted(tasks.rglob("*.yml"))
+    named = {name for path in files for name in re.findall(r"(?:include|import)_tasks:(?:\n +file:)? ([\w/]+\.yml)$", path.read_text(), re.MULTILINE)}
+    assert [name for name in sorted(named) if not (tasks / name).is_file()] == []
+    # The others are entry points, which stand at the top.
+    assert [path for path in files if path.parent != tasks and str(path.relative_to(tasks)) not in named] == []
+    assert max(sum(other.parent == path.parent for other in files) for path in files) <= 10
+
+
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
+def test_the_name_in_a_role_s_meta_is_that_of_its_directory(role: Path) -> None:
+    assert load(role / "meta" / "main.yml")["galaxy_info"]["role_name"] == role.name
+
+
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_a_role_s_readme_names_each_of_its_variables(role: Path) -> None:
     readme = (role / "README.md").read_text()
-    assert [name for name in load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"] if f"`{name}`" not in readme] == []
+    specs = load(role / "meta" / "argument_specs.yml")["argument_specs"].values()
+    assert [name for spec in specs for name in spec["options"] if f"`{name}`" not in readme] == []
 
 
-@pytest.mark.parametrize("role", ROLES, ids=name_of)
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_a_role_s_meta_agrees_with_the_collection(role: Path) -> None:
     info = load(role / "meta" / "main.yml")["galaxy_info"]
     assert load(CHECKOUT / "meta" / "runtime.yml")["requires_ansible"] == f">={info['min_ansible_version']}.0"
     assert [info["license"]] == load(CHECKOUT / "galaxy.yml")["license"]
 
 
-@pytest.mark.parametrize("role", ROLES, ids=name_of)
+@pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
 def test_a_role_claims_no_platform_that_the_tests_do_not_run_on(role: Path) -> None:
     assert load(role / "meta" / "main.yml")["galaxy_info"]["platforms"] == [{"name": "Debian", "versions": ["bookworm", "trixie"]}]
 

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: failure_reason
+short_description: Return in one line why a task failed
+version_added: 0.1.0
+author: The nested.kata founders (@nested-kata)
+description:
+  - Takes the result of a task that failed, C(ansible_failed_result) in a C(rescue). Of a loop the first item that failed counts.
+  - The reason is what a module reports or, of a command, the last lines that it wrote.
+  - Pure computation on the control node.
+options:
+  _input:
+    description: The result.
+    type: dict
+    required: true
+  item:
+    description:
+      - The variable of the loop. The reason then begins with its value where the result has it, and otherwise with the result's C(url).
+      - When empty, the reason is all that is returned.
+    type: str
+    default: ""
+  line:
+    description:
+      - A regular expression. The reason is then the first line on stderr that begins like it, else all of stderr, else what the module reports.
+    type: str
+    default: ""
+"""
+
+EXAMPLES = r"""
+- name: Try
+  block:
+    - name: Apply patches
+      ansible.builtin.command:
+        argv: [patch, --input, "{{ patch }}"]
+      loop: [a.patch, b.patch]
+      loop_control:
+        loop_var: patch
+  rescue:
+    - name: Say why
+      ansible.builtin.fail:
+        msg: "The tree was not patched: {{ ansible_failed_result | nested.kata.failure_reason(item='patch') }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The reason.
+  type: str
+  sample: "b.patch: patching file Makefile / Hunk #1 FAILED at 1."
+"""
+
+import re
+
+LINES = 4  # the last ones of a command
+UNKNOWN = "no reason given"
+
+
+def failure_reason(result, item="", line=""):
+    """Return why the task failed."""
+    failure = next((one for one in result.get("results") or [] if one.get("failed")), result)
+    if line:
+        lines = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
+        return next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
+    written = [*(failure.get("stderr_lines") or []), *(failure.get("stdout_lines") or [])]
+    message = failure.get("msg", UNKNOWN)
+    reason = " / ".join(written[-LINES:]) if written and "non-zero return code" in str(message) else message
+    blamed = failure.get(item, failure.get("url", "")) if item else ""
+    return f"{blamed}: {reason}" if blamed else str(reason)
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"failure_reason": failure_reason}

@@ -1,0 +1,64 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: instance_hops
+short_description: Find the way from a Kata host to each of its instances
+version_added: 0.1.0
+author: The nested.kata founders (@nested-kata)
+description:
+  - An instance is a container of the Kata host, or of a proxy on it. Its hops, and those of the proxy before them, are the way.
+  - Pure computation on the control node.
+options:
+  _input:
+    description: Names of the instances in the inventory.
+    type: list
+    elements: str
+    required: true
+  host:
+    description: Name of the Kata host.
+    type: str
+    required: true
+  hostvars:
+    description: The variables of each host, C(hostvars).
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Bring an image to all instances of a Kata host
+  nested.kata.image_transfer:
+    images: [debian:trixie-slim]
+    destinations: "{{ groups.kata_instances | nested.kata.instance_hops(inventory_hostname, hostvars) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The instances of that host, each as a destination of M(nested.kata.image_transfer).
+  type: list
+  elements: dict
+  sample: [{"hops": ["kata-in-docker", "kata"]}]
+"""
+
+
+def instance_hops(instances, host, hostvars):
+    """Return the way to each instance of a host."""
+    found = []
+    for name in instances:
+        via, hops = hostvars[name]["ansible_nested_via"], hostvars[name]["ansible_nested_hops"]
+        above = hostvars[via]
+        if via == host:
+            found.append({"hops": list(hops)})
+        elif above.get("ansible_nested_via", "") == host:
+            found.append({"hops": [*above["ansible_nested_hops"], *hops]})
+    return found
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self):
+        """Return the filters by name."""
+        return {"instance_hops": instance_hops}

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The arguments of `docker create`, and those by which the roles compare the containers that people have."""
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from playing import CHECKOUT
+
+from ansible_collections.nested.kata.plugins.filter.docker_create_args import FilterModule
+
+docker_create_args = FilterModule().filters()["docker_create_args"]
+
+# the options, the arguments
+GOOD = [
+    ([], []),
+    ([{}], []),
+    ([{"cap-drop": "ALL"}], ["--cap-drop", "ALL"]),
+    ([{"cap-add": ["A", "B"], "env": []}], ["--cap-add", "A", "--cap-add", "B"]),
+    ([{"device": "a", "env": "X="}, {"device": ["b", "a"]}], ["--device", "a", "--env", "X=", "--device", "b", "--device", "a"]),
+    ([{"memory": 4294967296, "cpus": "1.5"}], ["--memory", 4294967296, "--cpus", "1.5"]),
+]
+
+
+@pytest.mark.parametrize(("groups", "arguments"), GOOD)
+def test_options_become_arguments_in_their_order_and_keep_their_type(groups: list[dict], arguments: list) -> None:
+    assert docker_create_args(groups) == arguments
+
+
+@pytest.mark.parametrize("value", [None, True, {"a": 1}, [["a"]], [None]])
+def test_a_value_that_is_none_is_an_error_that_names_the_option(value: object) -> None:
+    with pytest.raises(AnsibleFilterError, match="docker_create_args: env: .* is not a valid value"):
+        docker_create_args([{"env": value}])
+
+
+def trusted(value: object) -> object:
+    """Return what Ansible makes of the values of a file: text is a template."""
+    if isinstance(value, dict):
+        return {key: trusted(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [trusted(below) for below in value]
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def arguments_of(role: str, variables: dict) -> list:
+    """Return a role's arguments for `docker create`, as its defaults and variables have them."""
+    files = [trusted(yaml.safe_load((CHECKOUT / "roles" / role / part / "main.yml").read_text())) for part in ("defaults", "vars")]
+    templar = Templar(loader=DataLoader(), variables={**files[0], **files[1], **variables})
+    options, more = (templar.template(trust_as_template(f"{{{{ {name} | default([]) }}}}")) for name in (f"{role}_options", f"{role}_extra_args"))
+    return docker_create_args(options) + more
+
+
+FACTS = {"ansible_facts": {"memtotal_mb": 8000, "processor_vcpus": 4, "env": {}}, "inventory_hostname": "machine"}
+RESOLVERS = {"internal_common_resolvers_file": "/etc/resolv.conf"}
+PROXY = {
+    **FACTS, **RESOLVERS, "role_path": "/roles/kata_proxy", "kata_proxy_volumes": ["/srv:/srv"], "kata_proxy_resolvers": ["192.0.2.1", "192.0.2.2"],
+    "kata_proxy_addresses": {"target": "10.213.64.0/18"},
+    "kata_proxy_devices_found": {"results": [
+        {"kata_proxy_device": "/dev/kvm", "stat": {"exists": True}}, {"kata_proxy_device": "/dev/vhost-net", "stat": {"exists": False}},
+    ]},
+}
+INSTANCE = {
+    **FACTS, **RESOLVERS, "kata_instance_disk": {"uuid": "5b0f0f5e-0000-4000-8000-000000000001"}, "kata_instance_pool": "10.213.128.0/18",
+    "kata_instance": {"name": "web", "cpus": 2, "memory": 1073741824, "runtime": "kata", "network": ""}, "kata_instance_extra_args": ["--publish", "8080:80"],
+}
+# What the releases so far made of these: a difference would make every container of everybody again.
+HASHES = {"kata_proxy": "66569520ad143505", "kata_instance": "1b005ce963b7dc92"}
+
+
+@pytest.mark.parametrize(("role", "variables"), [("kata_proxy", PROXY), ("kata_instance", INSTANCE)])
+def test_the_containers_that_people_have_stay_as_they_are(role: str, variables: dict) -> None:
+    assert hashlib.sha256(json.dumps(arguments_of(role, variables)).encode()).hexdigest()[:16] == HASHES[role]

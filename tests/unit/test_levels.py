@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs where, and the way to each instance."""
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.nested.kata.plugins.filter.instance_hops import FilterModule as HopFilters
+from ansible_collections.nested.kata.plugins.filter.levels import FilterModule as LevelFilters
+
+levels = LevelFilters().filters()["levels"]
+instance_hops = HopFilters().filters()["instance_hops"]
+
+GROUPS = {"kata_hosts": ["machine"], "kata_proxies": ["p.machine"], "kata_instances": ["kata.p.machine"]}
+
+
+def known(running: int, runtime: str = "", hops: tuple[str, ...] = (), **more: object) -> dict:
+    """Return the variables of a host whose Docker was reached."""
+    docker = {"rc": 0, "stdout": json.dumps({"ServerVersion": "26.1.5", "Driver": "btrfs", "ContainersRunning": running})}
+    return {
+        "nested_kata_docker": docker, "nested_kata_kernel": {"stdout": "6.12"}, "nested_kata_runtime": {"stdout": runtime} if runtime else {},
+        **({"ansible_nested_hops": list(hops)} if hops else {}), **more,
+    }
+
+
+def hostvars(runtime: str = "kata") -> dict:
+    return {"machine": known(1), "p.machine": known(1, "runc", ("p",)), "kata.p.machine": known(0, runtime, ("kata",))}
+
+
+def test_each_level_has_a_row_in_the_order_of_the_levels() -> None:
+    found = levels(GROUPS, hostvars())
+    assert found["rows"] == [
+        ["machine", "machine", "6.12", "26.1.5", "btrfs", 1, "-"],
+        ["proxy", "p", "6.12", "26.1.5", "btrfs", 1, "container"],
+        ["instance", "kata", "6.12", "26.1.5", "btrfs", 0, "VM (kata)"],
+    ]
+    assert (found["disks"], found["missing"], found["standin"]) == ([], [], False)
+
+
+def test_an_instance_under_runc_is_not_taken_for_isolated() -> None:
+    found = levels(GROUPS, hostvars("runc"))
+    assert found["rows"][-1][-1] == "none: runc, the stand-in for Kata"
+    assert found["standin"] is True
+
+
+@pytest.mark.parametrize("lacking", [{}, {"nested_kata_docker": {"rc": 1}}, {"nested_kata_docker": {}}])
+def test_a_level_that_was_not_reached_is_left_out(lacking: dict) -> None:
+    assert [row[0] for row in levels(GROUPS, {**hostvars(), "p.machine": lacking})["rows"]] == ["machine", "instance"]
+
+
+def test_an_inventory_without_the_groups_has_no_level() -> None:
+    assert levels({"all": ["x"]}, {}) == {"rows": [], "disks": [], "missing": [], "standin": False}
+
+
+def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
+    image = {"path": "/var/lib/nested-kata/disks/kata.img", "size": 20 << 30, "allocated": 1 << 30, "shared": 0, "growth": 19 << 30}
+    everywhere = {name: {**facts, "nested_kata_disks": {"images": [image]}} for name, facts in hostvars().items()}
+    cells = ["disks/kata.img", "20.00 GB", "1.00 GB", "0.00 Bytes", "19.00 GB"]
+    assert levels(GROUPS, everywhere)["disks"] == [["machine", *cells], ["p", *cells]]
+
+
+def test_what_is_missing_for_kata_are_the_errors_of_the_machines() -> None:
+    findings = [
+        {"id": "kvm", "ok": False, "severity": "error", "remedy": "load it"}, {"id": "memory", "ok": False, "severity": "warning", "remedy": "more"},
+        {"id": "tun", "ok": True, "severity": "error", "remedy": ""},
+    ]
+    assert levels(GROUPS, {**hostvars(), "machine": known(0, kata_preflight_look={"findings": findings})})["missing"] == ["kvm: load it"]
+
+
+WAYS = {
+    "here": {},
+    "proxy": {"ansible_nested_via": "here", "ansible_nested_hops": ["p"]},
+    "elsewhere": {"ansible_nested_via": "there", "ansible_nested_hops": ["q"]},
+    "a": {"ansible_nested_via": "here", "ansible_nested_hops": ["a"]},
+    "b": {"ansible_nested_via": "proxy", "ansible_nested_hops": ["b"]},
+    "c": {"ansible_nested_via": "elsewhere", "ansible_nested_hops": ["c"]},
+}
+
+
+def test_an_instance_is_reached_from_its_machine_and_from_no_other() -> None:
+    assert instance_hops(["a", "b", "c"], "here", WAYS) == [{"hops": ["a"]}, {"hops": ["p", "b"]}]
+    assert instance_hops(["a", "b", "c"], "there", WAYS) == [{"hops": ["q", "c"]}]
+    assert instance_hops([], "here", WAYS) == []
