@@ -36,7 +36,7 @@ def test_a_file_that_is_no_utf_8_is_refused_with_the_byte(path: str) -> None:
         text_of(path)
 
 
-@pytest.mark.parametrize("pid", [None, "", "no number", str(os.getpid()), "4194999"])
+@pytest.mark.parametrize("pid", [None, "", "no number", pytest.param(str(os.getpid()), id="of another process"), "4194999"])
 def test_without_a_running_dockerd_nothing_has_read_the_file(path: str, pid: str | None) -> None:
     if pid is not None:
         Path(dockerd.PIDFILE).write_text(pid)
