@@ -36,8 +36,10 @@ START = ("files/kernel", "roles/guest_kernel", "molecule/kernel", "tests/guest")
 TAKEN_IN_PART: dict[str, tuple[str, ...]] = {
     # The role also builds the machine image; only the base image goes into the container that compiles.
     "machine_image": ("defaults/main.yml", "vars/main.yml", "tasks/base.yml"),
-    # The role provides a running Docker and containers, whose content does not depend on how. The scenario default tests it.
+    # They provide a running Docker, packages and containers, whose content does not depend on how. The scenario default tests them.
     "docker_engine": (),
+    "internal_common": (),
+    "internal_machine": (),
     # The targets of the scenario are the machine itself and a plain container: neither of these roles is run.
     "kata_proxy": (),
     "kata_runtime": (),

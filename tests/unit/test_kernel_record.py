@@ -53,7 +53,7 @@ STAYS_OUT = [
     ("plugins/connection", "nested.py"),
     ("plugins/module_utils", "superblock.py"),
     ("molecule/default", "converge.yml"),
-    ("tests/unit", "test_kconfig.py"),
+    ("tests/unit", "test_repository.py"),
     ("docs", "contributing.md"),
     (".", "test.sh"),
 ]
