@@ -355,8 +355,9 @@ def test_a_full_disk_leaves_the_old_configuration(tree, tmp_path, fragments):
 # The steps that it decided on, carried out until the Nth line of the code that does so is reached.
 KILLED = """
 import json, os, signal, sys
-from ansible_collections.nested.kata.plugins.modules import kernel_config as module
-steps, left = [module.Write(*step) for step in json.loads(sys.argv[1])], int(sys.argv[2])
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_machine import carry_out
+from ansible_collections.nested.kata.plugins.module_utils._kernel.config_plan import Write
+steps, left = [Write(*step) for step in json.loads(sys.argv[1])], int(sys.argv[2])
 def trace(frame, event, argument):
     global left
     if frame.f_code.co_name != "carry_out":
@@ -368,7 +369,7 @@ def trace(frame, event, argument):
     return trace
 sys.settrace(trace)
 for step in steps:
-    module.carry_out(step)
+    carry_out(step)
 """
 
 
