@@ -8,8 +8,8 @@ import pytest
 
 # test_proxy_seccomp.py before all: the scenario of molecule that runs beside it waits until it has built its machine image and removed it.
 LONGEST = (
-    "test_proxy_seccomp.py", "test_image_transfer_matrix.py", "test_kata_runtime.py", "test_kernel_build.py", "test_kernel_config.py", "test_kernel_profiles.py",
-    "test_connection_nested.py", "test_machine_image.py", "test_disk_image_faults.py",
+    "test_proxy_seccomp.py", "test_image_transfer_matrix.py", "test_kata_runtime.py", "test_kernel_build.py", "test_kernel_config.py",
+    "test_kernel_profiles.py", "test_connection_nested.py", "test_machine_image.py", "test_disk_image_faults.py",
 )
 
 

@@ -63,6 +63,15 @@ def test_the_first_hop_is_reached_through_this_machines_own_socket(monkeypatch: 
     assert found.way.docker == ("docker", "--host", "unix:///var/run/docker.sock")
 
 
+def test_an_innermost_hop_that_dies_between_two_questions_is_reported_with_its_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    says = f"if [ -e {tmp_path}/asked ]; then echo exited; else touch {tmp_path}/asked; echo running; fi"
+    with docker_client(tmp_path, monkeypatch) as client:
+        gone = "echo 'Error response from daemon: Container 0123456789ab is not running' >&2; exit 1"
+        client.does = {"*exec*inner*version*": gone, "*inspect*inner": says, "*inspect*outer": "echo running", "*": "exit 1"}
+        client.write()
+        assert Exec(("outer", "inner")).why() == "hop 2 of 2 (inner in outer): is not running (exited)"
+
+
 def test_a_hop_that_is_dying_while_it_says_that_it_runs_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     says = f"if [ -e {tmp_path}/asked ]; then echo exited; else touch {tmp_path}/asked; echo running; fi"
     with docker_client(tmp_path, monkeypatch) as client:

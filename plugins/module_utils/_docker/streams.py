@@ -27,9 +27,11 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.hops import An
 
 ANSWER_SECONDS = 60  # how long a daemon may take to answer a question
 PROBE_SECONDS = 30  # how long a command may take that examines why a stream broke
-DYING_SECONDS = 2  # how long a container that was killed may be reported to run
+DYING_SECONDS = 5  # how long a container that was killed may be reported to run
 GONE_SECONDS = 5  # how long a child may take to end by itself once its stream is closed
 STDERR_BYTES = 4096
+# Messages of a docker client about a container in which nothing can be run any more.
+STOPPED = re.compile(r"container \S+ is not running|cannot exec in a stopped (state|container)", re.IGNORECASE)
 TLS_SECONDS = 20  # how long it may take to be connected to a daemon on TCP
 PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
 
@@ -295,7 +297,8 @@ class Exec(Transport):
             if finding:
                 return (self.dying(number - 1) if number > 1 and state.rc != 0 and not missing(state) else None) or finding
         answer = run(self.way.into(len(self.way.hops), ["docker", "version", "--format", "{{.Server.Version}}"]), self.environment)
-        return no_daemon(self.way, answer) or next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
+        finding = self.dying(len(self.way.hops)) if answer.rc != 0 and STOPPED.search(answer.err) else None
+        return finding or no_daemon(self.way, answer) or next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
 
     def dying(self, number: int) -> Optional[str]:
         """Return what is wrong with a hop that is reported to run, and in which nothing runs, as a dying one is for a moment."""
