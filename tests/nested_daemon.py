@@ -176,7 +176,8 @@ def go_program(program: Path, script: str, data: bytes = b"", *arguments: str) -
     """Write what a script prints in a container with Go, which trusts whom this machine trusts, and gets the data and the arguments of docker run."""
     build_images(GO_IMAGE)
     trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
-    command = ["docker", "run", "--rm", "-i", *trusted, *arguments, GO_IMAGE, "sh", "-ec", script]
+    # Ctrl-C ends the compilers too, not only the client that started them.
+    command = ["docker", "run", "--rm", "-i", "--init", "--env", "TINI_KILL_PROCESS_GROUP=1", *trusted, *arguments, GO_IMAGE, "sh", "-ec", script]
     with program.open("wb") as output:
         done = subprocess.run(command, input=data, stdout=output, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 0 and program.stat().st_size, f"building {program.name}: exit status {done.returncode}\n{done.stderr.decode()}"
