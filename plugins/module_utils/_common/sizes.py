@@ -46,7 +46,7 @@ def about(size: int) -> str:
 def amount(done: int, total: int | None = None) -> str:
     """Return how much of a total is done: "61 of 145 MiB, 42 %"; of an unknown total, how much is done."""
     if not total:
-        return about(done)
+        return f"{done // MEBIBYTE} MiB"
     return f"{done // MEBIBYTE} of {max(total, done) // MEBIBYTE} MiB, {percent(done, total)} %"
 
 
