@@ -158,7 +158,8 @@ def build_moby() -> None:
     if not docker("images", "-q", MOBY_IMAGE):
         build_images(NEWEST_IMAGE)
         context = io.BytesIO()
-        with tarfile.open(fileobj=context, mode="w") as tar:
+        # docker takes what begins with a header in another format, as fractions of a second need, for a Dockerfile.
+        with tarfile.open(fileobj=context, mode="w", format=tarfile.GNU_FORMAT) as tar:
             tar.add(dockerd_29(), "dockerd")
             dockerfile = f"FROM {NEWEST_IMAGE}\nCOPY dockerd /usr/sbin/dockerd\n".encode()
             member = tarfile.TarInfo("Dockerfile")
