@@ -69,7 +69,11 @@ def test_each_entry_point_of_an_internal_role_says_what_it_takes_and_checks_who_
 def test_each_task_file_that_a_role_names_is_there_and_a_folder_has_at_most_ten(role: Path) -> None:
     tasks = role / "tasks"
     files = sorted(tasks.rglob("*.yml"))
-    named = {name for path in files for name in re.findall(r"(?:include|import)_tasks:(?:\n +file:)? ([\w/]+\.yml)$", path.read_text(), re.MULTILINE)}
+    include = re.compile(r'(?:include|import)_tasks:(?:\n +file:)? "?({{ role_path }}/tasks/)?([\w/]+\.yml)"?$', re.MULTILINE)
+    names = {path: include.findall(path.read_text()) for path in files}
+    # Of a relative name in a folder Ansible looks for a file of the user's first, beside the playbook.
+    assert [path.name for path in files if path.parent != tasks and not all(absolute for absolute, dummy in names[path])] == []
+    named = {name for found in names.values() for dummy, name in found}
     assert [name for name in sorted(named) if not (tasks / name).is_file()] == []
     # The others are entry points, which stand at the top.
     assert [path for path in files if path.parent != tasks and str(path.relative_to(tasks)) not in named] == []
