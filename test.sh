@@ -26,7 +26,7 @@ Without --all, molecule leaves out vm, and the guest kernel of the profile docke
 same files. A scenario that is named always runs; molecule kernel takes all four profiles, or those that KERNEL_PROFILES names in the
 environment (KERNEL_PROFILES=docker,netsim).
 
-  --all    also what takes longer: all pairs of daemons, all fault points, all guest kernels, the fresh machine (3 hours)
+  --all    also what takes longer: all pairs of daemons, all fault points, Linux 6.1, all guest kernels, the fresh machine (3 hours)
   --keep   keep what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
   --help   show this
 END

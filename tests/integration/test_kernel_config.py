@@ -23,7 +23,7 @@ FRAGMENTS = {
 }
 
 
-@pytest.fixture(scope="module", params=["6.1", "6.12"])
+@pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.thorough), "6.12"])
 def any_tree(request, tmp_path_factory) -> Path:
     return copy_of(request.param, tmp_path_factory.mktemp("tree") / request.param)
 
@@ -256,6 +256,7 @@ def test_one_of_a_choice_loses_to_another(tree, tmp_path, fragments):
     assert [each["why"] for each in result["missing"]] == ["is a choice, KERNEL_ZSTD was chosen"]
 
 
+@pytest.mark.thorough
 def test_what_a_choice_falls_back_to_cannot_be_turned_off_before_6_11(tmp_path, fragments):
     tree = copy_of("6.1", tmp_path / "tree")
     result = run_module("kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"}))

@@ -12,7 +12,7 @@ from kernel_tree import copy_of
 from playing import CHECKOUT, run_module
 
 
-@pytest.fixture(scope="module", params=["6.1", "6.12"])
+@pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.thorough), "6.12"])
 def tree(request, tmp_path_factory) -> Path:
     return copy_of(request.param, tmp_path_factory.mktemp("tree") / request.param)
 
