@@ -43,10 +43,28 @@ def undo(directory: Path) -> None:
         tool("losetup", "--detach", device)
     for line in Path("/proc/self/mountinfo").read_text().splitlines()[::-1]:
         if f"{line.split()[4]}/".startswith(f"{directory}/"):
-            wait_until(partial(unmounted, line.split()[4]), f"{line.split()[4]}, busy, to be let go", LOOKING_SECONDS)
+            unmount(line.split()[4])
+    wait_until(lambda: not attached(directory), f"the loop devices of {directory} to be let go", LOOKING_SECONDS)
 
 
-def unmounted(where: str) -> bool:
+def unmount(where: object) -> None:
+    """Unmount, and return when the loop device that mount attached for it is gone too."""
+    source = tool("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", where).splitlines()[-1].partition("[")[0]
+    own = Path("/sys/block", Path(source).name, "loop")
+    before = by_mount(own)
+    wait_until(partial(unmounted, where), f"{where}, busy, to be let go", LOOKING_SECONDS)
+    wait_until(lambda: not before or by_mount(own) != before, f"{source}, which was mounted at {where}, to be let go", LOOKING_SECONDS)
+
+
+def by_mount(device: Path) -> str:
+    """Return the file of a loop device that goes with its last user, as one that mount attached does; or nothing."""
+    try:
+        return (device / "backing_file").read_text() if (device / "autoclear").read_text().strip() == "1" else ""
+    except OSError:
+        return ""
+
+
+def unmounted(where: object) -> bool:
     """Unmount, or return False where somebody still uses it."""
     try:
         tool("umount", where)

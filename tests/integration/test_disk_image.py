@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mounted import attached, tool, undo
+from mounted import attached, tool, undo, unmount
 from playing import CHECKOUT, ansible_environment, run_module
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
@@ -253,7 +253,7 @@ def fill(image: Path, mount: Path, size: int = 3 * M) -> str:
     tool("mount", "-o", "loop", image, mount)
     (mount / "file").write_bytes(os.urandom(size))
     found = digest(mount / "file")
-    tool("umount", mount)
+    unmount(mount)
     return found
 
 
@@ -263,7 +263,7 @@ def held(image: Path, mount: Path) -> tuple[str, int]:
     try:
         return digest(mount / "file"), os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize
     finally:
-        tool("umount", mount)
+        unmount(mount)
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
@@ -370,7 +370,7 @@ def test_trimming_gives_back_what_was_removed_and_is_not_done_twice(fstype, disk
             assert refused["failed"] and f"trim: {image} is attached to /dev/loop" in refused["msg"], refused
             assert snapshot(disks) == before
         if what == "mounted":
-            tool("umount", mounts[0])
+            unmount(mounts[0])
     full = image.stat().st_blocks * 512
     unused, trimmed = four_runs({**options, "attached": False, "link": str(disks / "a")})
     assert trimmed["steps"][-1] == f"give back the unused space of the {fstype} in {image}"
@@ -413,7 +413,7 @@ def test_growing_while_mounted_keeps_every_byte_and_the_file_system_follows(disk
         f"grow {image} from 200 MiB to 300 MiB", f"tell {grown['device']} the size of its file", f"grow the btrfs in {image} to 300 MiB, mounted at {mount}",
     ]
     assert os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize == 300 * M
-    tool("umount", mount)
+    unmount(mount)
     tool("mount", disks / "a", mount)
     assert digest(mount / "file") == before
     refused = directly({**options, "size": "200M"})
@@ -678,7 +678,7 @@ def test_clones_share_their_data_and_can_be_mounted_side_by_side(below, fstype, 
         (mount / "own").write_text(name)
     for name, mount in zip("ab", mounts):
         assert (mount / "own").read_text() == name
-        tool("umount", mount)
+        unmount(mount)
     assert digest(below / "golden.img") == unchanged
 
 
@@ -708,7 +708,7 @@ def dirty(fstype: str):
             file.write(b"in the log")
             os.fsync(file.fileno())
         tool("cp", "--sparse=always", image, path)
-        tool("umount", mount)
+        unmount(mount)
         path.chmod(0o400)
     return make
 
@@ -794,7 +794,7 @@ def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew
             prepare.mount(identity)
             assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > least
         (mounts[0] / "file").touch()
-        tool("umount", mounts[0])
+        unmount(mounts[0])
     tool("mount", disks / "a", mounts[0])
     assert (mounts[0] / "file").exists()
 
@@ -851,7 +851,7 @@ def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks)
     tool("mount", device, mount)
     with frozen(mount):
         refused(f"{device} is mounted at {mount}")
-    tool("umount", mount)
+    unmount(mount)
     with open(device, "rb"):
         refused(f"{device} is open in process {os.getpid()} (")
     elsewhere = subprocess.Popen(

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from mounted import unmount
 
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.modules import disk_image
@@ -132,7 +133,7 @@ def image(path: Path, fstype: str, size: int, mount: Path) -> None:
     quick(["mkfs.ext4", "-q", "-F", "-b", "4096", path] if fstype == "ext4" else [f"mkfs.{fstype}", "-q", path])
     quick(["mount", "-o", "loop", path, mount])
     (mount / "file").write_bytes(DATA)
-    quick(["umount", mount])
+    unmount(mount)
     path.chmod(0o600)
 
 
@@ -232,7 +233,7 @@ class Place:
             room = os.statvfs(self.mount)
             return (self.mount / "file").read_bytes() == DATA, room.f_blocks * room.f_frsize
         finally:
-            quick(["umount", self.mount])
+            unmount(self.mount)
 
 
 def read(file: Path) -> str:

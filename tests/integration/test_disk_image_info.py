@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mounted import attached, tool, undo
+from mounted import attached, tool, undo, unmount
 from playing import run_module
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
@@ -80,7 +80,7 @@ def test_what_a_clone_shares_it_may_take_once_more(fstype: str, disks: Path) -> 
     (disks / "mount").mkdir()
     tool("mount", "-o", "loop", below / "golden.img", disks / "mount")
     (disks / "mount" / "file").write_bytes(os.urandom(20 * M))
-    tool("umount", disks / "mount")
+    unmount(disks / "mount")
     image(below / "golden.img", fstype="ext4", sealed=True)
     image(below / "clone.img", fstype="ext4", clone_of=str(below / "golden.img"))
     os.sync()
@@ -91,7 +91,7 @@ def test_what_a_clone_shares_it_may_take_once_more(fstype: str, disks: Path) -> 
     tool("mount", "-o", "loop", below / "clone.img", disks / "mount")
     with (disks / "mount" / "file").open("r+b") as file:
         file.write(os.urandom(10 * M))
-    tool("umount", disks / "mount")
+    unmount(disks / "mount")
     os.sync()
     after, dummy = info(below)["images"]
     assert after["shared"] <= clone["shared"] - 10 * M and after["growth"] <= clone["growth"] - 10 * M
@@ -132,13 +132,13 @@ def test_a_full_disk_is_an_error_in_the_image_on_it_and_loses_nothing_that_was_w
         for number in range(40):
             write(disks / "mount" / f"more{number}", os.urandom(10 * M))
     assert (disks / "mount" / "kept").read_bytes() == kept
-    tool("umount", disks / "mount")
+    unmount(disks / "mount")
     (below / "ballast").unlink()
     # The journal of ext4 is replayed by a mount.
     tool("mount", disks / "link", disks / "mount")
     assert (disks / "mount" / "kept").read_bytes() == kept
     write(disks / "mount" / "again", kept)
-    tool("umount", disks / "mount")
+    unmount(disks / "mount")
     checked = subprocess.run([*CHECKS[fstype], str(disks / "link")], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -518,14 +518,15 @@ def test_the_role_refuses_a_target_that_there_is_not(tmp_path: Path) -> None:
 DERIVED = {
     "nothing, target host": (
         {"kata_preflight_target": "host"}, ["25 GiB (4 GiB Kata, 1 GiB images, 20 GiB kata)", "4 GiB for the instances", "tmpfs of 4 GiB or more"]),
-    "nothing, target proxy": (
-        {"kata_preflight_target": "proxy"}, ["26 GiB (4 GiB Kata, 2 GiB images, 20 GiB kata)", "4 GiB for the instances", "20.10 or newer"]),
+    # The disks of a proxy that there is need less.
+    "a proxy that is not there": (
+        {"kata_preflight_target": "proxy", "kata_proxy_name": "t-none"},
+        ["5 free", "26 GiB (4 GiB Kata, 2 GiB images, 20 GiB kata)", "4 GiB for the instances", "20.10 or newer"]),
     "instances": (
         {"kata_instance_list": [
             {"name": "red", "memory": "1g", "disk": {"size": "3G"}}, {"name": "blue", "network": "mine"}, {"name": "old", "state": "absent"}],
          "kata_instance_memory": "2g", "kata_instance_disk_size": "5G"},
         ["3 free", "13 GiB (4 GiB Kata, 1 GiB images, 3 GiB red, 5 GiB blue)", "3 GiB for the instances"]),
-    "a proxy of another name": ({"kata_preflight_target": "proxy", "kata_proxy_name": "t-none"}, ["5 free"]),
     "a mirror": ({"kata_preflight_reachable": "{{ kata_preflight_release + kata_preflight_base_image }}", "kata_runtime_mirror": "http://127.0.0.1:1/kata",
                   "machine_image_base": "127.0.0.1:1/x/debian:trixie", "machine_image_mirror": "http://127.0.0.1:1/debian", "kata_preflight_timeout": 1},
                  ["http://127.0.0.1:1/kata/4.1.0/kata-static-4.1.0-amd64.tar.zst: [Errno 111]", "https://127.0.0.1:1/v2/: [Errno 111]",
