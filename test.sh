@@ -94,7 +94,7 @@ run_all() {
     set +m
     lanes+=("$!")
   done
-  while [[ -n $(jobs -rp) ]]; do
+  while lane_works; do
     sleep 1
     if ((SECONDS - began >= beat + HEARTBEAT)); then
       beat=$((SECONDS - began))
@@ -103,6 +103,14 @@ run_all() {
     fi
   done
   lanes=()
+}
+
+lane_works() { # dockerd, where it was started here, is a job of this shell too
+  local lane
+  for lane in "${lanes[@]}"; do
+    if kill -0 "$lane" 2>/dev/null; then return 0; fi
+  done
+  return 1
 }
 
 run_lane() { # parts, as one word
@@ -522,7 +530,7 @@ cleanup() {
   trap - EXIT INT TERM
   # What runs in the lanes ends as by Ctrl-C, before it is taken away from under it.
   for lane in "${lanes[@]}"; do kill -INT -- "-$lane" 2>/dev/null || true; done
-  wait "${lanes[@]}" 2>/dev/null || true
+  if [[ ${#lanes[@]} -gt 0 ]]; then wait "${lanes[@]}" 2>/dev/null || true; fi # without a name it would wait for dockerd
   tidy
   if [[ -n $dockerd_pid ]]; then
     kill "$dockerd_pid" 2>/dev/null || true
