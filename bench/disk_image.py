@@ -1,13 +1,16 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""disk_image against dd and mkfs, cp, and docker load: an image ready to mount, a clone of a golden one, and a run that has nothing to do.
+"""disk_image against dd and mkfs, cp, and docker load: an image ready to mount, a clone of a golden one, and a run that
+has nothing to do.
 
-The module is timed as the process that Ansible starts on the target (Python and AnsibleModule included, Ansible's controller not); beside
-it stands a module that does nothing. dd ends with what it wrote on the disk, as the module does. The golden image holds noise. docker load
-is timed where Docker answers, with an image of as much noise. Clones with reflink are made on an xfs in a loop device below the directory.
-Needs root, loop devices and twice the sizes as free space.
+The module is timed as the process that Ansible starts on the target (Python and AnsibleModule included, Ansible's
+controller not); beside it stands a module that does nothing. dd ends with what it wrote on the disk, as the module
+does. The golden image holds noise. docker load is timed where Docker answers, with an image of as much noise. Clones
+with reflink are made on an xfs in a loop device below the directory. Needs root, loop devices and twice the sizes as
+free space.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -37,7 +40,9 @@ def run(*command: object, data: bytes | None = None) -> str:
 
 
 def module(**options: object) -> list[str]:
-    return module_command("disk_image", {key: str(value) if isinstance(value, Path) else value for key, value in options.items()})
+    return module_command(
+        "disk_image", {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    )
 
 
 def taken(path: Path) -> int:
@@ -61,17 +66,22 @@ def mounted(image: Path, place: Path) -> Iterator[Path]:
 
 def noise(path: Path, size: int) -> None:
     with path.open("wb") as file:
-        for dummy in range(size):
+        for _dummy in range(size):
             file.write(os.urandom(MEBIBYTE))
 
 
 def making(scratch: Path, size: int, rounds: int) -> None:
-    seconds: dict[str, list[float]] = {"dd, mkfs.btrfs": [], "disk_image, first run": [], "disk_image, again": [], "a module without work": []}
+    seconds: dict[str, list[float]] = {
+        "dd, mkfs.btrfs": [],
+        "disk_image, first run": [],
+        "disk_image, again": [],
+        "a module without work": [],
+    }
     ours, theirs = scratch / "ours.img", scratch / "theirs.img"
     script = f'dd if=/dev/zero of="$1" bs=1M count={size} conv=fsync && mkfs.btrfs -q "$1"'
     ours_command = module(path=ours, size=f"{size}M")
     written = 0
-    for dummy in range(rounds):
+    for _dummy in range(rounds):
         seconds["dd, mkfs.btrfs"].append(timed(["sh", "-c", script, "sh", str(theirs)]))
         theirs.unlink()
         ours.unlink(missing_ok=True)
@@ -81,9 +91,27 @@ def making(scratch: Path, size: int, rounds: int) -> None:
         seconds["disk_image, again"].append(timed_idle(ours_command, [scratch], env=module_environment()))
         seconds["a module without work"].append(timed([sys.executable, "-c", NOTHING], env=module_environment()))
     trace = scratch / "trace"
-    run("strace", "-f", "-qq", "-e", "trace=execve", "-o", trace, "env", *(f"{key}={value}" for key, value in module_environment().items()), *ours_command)
-    programs = [line.split('"')[1] for line in trace.read_text().splitlines() if "execve(" in line and line.rstrip().endswith("= 0")]
-    print(f"{size} MiB ready to mount, {rounds} rounds; {written / MEBIBYTE:.1f} MiB written; a run with nothing to do starts {len(programs) - 2} programs")
+    run(
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=execve",
+        "-o",
+        trace,
+        "env",
+        *(f"{key}={value}" for key, value in module_environment().items()),
+        *ours_command,
+    )
+    programs = [
+        line.split('"')[1]
+        for line in trace.read_text().splitlines()
+        if "execve(" in line and line.rstrip().endswith("= 0")
+    ]
+    print(
+        f"{size} MiB ready to mount, {rounds} rounds; {written / MEBIBYTE:.1f} MiB written; a run with nothing to do"
+        f" starts {len(programs) - 2} programs"
+    )
     show(seconds, "dd, mkfs.btrfs", "dd, mkfs.btrfs")
     ours.unlink()
 
@@ -93,7 +121,12 @@ def cloning(scratch: Path, size: int, rounds: int, docker: bool) -> None:
     run("truncate", "--size", f"{size * 4 + 1024}M", below)
     run("mkfs.xfs", "-q", below)
     with mounted(below, scratch / "below") as shared:
-        seconds: dict[str, list[float]] = {"cp --sparse=always": [], "disk_image, reflink": [], "disk_image, copy": [], "disk_image, again": []}
+        seconds: dict[str, list[float]] = {
+            "cp --sparse=always": [],
+            "disk_image, reflink": [],
+            "disk_image, copy": [],
+            "disk_image, again": [],
+        }
         for place in (shared, scratch):
             golden = place / "golden.img"
             timed(module(path=golden, size=f"{size * 2}M"), env=module_environment())
@@ -101,7 +134,7 @@ def cloning(scratch: Path, size: int, rounds: int, docker: bool) -> None:
                 noise(content / "noise", size)
             timed(module(path=golden, sealed=True), env=module_environment())
         extra = 0
-        for dummy in range(rounds):
+        for _dummy in range(rounds):
             for name, place in (("reflink", shared), ("copy", scratch)):
                 clone = place / "clone.img"
                 clone.unlink(missing_ok=True)
@@ -112,12 +145,22 @@ def cloning(scratch: Path, size: int, rounds: int, docker: bool) -> None:
                     extra = taken(place) - before
                     seconds["disk_image, again"].append(timed_idle(command, [place], env=module_environment()))
             os.sync()
-            copy = ["sh", "-c", 'cp --sparse=always "$1" "$2" && sync "$2"', "sh", str(scratch / "golden.img"), str(scratch / "cp.img")]
+            copy = [
+                "sh",
+                "-c",
+                'cp --sparse=always "$1" "$2" && sync "$2"',
+                "sh",
+                str(scratch / "golden.img"),
+                str(scratch / "cp.img"),
+            ]
             seconds["cp --sparse=always"].append(timed(copy))
             (scratch / "cp.img").unlink()
         if docker:
             seconds = {"docker load": [loading(scratch, size) for dummy in range(rounds)], **seconds}
-        print(f"\na clone of a golden btrfs with {size} MiB of noise, {rounds} rounds; with reflink {extra} MiB more are in use")
+        print(
+            f"\na clone of a golden btrfs with {size} MiB of noise, {rounds} rounds; with reflink {extra} MiB more are"
+            " in use"
+        )
         reference = next(iter(seconds))
         show(seconds, reference, reference)
 
@@ -132,8 +175,7 @@ def loading(scratch: Path, size: int) -> float:
         (scratch / "noise").unlink()
         run("docker", "save", "--output", archive, name)
     run("docker", "image", "rm", name)
-    seconds = timed(["docker", "load", "--quiet", "--input", str(archive)])
-    return seconds
+    return timed(["docker", "load", "--quiet", "--input", str(archive)])
 
 
 def main() -> None:
@@ -144,7 +186,10 @@ def main() -> None:
     parser.add_argument("--no-docker", action="store_true", help="do without docker load")
     parser.add_argument("--directory", help="where to work; a temporary directory otherwise")
     options = parser.parse_args()
-    docker = not options.no_docker and subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0
+    docker = (
+        not options.no_docker
+        and subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0
+    )
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch_name:
         try:
@@ -152,7 +197,9 @@ def main() -> None:
             cloning(Path(scratch_name), options.golden, options.rounds, docker)
         finally:
             if docker:
-                subprocess.run(["docker", "image", "rm", "--force", "t-bench-disk-image:1"], capture_output=True, check=False)
+                subprocess.run(
+                    ["docker", "image", "rm", "--force", "t-bench-disk-image:1"], capture_output=True, check=False
+                )
 
 
 if __name__ == "__main__":

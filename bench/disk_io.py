@@ -1,13 +1,16 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""fio in the file system of a disk image: with and without direct I/O of its loop device, and compression on and off, in turns.
+"""fio in the file system of a disk image: with and without direct I/O of its loop device, and compression on and off,
+in turns.
 
-Random reads and writes are 4 KiB with O_DIRECT, 16 at once, as a database has them; sequential ones are 1 MiB through the page cache, as
-layers are unpacked, and a write ends with fsync. The data compresses to about half. Caches are dropped before each job. Prints MiB/s, the
-ratio to no image at all (the directory's own file system), and what each way takes beside: MiB of the image that the page cache of the
-machine holds after the sequential read, and MiB on the disk. Needs root, fio, loop devices and three times the size as free space.
+Random reads and writes are 4 KiB with O_DIRECT, 16 at once, as a database has them; sequential ones are 1 MiB through
+the page cache, as layers are unpacked, and a write ends with fsync. The data compresses to about half. Caches are
+dropped before each job. Prints MiB/s, the ratio to no image at all (the directory's own file system), and what each way
+takes beside: MiB of the image that the page cache of the machine holds after the sequential read, and MiB on the disk.
+Needs root, fio, loop devices and three times the size as free space.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,7 +32,15 @@ JOBS = {
     "sequential write": ("--rw=write", "--bs=1M", "--end_fsync=1"),
     "sequential read": ("--rw=read", "--bs=1M"),
     "random read": ("--rw=randread", "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=16", "--time_based"),
-    "random write": ("--rw=randwrite", "--bs=4k", "--direct=1", "--ioengine=libaio", "--iodepth=16", "--time_based", "--end_fsync=1"),
+    "random write": (
+        "--rw=randwrite",
+        "--bs=4k",
+        "--direct=1",
+        "--ioengine=libaio",
+        "--iodepth=16",
+        "--time_based",
+        "--end_fsync=1",
+    ),
 }
 MOUNT_OPTIONS = {
     "ext4": "discard",
@@ -48,8 +59,12 @@ def image_mounted(scratch: Path, size: int, kind: str, direct_io: str) -> Iterat
     """Make an image as the module does, and yield where it is mounted, and the image."""
     image, place = scratch / "a.img", scratch / "mount"
     place.mkdir(exist_ok=True)
-    options = {"path": str(image), "size": f"{size * 2}M", "fstype": kind.split(",")[0]}
-    run("env", *(f"{key}={value}" for key, value in module_environment().items()), *module_command("disk_image", options))
+    options = {"path": str(image), "size": f"{size * 2}M", "fstype": kind.split(",", maxsplit=1)[0]}
+    run(
+        "env",
+        *(f"{key}={value}" for key, value in module_environment().items()),
+        *module_command("disk_image", options),
+    )
     device = run("losetup", "--find", "--show", f"--direct-io={direct_io}", image)
     try:
         run("mount", "-o", MOUNT_OPTIONS[kind], device, place)
@@ -66,8 +81,18 @@ def fio(place: Path, size: int, seconds: int, job: str) -> float:
     """Return the MiB/s of a job."""
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
-    command = ["fio", "--name=bench", f"--filename={place / 'data'}", f"--size={size}M", f"--runtime={seconds}", "--buffer_compress_percentage=50",
-               "--refill_buffers", "--fallocate=none", "--output-format=json", *JOBS[job]]
+    command = [
+        "fio",
+        "--name=bench",
+        f"--filename={place / 'data'}",
+        f"--size={size}M",
+        f"--runtime={seconds}",
+        "--buffer_compress_percentage=50",
+        "--refill_buffers",
+        "--fallocate=none",
+        "--output-format=json",
+        *JOBS[job],
+    ]
     # The runtime has the fsync at the end in it.
     return json.loads(run(*command))["jobs"][0]["write" if "write" in job else "read"]["bw_bytes"] / MEBIBYTE
 
@@ -93,7 +118,7 @@ def main() -> None:
     found: dict[object, dict[str, list[float]]] = {way: {} for way in ways}
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         scratch = Path(name)
-        for dummy in range(options.rounds):
+        for _dummy in range(options.rounds):
             for way in ways:
                 if way == "no image":
                     measure(scratch, options.size, options.seconds, found[way], None)
@@ -111,7 +136,11 @@ def main() -> None:
                 cells.append("-")
                 continue
             median = statistics.median(found[way][column])
-            cells.append(f"{median:.1f} ({median / statistics.median(found['no image'][column]):.2f})" if column in JOBS else f"{median:.0f} MiB")
+            cells.append(
+                f"{median:.1f} ({median / statistics.median(found['no image'][column]):.2f})"
+                if column in JOBS
+                else f"{median:.0f} MiB"
+            )
         print(f"{way if isinstance(way, str) else ', '.join(way):22}" + "".join(f"{cell:>20}" for cell in cells))
 
 

@@ -1,12 +1,14 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the guest kernels of the profiles cost beside the profile stock: the sizes of their files, and the time until init runs.
+"""What the guest kernels of the profiles cost beside the profile stock: the sizes of their files, and the time until
+init runs.
 
-Takes the kernels in a directory, as the role guest_kernel leaves them, and boots each under QEMU in turn, several rounds. The guest's
-clock counts instructions, so that a time is the same on a busy machine; it has ratios to tell, not what a real processor takes.
-Prints a table; fails where a kernel does not boot.
+Takes the kernels in a directory, as the role guest_kernel leaves them, and boots each under QEMU in turn, several
+rounds. The guest's clock counts instructions, so that a time is the same on a busy machine; it has ratios to tell, not
+what a real processor takes. Prints a table; fails where a kernel does not boot.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,7 +27,13 @@ MIB = 1 << 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("directory", nargs="?", type=Path, default=Path("/var/lib/nested-kata/kernels"), help="one directory in it for each kernel")
+    parser.add_argument(
+        "directory",
+        nargs="?",
+        type=Path,
+        default=Path("/var/lib/nested-kata/kernels"),
+        help="one directory in it for each kernel",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     kernels = {path.parent: json.loads(path.read_text()) for path in sorted(options.directory.glob("*/build.json"))}
@@ -49,7 +57,10 @@ def main() -> None:
         built_in = len(re.findall(r"^CONFIG_\w+=y$", (path / "config").read_text(), re.MULTILINE))
         median = statistics.median(init[path])
         ratio = f"{median / statistics.median(init[stock]):.2f}" if stock else "-"
-        print(f"{path.name:34}{vmlinux:6.1f} MiB{bzimage:5.2f} MiB{built_in:11}{median:6.2f} s{statistics.median(started[path]):7.2f} s   {ratio}")
+        print(
+            f"{path.name:34}{vmlinux:6.1f} MiB{bzimage:5.2f} MiB{built_in:11}{median:6.2f}"
+            f" s{statistics.median(started[path]):7.2f} s   {ratio}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """kata_release against sha256sum and tar: the same made-up archive, turn by turn, with and without a sync after tar.
 
-The module is timed as the process that Ansible starts on the target (Python and AnsibleModule included, Ansible's controller not). It
-always has all on the disk before it ends; tar leaves that to the kernel, so that the fair comparison is the one with sync. Prints a
-table of seconds and ratios; fails where the two results differ or a second run writes anything.
+The module is timed as the process that Ansible starts on the target (Python and AnsibleModule included, Ansible's
+controller not). It always has all on the disk before it ends; tar leaves that to the kernel, so that the fair
+comparison is the one with sync. Prints a table of seconds and ratios; fails where the two results differ or a second
+run writes anything.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -54,7 +56,9 @@ def main() -> None:
         make(scratch / "source", options.files, options.size * MEBIBYTE)
         archive, ours, theirs = scratch / "archive", scratch / "ours" / "release", scratch / "theirs"
         ours.parent.mkdir()
-        subprocess.run(["tar", f"--{options.compression}", "-cf", archive, "-C", scratch / "source", "./opt"], check=True)
+        subprocess.run(
+            ["tar", f"--{options.compression}", "-cf", archive, "-C", scratch / "source", "./opt"], check=True
+        )
         shutil.rmtree(scratch / "source")
         digest = hashlib.sha256(archive.read_bytes()).hexdigest()
         module = module_command("kata_release", {"archive": str(archive), "path": str(ours), "sha256": digest})
@@ -64,8 +68,10 @@ def main() -> None:
             "sha256sum, tar, sync": ["sh", "-c", f'{script} && sync --file-system "$4"', "sh", *arguments],
             "sha256sum, tar": ["sh", "-c", script, "sh", *arguments],
         }
-        seconds: dict[str, list[float]] = {name: [] for name in (*ways, "kata_release, first run", "kata_release, again")}
-        for dummy in range(options.rounds):
+        seconds: dict[str, list[float]] = {
+            name: [] for name in (*ways, "kata_release, first run", "kata_release, again")
+        }
+        for _dummy in range(options.rounds):
             for name, way in ways.items():
                 if theirs.exists():
                     shutil.rmtree(theirs)
@@ -79,7 +85,10 @@ def main() -> None:
             if content(ours) != content(theirs / "opt" / "kata"):
                 sys.exit("the results differ")
             seconds["kata_release, again"].append(timed_idle(module, [ours.parent, ours], env=module_environment()))
-        print(f"{options.size} MiB in {options.files} files, {archive.stat().st_size // MEBIBYTE} MiB by {options.compression}, {options.rounds} rounds")
+        print(
+            f"{options.size} MiB in {options.files} files, {archive.stat().st_size // MEBIBYTE} MiB by"
+            f" {options.compression}, {options.rounds} rounds"
+        )
         show(seconds, "sha256sum, tar, sync", "sha256sum, tar, sync")
 
 

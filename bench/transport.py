@@ -1,12 +1,15 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tunnel against `docker exec` and against a plain copy over TCP, turn by turn, between this machine and a container of its Docker.
+"""The tunnel against `docker exec` and against a plain copy over TCP, turn by turn, between this machine and a
+container of its Docker.
 
-All ways end at the same unix socket in the container, where a program swallows or makes bytes, so that no daemon's work is timed; only
-the plain copies end at a TCP port of that program, or are what socat makes of one. With `--hops 2` a container in the container is the end.
-Prints two tables of seconds, and MiB/s: bytes up and down, and how long it takes until a stream is open and answers.
+All ways end at the same unix socket in the container, where a program swallows or makes bytes, so that no daemon's work
+is timed; only the plain copies end at a TCP port of that program, or are what socat makes of one. With `--hops 2` a
+container in the container is the end. Prints two tables of seconds, and MiB/s: bytes up and down, and how long it takes
+until a stream is open and answers.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -20,13 +23,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests", ".collections")]
-from nested_daemon import DAEMON_IMAGE, load, nested_daemon
-from tunnel_program import install, leading_to
-from turns import show
-
 from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Exec, Transport
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
+from nested_daemon import DAEMON_IMAGE, load, nested_daemon
+from tunnel_program import install, leading_to
+from turns import show
 
 OUTER, INNER = "t-bench-tunnel-outer", "t-bench-tunnel-inner"
 SINK, PORT, SOCAT_PORT = "/run/sink.sock", 5001, 5002
@@ -41,7 +43,8 @@ def serve(stream):
     first = stream.recv(1)
     if first in (b"G", b"H"):
         stream.recv(4096)
-        stream.sendall(b"HTTP/1.1 200 OK\\r\\nApi-Version: 1.45\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+        stream.sendall(b"HTTP/1.1 200 OK\\r\\nApi-Version: 1.45\\r\\nContent-Length: 0\\r\\n"
+                       b"Connection: close\\r\\n\\r\\n")
     elif first == b"d":
         for dummy in range(int(stream.recv(8, socket.MSG_WAITALL), 16)):
             stream.sendall(PIECE)
@@ -66,7 +69,7 @@ listen(unix)
 def up(stream: socket.socket, size: int) -> None:
     piece = os.urandom(MEBIBYTE)
     stream.sendall(b"u")
-    for dummy in range(size):
+    for _dummy in range(size):
         stream.sendall(piece)
     stream.shutdown(socket.SHUT_WR)
     if stream.recv(16) != b"%x" % (size * MEBIBYTE):
@@ -103,14 +106,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--hops", type=int, choices=[1, 2], default=1)
     options = parser.parse_args()
-    hops = (OUTER, INNER)[:options.hops]
+    hops = (OUTER, INNER)[: options.hops]
     with ExitStack() as stack:
         stack.enter_context(nested_daemon(OUTER))
         if options.hops == 2:
             load(DAEMON_IMAGE, OUTER)
             stack.enter_context(nested_daemon(INNER, hops=(OUTER,), bip="172.30.254.1/24"))
         for depth in range(options.hops):
-            install(*hops[:depth + 1])
+            install(*hops[: depth + 1])
         reach = Exec(hops)
         stack.callback(reach.close)
         if reach.start(len(hops), ("python3", "-c", SWALLOWER)).stream.recv(5) != b"ready":
@@ -119,7 +122,13 @@ def main() -> None:
         if options.hops == 1:
             address = Tunnel(hops, or_exec=False).address()
             ways["plain TCP"] = Plain(address, PORT)
-            copy = ["socat", "-b", str(MEBIBYTE), f"TCP-LISTEN:{SOCAT_PORT},bind=127.0.0.1,fork", f"TCP:{address}:{PORT}"]
+            copy = [
+                "socat",
+                "-b",
+                str(MEBIBYTE),
+                f"TCP-LISTEN:{SOCAT_PORT},bind=127.0.0.1,fork",
+                f"TCP:{address}:{PORT}",
+            ]
             with_socat = subprocess.Popen(copy)
             stack.callback(with_socat.kill)
             ways["socat"] = Plain("127.0.0.1", SOCAT_PORT)
@@ -128,7 +137,7 @@ def main() -> None:
         tunnel.TUNNEL = tuple(leading_to(SINK, program=tunnel.PROGRAM, python="python3"))
         carried: dict[str, list[float]] = {f"{name}, {what.__name__}": [] for what in (up, down) for name in ways}
         opened: dict[str, list[float]] = {name: [] for name in ways}
-        for dummy in range(options.rounds):
+        for _dummy in range(options.rounds):
             for name, way in ways.items():
                 for what in (up, down):
                     began = time.perf_counter()
@@ -143,11 +152,21 @@ def main() -> None:
                     carried[f"{name}, {what.__name__}"].append(time.perf_counter() - began)
                     stream.close()
                     way.close()
-        print(f"{options.size} MiB, {options.hops} hop(s), {options.rounds} rounds, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
+        print(
+            f"{options.size} MiB, {options.hops} hop(s), {options.rounds} rounds, {os.cpu_count()} processors, load"
+            f" {os.getloadavg()[0]:.1f}"
+        )
         first = next(iter(ways))
         for what in (up, down):
-            show({name: each for name, each in carried.items() if name.endswith(f", {what.__name__}")}, f"{first}, {what.__name__}", first)
-        print("MiB/s by the median: " + "; ".join(f"{name} {options.size / statistics.median(each):.0f}" for name, each in carried.items()))
+            show(
+                {name: each for name, each in carried.items() if name.endswith(f", {what.__name__}")},
+                f"{first}, {what.__name__}",
+                first,
+            )
+        print(
+            "MiB/s by the median: "
+            + "; ".join(f"{name} {options.size / statistics.median(each):.0f}" for name, each in carried.items())
+        )
         print("until a stream answers:")
         show(opened, first, first)
 

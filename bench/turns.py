@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the measurements share that time commands turn by turn."""
+
 from __future__ import annotations
 
 import os
@@ -24,7 +25,9 @@ def timed(command: list[str], **more: object) -> float:
 
 
 def timed_idle(command: list[str], directories: Sequence[Path], **more: object) -> float:
-    """Return the seconds that a command takes which has nothing to do, and end where it writes anything in the directories."""
+    """Return the seconds that a command takes which has nothing to do, and end where it writes anything in the
+    directories.
+    """
     before = entries(directories)
     seconds = timed(command, **more)
     if before != entries(directories):
@@ -33,7 +36,11 @@ def timed_idle(command: list[str], directories: Sequence[Path], **more: object) 
 
 
 def entries(directories: Sequence[Path]) -> dict[str, tuple[int, int]]:
-    return {entry.path: (entry.stat().st_mtime_ns, entry.stat().st_ino) for directory in directories for entry in os.scandir(directory)}
+    return {
+        entry.path: (entry.stat().st_mtime_ns, entry.stat().st_ino)
+        for directory in directories
+        for entry in os.scandir(directory)
+    }
 
 
 def show(seconds: Mapping[str, Sequence[float]], reference: str, called: str) -> None:

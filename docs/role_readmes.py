@@ -1,10 +1,12 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the table of variables in each role's README from its argument_specs; with --check, only tell whether it differs.
+"""Write the table of variables in each role's README from its argument_specs; with --check, only tell whether it
+differs.
 
 What stands above the marker in a README is written by hand.
 """
+
 from __future__ import annotations
 
 import json
@@ -32,7 +34,10 @@ def rows(options: dict, prefix: str = "") -> list[str]:
         default = "required" if option.get("required") else json.dumps(option["default"]) if "default" in option else ""
         default = f"`{default}`".replace("|", "\\|") if default and default != "required" else default
         choices = f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}." if "choices" in option else ""
-        lines.append(f"| `{prefix}{name}` | {kind} | {default} | {plain(' '.join(meaning) if isinstance(meaning, list) else meaning)}{choices} |")
+        lines.append(
+            f"| `{prefix}{name}` | {kind} | {default} |"
+            f" {plain(' '.join(meaning) if isinstance(meaning, list) else meaning)}{choices} |"
+        )
         lines += rows(option.get("options", {}), f"{prefix}{name}{'[]' if option['type'] == 'list' else ''}.")
     return lines
 
@@ -59,7 +64,9 @@ def readme(role: Path) -> str:
 
 def main() -> int:
     """Write the READMEs, or compare them; return the exit status."""
-    differing = [role for role in sorted(ROLES.iterdir()) if readme(role) != (role / "README.md").read_text(encoding="utf-8")]
+    differing = [
+        role for role in sorted(ROLES.iterdir()) if readme(role) != (role / "README.md").read_text(encoding="utf-8")
+    ]
     for role in differing:
         if "--check" in sys.argv[1:]:
             print(f"{role / 'README.md'} differs from its argument_specs: run python3 docs/role_readmes.py")

@@ -7,9 +7,10 @@ The processor is emulated (TCG), so that it works on any machine and in CI. Whil
 instructions, a nanosecond each: on a busy machine it does no less within a time limit than on an idle one. Such a guest
 runs on one core.
 
-Needs qemu-system-x86, mmdebstrap and e2fsprogs, and root once, for the root file system: it is kept in tests/output, and
-no guest writes to it.
+Needs qemu-system-x86, mmdebstrap and e2fsprogs, and root once, for the root file system: it is kept in tests/output,
+and no guest writes to it.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -33,39 +34,66 @@ KVM = "plugins/module_utils/_host/kvm.py"
 SUITE = "trixie"
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
-    "systemd-sysv", "udev", "dbus",
-    "docker.io", "docker-cli", "iptables", "apparmor",
-    "btrfs-progs", "e2fsprogs",
-    "iproute2", "iputils-ping", "wireguard-tools",
-    "kmod", "python3", "busybox-static",
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "docker.io",
+    "docker-cli",
+    "iptables",
+    "apparmor",
+    "btrfs-progs",
+    "e2fsprogs",
+    "iproute2",
+    "iputils-ping",
+    "wireguard-tools",
+    "kmod",
+    "python3",
+    "busybox-static",
 )
 # Docker is started by the proofs, with settings of theirs; the others would only take time.
-OFF = ("docker.service", "docker.socket", "containerd.service", "apparmor.service", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
-       "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer")
+OFF = (
+    "docker.service",
+    "docker.socket",
+    "containerd.service",
+    "apparmor.service",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "dpkg-db-backup.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "fstrim.timer",
+)
 HOOKS = (
-    f"--customize-hook=tar -C {GUEST / 'root'} --owner=0 --group=0 -cf - . | tar -C \"$1\" --no-overwrite-dir -xf -",
-    f"--customize-hook=chroot \"$1\" systemctl --quiet disable {' '.join(OFF)}",
-    "--customize-hook=chroot \"$1\" systemctl --quiet enable systemd-networkd.service prove.service",
+    f'--customize-hook=tar -C {GUEST / "root"} --owner=0 --group=0 -cf - . | tar -C "$1" --no-overwrite-dir -xf -',
+    f'--customize-hook=chroot "$1" systemctl --quiet disable {" ".join(OFF)}',
+    '--customize-hook=chroot "$1" systemctl --quiet enable systemd-networkd.service prove.service',
     # Says that nothing is to be brought up to date after an upgrade of /usr.
-    "--customize-hook=touch \"$1\"/etc/.updated \"$1\"/var/.updated",
+    '--customize-hook=touch "$1"/etc/.updated "$1"/var/.updated',
 )
 ROOT_SIZE = "4G"
 DISK_SIZE = 4 * 1024**3
 
 CPUS = 2
-# Older kernels bring processors up in another way, which never ends under a clock that counts instructions, and does otherwise.
+# Older kernels bring processors up in another way, which never ends under a clock that counts instructions, and does
+# otherwise.
 OLDEST_WITH_CPUS = (6, 5)
 MEMORY = "2G"
-# Nested virtualization is AMD's. Without cmpxchg16b, since QEMU 7.2 leaves garbage in the flags behind it: an interrupt that
-# comes right there, as a clock that counts instructions allows, saves them, and the guest dies when it returns.
+# Nested virtualization is AMD's. Without cmpxchg16b, since QEMU 7.2 leaves garbage in the flags behind it: an interrupt
+# that comes right there, as a clock that counts instructions allows, saves them, and the guest dies when it returns.
 CPU = "max,+svm,-cx16"
 # What waits for a device gives up late, since an emulated machine on a busy one is slow.
 COMMAND_LINE = (
-    "root=/dev/vda", "rw", "console=ttyS0", "panic=-1", "TERM=dumb",
-    "systemd.default_device_timeout_sec=600", "systemd.default_timeout_start_sec=600",
+    "root=/dev/vda",
+    "rw",
+    "console=ttyS0",
+    "panic=-1",
+    "TERM=dumb",
+    "systemd.default_device_timeout_sec=600",
+    "systemd.default_timeout_start_sec=600",
 )
 SECONDS = 1800
-SILENCE = 300  # seconds of this machine's clock without a word from the guest, whose longest proof takes some tens on an idle one
+# seconds of this machine's clock without a word from the guest, whose longest proof takes some tens on an idle one
+SILENCE = 300
 LAST_LINES = 40
 
 
@@ -80,7 +108,9 @@ class Proof:
 
 @dataclass(frozen=True)
 class Report:
-    """What a boot showed. Seconds are the guest's, see above, but for `seconds`; init and started count from the kernel's first instant."""
+    """What a boot showed. Seconds are the guest's, see above, but for `seconds`; init and started count from the
+    kernel's first instant.
+    """
 
     release: str | None = None
     init: float | None = None
@@ -94,7 +124,9 @@ class Report:
 
     def last_lines(self) -> str:
         lines = self.console.read_text(errors="replace").splitlines() if self.console and self.console.exists() else []
-        return "\n".join([*filter(None, [self.ended]), f"the console's last lines ({self.console}):", *lines[-LAST_LINES:]])
+        return "\n".join(
+            [*filter(None, [self.ended]), f"the console's last lines ({self.console}):", *lines[-LAST_LINES:]]
+        )
 
     def failed(self) -> dict[str, str]:
         return {name: proof.detail for name, proof in self.proofs.items() if not proof.ok}
@@ -113,8 +145,17 @@ def parse(lines: Sequence[str], seconds: float = 0.0, console: Path | None = Non
             proofs[said["id"]] = Proof(ok=said["ok"] is True, detail=said["detail"], seconds=said["seconds"])
         else:
             about.update(said)
-    return Report(release=about.get("release"), init=about.get("init"), started=about.get("started"), config=about.get("config"), proofs=proofs,
-                  complete=about.get("end") == len(proofs), ended=ended, seconds=seconds, console=console)
+    return Report(
+        release=about.get("release"),
+        init=about.get("init"),
+        started=about.get("started"),
+        config=about.get("config"),
+        proofs=proofs,
+        complete=about.get("end") == len(proofs),
+        ended=ended,
+        seconds=seconds,
+        console=console,
+    )
 
 
 def boot(kernel: Path, profile: str, directory: Path) -> Report:
@@ -132,18 +173,57 @@ def boot(kernel: Path, profile: str, directory: Path) -> Report:
         with disk.open("wb") as file:
             file.truncate(DISK_SIZE)
         command = [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "q35", "-accel", "tcg", "-icount", "shift=0", "-cpu", CPU, "-smp", str(cpus), "-m", MEMORY,
-            "-kernel", str(kernel), "-append", " ".join((*COMMAND_LINE, f"nested_kata.profiles={profile}")),
-            "-serial", f"file:{console}",
-            "-device", "virtio-serial-pci", "-chardev", f"file,id=port,path={quoted(port)}", "-device", "virtserialport,chardev=port,name=nested-kata",
-            "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
-            "-device", "virtio-rng-pci",
-            *disk_arguments("root", root, "snapshot=on"), *disk_arguments("proofs", proofs, "readonly=on"), *disk_arguments("docker", disk, "discard=unmap"),
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg",
+            "-icount",
+            "shift=0",
+            "-cpu",
+            CPU,
+            "-smp",
+            str(cpus),
+            "-m",
+            MEMORY,
+            "-kernel",
+            str(kernel),
+            "-append",
+            " ".join((*COMMAND_LINE, f"nested_kata.profiles={profile}")),
+            "-serial",
+            f"file:{console}",
+            "-device",
+            "virtio-serial-pci",
+            "-chardev",
+            f"file,id=port,path={quoted(port)}",
+            "-device",
+            "virtserialport,chardev=port,name=nested-kata",
+            "-netdev",
+            "user,id=net",
+            "-device",
+            "virtio-net-pci,netdev=net,romfile=",
+            "-device",
+            "virtio-rng-pci",
+            *disk_arguments("root", root, "snapshot=on"),
+            *disk_arguments("proofs", proofs, "readonly=on"),
+            *disk_arguments("docker", disk, "discard=unmap"),
         ]
         began = time.monotonic()
-        with said.open("w") as output, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                                        env={**os.environ, "TMPDIR": scratch}) as process:
+        with (
+            said.open("w") as output,
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": scratch},
+            ) as process,
+        ):
             ended = follow(process, (console, port))
         lines = port.read_text().splitlines() if port.exists() else []
         if not ended and process.returncode:
@@ -152,13 +232,19 @@ def boot(kernel: Path, profile: str, directory: Path) -> Report:
 
 
 def follow(process: subprocess.Popen, files: Sequence[Path], silence: float = SILENCE, seconds: float = SECONDS) -> str:
-    """Wait for a program. Where its files grow no more, or where it takes too long, it is killed, and why is returned."""
+    """Wait for a program. Where its files grow no more, or where it takes too long, it is killed, and why is
+    returned.
+    """
     sizes, began = [], time.monotonic()
     spoke = began
     try:
         while process.poll() is None:
             time.sleep(0.5)
-            now, before, sizes = time.monotonic(), sizes, [file.stat().st_size if file.exists() else 0 for file in files]
+            now, before, sizes = (
+                time.monotonic(),
+                sizes,
+                [file.stat().st_size if file.exists() else 0 for file in files],
+            )
             if sizes != before:
                 spoke = now
             if now - spoke > silence:
@@ -181,7 +267,9 @@ def disk_arguments(name: str, file: Path, options: str) -> Iterator[str]:
 
 
 def make_proofs_disk(image: Path) -> None:
-    """Make a disk that holds the guest's programs, so that the root file system need not be made again when they change."""
+    """Make a disk that holds the guest's programs, so that the root file system need not be made again when they
+    change.
+    """
     with tempfile.TemporaryDirectory(dir=image.parent) as tree:
         shutil.copytree(GUEST, Path(tree, "guest"), ignore=shutil.ignore_patterns("root", "__pycache__"))
         kvm = Path(tree, "ansible_collections/nested/kata", KVM)
@@ -191,20 +279,32 @@ def make_proofs_disk(image: Path) -> None:
 
 
 def make_ext4(image: Path, tree: Path, label: str, size: str) -> None:
-    subprocess.run(["/sbin/mkfs.ext4", "-q", "-L", label, "-d", str(tree), str(image), size], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        ["/sbin/mkfs.ext4", "-q", "-L", label, "-d", str(tree), str(image), size], stdout=subprocess.DEVNULL, check=True
+    )
 
 
 def root_file_system() -> Path:
-    """Return the image of a Debian with Docker, systemd and the tools of the proofs; it is made when its recipe has changed."""
+    """Return the image of a Debian with Docker, systemd and the tools of the proofs; it is made when its recipe has
+    changed.
+    """
     return kept("guest-root", recipe(), ".img", lambda image: image_of_debian(image, PACKAGES, HOOKS, ROOT_SIZE))
 
 
 def recipe() -> str:
     """Return a short hash over all that the root file system is made from, but for the state of the mirror."""
-    return recipe_of_debian(PACKAGES, HOOKS, ROOT_SIZE, [
-        (str(path.relative_to(GUEST)), os.readlink(path) if path.is_symlink() else path.is_file() and path.read_text())
-        for path in sorted((GUEST / "root").rglob("*"))
-    ])
+    return recipe_of_debian(
+        PACKAGES,
+        HOOKS,
+        ROOT_SIZE,
+        [
+            (
+                str(path.relative_to(GUEST)),
+                os.readlink(path) if path.is_symlink() else path.is_file() and path.read_text(),
+            )
+            for path in sorted((GUEST / "root").rglob("*"))
+        ],
+    )
 
 
 def recipe_of_debian(packages: Sequence[str], hooks: Sequence[str], size: str, more: object = None) -> str:
@@ -213,15 +313,28 @@ def recipe_of_debian(packages: Sequence[str], hooks: Sequence[str], size: str, m
 
 def debootstrap(tree: Path, packages: Sequence[str], hooks: Sequence[str]) -> list[str]:
     return [
-        "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase", f"--include={','.join(packages)}",
-        *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")), *hooks, SUITE, str(tree), MIRROR,
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--format=directory",
+        "--variant=minbase",
+        f"--include={','.join(packages)}",
+        *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")),
+        *hooks,
+        SUITE,
+        str(tree),
+        MIRROR,
     ]
 
 
 def image_of_debian(image: Path, packages: Sequence[str], hooks: Sequence[str], size: str) -> None:
-    """Make a file that is an ext4 of the size, with a Debian that has the packages and that mmdebstrap's hooks were run on."""
+    """Make a file that is an ext4 of the size, with a Debian that has the packages and that mmdebstrap's hooks were run
+    on.
+    """
     with tempfile.TemporaryDirectory(dir=image.parent) as scratch:
         command = debootstrap(Path(scratch, "root"), packages, hooks)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
         assert done.returncode == 0, f"{' '.join(command)}\nexit status {done.returncode}\n{done.stdout}"
         make_ext4(image, Path(scratch, "root"), "root", size)

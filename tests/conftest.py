@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a marked test needs is asserted before it runs: it fails, and is never skipped, where that is missing."""
+
 from __future__ import annotations
 
 import functools
@@ -24,8 +25,16 @@ settings.load_profile("untimed")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nested.kata")
-    group.addoption("--all", action="store_true", help="run the tests marked `thorough` too, and every point of those that take a sample")
-    group.addoption("--seed", type=int, help="the seed of the samples, as an earlier run printed it (default: another one each time)")
+    group.addoption(
+        "--all",
+        action="store_true",
+        help="run the tests marked `thorough` too, and every point of those that take a sample",
+    )
+    group.addoption(
+        "--seed",
+        type=int,
+        help="the seed of the samples, as an earlier run printed it (default: another one each time)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,7 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return "all points, no samples" if config.option.all else f"samples: --seed {config.option.seed} takes the same ones again"
+    return (
+        "all points, no samples"
+        if config.option.all
+        else f"samples: --seed {config.option.seed} takes the same ones again"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -69,7 +82,10 @@ def docker_answers() -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     marks = {mark.name for mark in item.iter_markers()}
     if marks & {"root", "loop", "docker", "ssh"} and os.geteuid() != 0:
-        pytest.fail("this test needs root: run it as root, or leave it out with -m 'not root and not loop and not docker and not ssh'")
+        pytest.fail(
+            "this test needs root: run it as root, or leave it out with -m 'not root and not loop and not docker and"
+            " not ssh'"
+        )
     if "loop" in marks and not os.path.exists("/dev/loop-control"):
         pytest.fail("this test needs loop devices: there is no /dev/loop-control")
     if "docker" in marks and not docker_answers():

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A docker client that answers by a script, and whose hops are processes of this machine: for tests that need no Docker."""
+"""A docker client that answers by a script, and whose hops are processes of this machine: for tests that need no
+Docker.
+"""
+
 from __future__ import annotations
 
 import os
@@ -11,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._docker import streams
 from tunnel_program import leading_to
 from unix_server import UnixServer
-
-from ansible_collections.nested.kata.plugins.module_utils._docker import streams
 
 
 class DockerClient:
@@ -36,7 +38,7 @@ class DockerClient:
         }
 
     def write(self) -> None:
-        cases = "\n".join(f'  {pattern.replace(" ", chr(92) + " ")}) {line} ;;' for pattern, line in self.does.items())
+        cases = "\n".join(f"  {pattern.replace(' ', chr(92) + ' ')}) {line} ;;" for pattern, line in self.does.items())
         client = self.directory / "bin" / "docker"
         client.parent.mkdir(exist_ok=True)
         client.write_text(f'#!/bin/sh\necho "$*" >>{self.directory}/called\ncase "$*" in\n{cases}\nesac\n')

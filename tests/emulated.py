@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A machine of Debian under QEMU, as somebody gets one: systemd, cgroup v2, AppArmor, Debian's kernel, and root by ssh.
 
-    python tests/emulated.py start DIRECTORY     boots it, and leaves in the directory: the port of its sshd, a key, the console
-    python tests/emulated.py stop DIRECTORY      takes it away, and what was in the directory
+    python tests/emulated.py start DIRECTORY     boots it, and leaves in the directory: the port of its sshd, a key, the
+    console python tests/emulated.py stop DIRECTORY      takes it away, and what was in the directory
 
-The processor is emulated (TCG), so that it works on any machine and in CI. Its disk begins anew each time; a reboot keeps it.
-Needs what tests/boot.py needs, and ssh.
+The processor is emulated (TCG), so that it works on any machine and in CI. Its disk begins anew each time; a reboot
+keeps it. Needs what tests/boot.py needs, and ssh.
 """
+
 from __future__ import annotations
 
 import os
@@ -23,8 +24,23 @@ from pathlib import Path
 from boot import disk_arguments, image_of_debian, recipe_of_debian
 from kept import kept
 
-PACKAGES = ("systemd-sysv", "udev", "dbus", "libpam-systemd", "openssh-server", "python3", "sudo", "apparmor", "linux-image-amd64", "initramfs-tools",
-            "iproute2", "iputils-ping", "kmod", "ca-certificates", "procps")
+PACKAGES = (
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "libpam-systemd",
+    "openssh-server",
+    "python3",
+    "sudo",
+    "apparmor",
+    "linux-image-amd64",
+    "initramfs-tools",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "ca-certificates",
+    "procps",
+)
 DISK_SIZE = "16G"
 CPUS = 2
 MEMORY = "4G"
@@ -34,8 +50,8 @@ SECONDS = 300
 NETWORK = "[Match]\\nName=en*\\n[Network]\\nDHCP=yes\\n"
 HOOKS = (
     f"--customize-hook=printf '{NETWORK}' >\"$1\"/etc/systemd/network/en.network",
-    "--customize-hook=chroot \"$1\" systemctl --quiet enable systemd-networkd.service",
-    "--customize-hook=chroot \"$1\" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer",
+    '--customize-hook=chroot "$1" systemctl --quiet enable systemd-networkd.service',
+    '--customize-hook=chroot "$1" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer',
     "--customize-hook=printf 'nameserver 10.0.2.3\\n' >\"$1\"/etc/resolv.conf",
     "--customize-hook=printf 'machine\\n' >\"$1\"/etc/hostname",
     "--customize-hook=printf '127.0.0.1 localhost machine\\n' >\"$1\"/etc/hosts",
@@ -59,35 +75,86 @@ def start(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     root, key, port = root_file_system(), directory / "key", free_port()
     # Without the links /vmlinuz and /initrd.img, which /boot has too.
-    subprocess.run(["/sbin/debugfs", "-R", f"rdump /boot {directory}", str(root)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        ["/sbin/debugfs", "-R", f"rdump /boot {directory}", str(root)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
     (kernel,), (initrd,) = ((directory / "boot").glob(f"{name}-*") for name in ("vmlinuz", "initrd.img"))
     if not key.exists():
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = key.with_suffix(".pub").read_text().strip()
     (directory / "port").write_text(f"{port}\n")
-    subprocess.run([
-        "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-daemonize", "-pidfile", str(directory / "pid"),
-        # All that the emulation offers, and AMD's nested virtualization, so that the machine has a /dev/kvm.
-        "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm", "-smp", str(CPUS), "-m", MEMORY,
-        "-kernel", str(kernel), "-initrd", str(initrd), "-append", "root=/dev/vda rw console=ttyS0",
-        # systemd.system-credentials(7): root's keys, once it runs.
-        "-smbios", f"type=11,value=io.systemd.credential:ssh.authorized_keys.root={public}",
-        "-serial", f"file:{directory / 'console.log'}",
-        "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22", "-device", "virtio-net-pci,netdev=net,romfile=",
-        "-device", "virtio-rng-pci",
-        *disk_arguments("root", root, "discard=unmap,snapshot=on"),
-    ], env={**os.environ, "TMPDIR": str(directory)}, check=True)
+    subprocess.run(
+        [
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-daemonize",
+            "-pidfile",
+            str(directory / "pid"),
+            # All that the emulation offers, and AMD's nested virtualization, so that the machine has a /dev/kvm.
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max,+svm",
+            "-smp",
+            str(CPUS),
+            "-m",
+            MEMORY,
+            "-kernel",
+            str(kernel),
+            "-initrd",
+            str(initrd),
+            "-append",
+            "root=/dev/vda rw console=ttyS0",
+            # systemd.system-credentials(7): root's keys, once it runs.
+            "-smbios",
+            f"type=11,value=io.systemd.credential:ssh.authorized_keys.root={public}",
+            "-serial",
+            f"file:{directory / 'console.log'}",
+            "-netdev",
+            f"user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22",
+            "-device",
+            "virtio-net-pci,netdev=net,romfile=",
+            "-device",
+            "virtio-rng-pci",
+            *disk_arguments("root", root, "discard=unmap,snapshot=on"),
+        ],
+        env={**os.environ, "TMPDIR": str(directory)},
+        check=True,
+    )
     end = time.monotonic() + SECONDS
     while subprocess.run(ssh(directory, "true"), capture_output=True, check=False).returncode:
         assert time.monotonic() < end, f"no ssh within {SECONDS} s; the console's last lines:\n" + "\n".join(
-            (directory / "console.log").read_text(errors="replace").splitlines()[-40:])
+            (directory / "console.log").read_text(errors="replace").splitlines()[-40:]
+        )
         time.sleep(1)
 
 
 def ssh(directory: Path, *command: str) -> list[str]:
-    options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "ConnectTimeout=5", "BatchMode=yes", "LogLevel=ERROR")
-    return ["ssh", "-i", str(directory / "key"), "-p", (directory / "port").read_text().strip(), *(f"-o{option}" for option in options),
-            "root@127.0.0.1", *command]
+    options = (
+        "StrictHostKeyChecking=no",
+        "UserKnownHostsFile=/dev/null",
+        "ConnectTimeout=5",
+        "BatchMode=yes",
+        "LogLevel=ERROR",
+    )
+    return [
+        "ssh",
+        "-i",
+        str(directory / "key"),
+        "-p",
+        (directory / "port").read_text().strip(),
+        *(f"-o{option}" for option in options),
+        "root@127.0.0.1",
+        *command,
+    ]
 
 
 def stop(directory: Path) -> None:

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Archives that would do harm, each with the words that refuse it: as members, and as what only headers can do."""
+
 from __future__ import annotations
 
 import tarfile
-from typing import Callable
+from collections.abc import Callable
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -37,14 +38,16 @@ def link(name: str, target: str) -> Entry:
     return entry(name, tarfile.LNKTYPE, linkname=target)
 
 
-def members(*entries: Entry, format: int = tarfile.GNU_FORMAT) -> bytes:
+def members(*entries: Entry, tar_format: int = tarfile.GNU_FORMAT) -> bytes:
     """Return members of an archive. One that claims another size than its data have gets it."""
-    return b"".join(info.tobuf(format, "utf-8", "surrogateescape") + data + bytes(-len(data) % BLOCK) for info, data in entries)
+    return b"".join(
+        info.tobuf(tar_format, "utf-8", "surrogateescape") + data + bytes(-len(data) % BLOCK) for info, data in entries
+    )
 
 
-def tar(*entries: Entry, format: int = tarfile.GNU_FORMAT) -> bytes:
+def tar(*entries: Entry, tar_format: int = tarfile.GNU_FORMAT) -> bytes:
     """Return an archive of members."""
-    return members(*entries, format=format) + END
+    return members(*entries, tar_format=tar_format) + END
 
 
 GOOD = (directory("./"), directory("opt"), directory("opt/kata"), file("opt/kata/good"))
@@ -71,8 +74,14 @@ MEMBERS: dict[str, tuple[list[Entry], str]] = {
     "a name that is no UTF-8": ([file("opt/kata/\udcff")], "characters that cannot be printed"),
     "a name with a part that is too long": ([file(f"opt/kata/{'x' * 256}")], "its name is too long"),
     "a name that is too long": ([file(f"opt/kata/{'x/' * 600}x")], "its name is too long"),
-    "the name of the module's record": ([file("opt/kata/.nested-kata.json", b"{}")], "the name is kept for this module's own record"),
-    "a symlink to an absolute path": ([symlink("opt/kata/l", "/etc/passwd")], "it is a symlink to '/etc/passwd', outside of opt/kata"),
+    "the name of the module's record": (
+        [file("opt/kata/.nested-kata.json", b"{}")],
+        "the name is kept for this module's own record",
+    ),
+    "a symlink to an absolute path": (
+        [symlink("opt/kata/l", "/etc/passwd")],
+        "it is a symlink to '/etc/passwd', outside of opt/kata",
+    ),
     "a symlink that leads out": ([symlink("opt/kata/l", "../x")], "it is a symlink to '../x', outside of opt/kata"),
     "a symlink that goes down and out": ([symlink("opt/kata/l", "a/../../../etc")], "outside of opt/kata"),
     "a symlink above everything": ([symlink("opt/kata/l", "../../../../../opt/kata/x")], "above everything"),
@@ -81,34 +90,77 @@ MEMBERS: dict[str, tuple[list[Entry], str]] = {
     "a symlink to nothing": ([symlink("opt/kata/l", "")], "its target is empty"),
     "a symlink to a new line": ([symlink("opt/kata/l", "a\nb")], "its target has characters that cannot be printed"),
     "a symlink to a target that is too long": ([symlink("opt/kata/l", f"{'x/' * 600}x")], "its target is too long"),
-    "a hard link to an absolute path": ([link("opt/kata/h", "/etc/passwd")], "it is a hard link to '/etc/passwd': its name is absolute"),
+    "a hard link to an absolute path": (
+        [link("opt/kata/h", "/etc/passwd")],
+        "it is a hard link to '/etc/passwd': its name is absolute",
+    ),
     "a hard link that leads out": ([link("opt/kata/h", "opt/kata/../../x")], "its name has .. in it"),
     "a hard link to the outside": ([link("opt/kata/h", "etc/passwd")], "it lies outside of opt/kata"),
     "a hard link to what comes later": ([link("opt/kata/h", "opt/kata/later")], "which is not there"),
     "a hard link to a directory": ([directory("opt/kata/d"), link("opt/kata/h", "opt/kata/d")], "which is a directory"),
-    "a hard link to a symlink": ([symlink("opt/kata/l", "good"), link("opt/kata/h", "opt/kata/l")], "which is a symlink"),
-    "a hard link through a symlink": (
-        [directory("opt/kata/d"), file("opt/kata/d/f"), symlink("opt/kata/l", "d"), link("opt/kata/h", "opt/kata/l/f")], "which is not there",
+    "a hard link to a symlink": (
+        [symlink("opt/kata/l", "good"), link("opt/kata/h", "opt/kata/l")],
+        "which is a symlink",
     ),
-    "a file below a symlink": ([symlink("opt/kata/l", "bin"), file("opt/kata/l/x")], "it lies below l, which is a symlink"),
-    "a file deep below a symlink": ([symlink("opt/kata/d/l", "."), file("opt/kata/d/l/x/y")], "it lies below d/l, which is a symlink"),
-    "a directory below a symlink": ([symlink("opt/kata/l", "."), directory("opt/kata/l/x")], "it lies below l, which is a symlink"),
-    "a symlink below a symlink": ([symlink("opt/kata/l", "."), symlink("opt/kata/l/x", "y")], "it lies below l, which is a symlink"),
+    "a hard link through a symlink": (
+        [directory("opt/kata/d"), file("opt/kata/d/f"), symlink("opt/kata/l", "d"), link("opt/kata/h", "opt/kata/l/f")],
+        "which is not there",
+    ),
+    "a file below a symlink": (
+        [symlink("opt/kata/l", "bin"), file("opt/kata/l/x")],
+        "it lies below l, which is a symlink",
+    ),
+    "a file deep below a symlink": (
+        [symlink("opt/kata/d/l", "."), file("opt/kata/d/l/x/y")],
+        "it lies below d/l, which is a symlink",
+    ),
+    "a directory below a symlink": (
+        [symlink("opt/kata/l", "."), directory("opt/kata/l/x")],
+        "it lies below l, which is a symlink",
+    ),
+    "a symlink below a symlink": (
+        [symlink("opt/kata/l", "."), symlink("opt/kata/l/x", "y")],
+        "it lies below l, which is a symlink",
+    ),
     "a file below a file": ([file("opt/kata/good/x")], "it lies below good, which is a file"),
     "a file that replaces a file": ([file("opt/kata/good")], "there was a file of this name before it"),
-    "a file that replaces one by another spelling": ([file("./opt//kata/./good")], "there was a file of this name before it"),
-    "a file that replaces a symlink": ([symlink("opt/kata/l", "x"), file("opt/kata/l")], "there was a symlink of this name before it"),
+    "a file that replaces one by another spelling": (
+        [file("./opt//kata/./good")],
+        "there was a file of this name before it",
+    ),
+    "a file that replaces a symlink": (
+        [symlink("opt/kata/l", "x"), file("opt/kata/l")],
+        "there was a symlink of this name before it",
+    ),
     "a symlink that replaces a file": ([symlink("opt/kata/good", "x")], "there was a file of this name before it"),
-    "a symlink that replaces a directory": ([directory("opt/kata/d"), symlink("opt/kata/d", ".")], "there was a directory of this name before it"),
-    "a directory that replaces a symlink": ([symlink("opt/kata/l", "."), directory("opt/kata/l")], "there was a symlink of this name before it"),
-    "a file in place of a directory that others are in": ([file("opt/kata/d/f"), file("opt/kata/d")], "there was a directory of this name before it"),
-    "a hard link that replaces a file": ([file("opt/kata/f"), link("opt/kata/good", "opt/kata/f")], "there was a file of this name before it"),
-    "a character device": ([entry("opt/kata/null", tarfile.CHRTYPE, devmajor=1, devminor=3)], "it is a character device"),
+    "a symlink that replaces a directory": (
+        [directory("opt/kata/d"), symlink("opt/kata/d", ".")],
+        "there was a directory of this name before it",
+    ),
+    "a directory that replaces a symlink": (
+        [symlink("opt/kata/l", "."), directory("opt/kata/l")],
+        "there was a symlink of this name before it",
+    ),
+    "a file in place of a directory that others are in": (
+        [file("opt/kata/d/f"), file("opt/kata/d")],
+        "there was a directory of this name before it",
+    ),
+    "a hard link that replaces a file": (
+        [file("opt/kata/f"), link("opt/kata/good", "opt/kata/f")],
+        "there was a file of this name before it",
+    ),
+    "a character device": (
+        [entry("opt/kata/null", tarfile.CHRTYPE, devmajor=1, devminor=3)],
+        "it is a character device",
+    ),
     "a block device": ([entry("opt/kata/sda", tarfile.BLKTYPE, devmajor=8)], "it is a block device"),
     "a named pipe": ([entry("opt/kata/pipe", tarfile.FIFOTYPE)], "it is a named pipe"),
     "a contiguous file": ([entry("opt/kata/c", tarfile.CONTTYPE)], "it is of the unknown type b'7'"),
     "an unknown type": ([entry("opt/kata/z", b"Z")], "it is of the unknown type b'Z'"),
-    "a file that claims to be larger than allowed": ([entry("opt/kata/large", size=30 << 30)], "it is a file with a size of 32212254720"),
+    "a file that claims to be larger than allowed": (
+        [entry("opt/kata/large", size=30 << 30)],
+        "it is a file with a size of 32212254720",
+    ),
     "a directory with data": ([directory("opt/kata/d", size=5)], "it is a directory with a size of 5"),
     "a symlink with data": ([symlink("opt/kata/l", "good", size=5)], "it is a symlink with a size of 5"),
 }
@@ -117,7 +169,7 @@ MEMBERS: dict[str, tuple[list[Entry], str]] = {
 def pax(info: Entry, **headers: str) -> bytes:
     """Return an archive whose last member has headers that override what stands in its own."""
     info[0].pax_headers = {name.replace("__", "."): value for name, value in headers.items()}
-    return tar(*GOOD, info, format=tarfile.PAX_FORMAT)
+    return tar(*GOOD, info, tar_format=tarfile.PAX_FORMAT)
 
 
 def header(kind: bytes, data: bytes) -> bytes:
@@ -136,42 +188,80 @@ EVIL = b"opt/kata/../../../x\0"
 
 # Refused for how its headers are put together.
 HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "a pax path that leads out": (lambda: pax(file("opt/kata/x"), path="opt/kata/../../x"), "member 'opt/kata/../../x': its name has .. in it"),
+    "a pax path that leads out": (
+        lambda: pax(file("opt/kata/x"), path="opt/kata/../../x"),
+        "member 'opt/kata/../../x': its name has .. in it",
+    ),
     "a pax path that is absolute": (lambda: pax(file("opt/kata/x"), path=ABSOLUTE), "its name is absolute"),
-    "a pax path with a NUL": (lambda: pax(file("opt/kata/x"), path="opt/kata/x\0y"), "characters that cannot be printed"),
-    "a pax path of another member": (lambda: pax(file("opt/kata/x"), path="opt/kata/good"), "there was a file of this name before it"),
-    "a pax linkpath that leads out": (lambda: pax(symlink("opt/kata/l", "good"), linkpath="/etc/passwd"), "it is a symlink to '/etc/passwd'"),
-    "a pax linkpath of a hard link": (lambda: pax(link("opt/kata/h", "opt/kata/good"), linkpath="/etc/passwd"), "it is a hard link to '/etc/passwd'"),
+    "a pax path with a NUL": (
+        lambda: pax(file("opt/kata/x"), path="opt/kata/x\0y"),
+        "characters that cannot be printed",
+    ),
+    "a pax path of another member": (
+        lambda: pax(file("opt/kata/x"), path="opt/kata/good"),
+        "there was a file of this name before it",
+    ),
+    "a pax linkpath that leads out": (
+        lambda: pax(symlink("opt/kata/l", "good"), linkpath="/etc/passwd"),
+        "it is a symlink to '/etc/passwd'",
+    ),
+    "a pax linkpath of a hard link": (
+        lambda: pax(link("opt/kata/h", "opt/kata/good"), linkpath="/etc/passwd"),
+        "it is a hard link to '/etc/passwd'",
+    ),
     "a pax size that is negative": (lambda: pax(file("opt/kata/x"), size="-1024"), "it is a file with a size of -1024"),
     "a pax size that is absurd": (lambda: pax(file("opt/kata/x"), size=str(1 << 70)), "it is a file with a size of "),
     "a global pax path": (
-        lambda: tarfile.TarInfo.create_pax_global_header({"path": "../x"}) + tar(file("opt/kata/x")), "member '../x': its name has .. in it",
+        lambda: tarfile.TarInfo.create_pax_global_header({"path": "../x"}) + tar(file("opt/kata/x")),
+        "member '../x': its name has .. in it",
     ),
     "a pax sparse file with a name of its own": (
-        lambda: pax(file("opt/kata/x"), GNU__sparse__name="opt/kata/y", GNU__sparse__map="0,4", GNU__sparse__size="4"), "it is a sparse file",
+        lambda: pax(file("opt/kata/x"), GNU__sparse__name="opt/kata/y", GNU__sparse__map="0,4", GNU__sparse__size="4"),
+        "it is a sparse file",
     ),
     "a pax sparse file with a map without end": (
-        lambda: pax(file("opt/kata/x", b"9999999\n" * 10_000), GNU__sparse__major="1", GNU__sparse__minor="0", GNU__sparse__realsize="4"),
+        lambda: pax(
+            file("opt/kata/x", b"9999999\n" * 10_000),
+            GNU__sparse__major="1",
+            GNU__sparse__minor="0",
+            GNU__sparse__realsize="4",
+        ),
         "the headers of a member are larger than 64 KiB",
     ),
-    "a GNU sparse file": (lambda: members(*GOOD, entry("opt/kata/s", tarfile.GNUTYPE_SPARSE)) + END, "it is a sparse file"),
-    "a long name that leads out": (lambda: members(*GOOD) + header(b"L", EVIL) + members(file("opt/kata/x")) + END, "its name has .. in it"),
+    "a GNU sparse file": (
+        lambda: members(*GOOD, entry("opt/kata/s", tarfile.GNUTYPE_SPARSE)) + END,
+        "it is a sparse file",
+    ),
+    "a long name that leads out": (
+        lambda: members(*GOOD) + header(b"L", EVIL) + members(file("opt/kata/x")) + END,
+        "its name has .. in it",
+    ),
     "a long link that leads out": (
-        lambda: members(*GOOD) + header(b"K", b"/etc/passwd\0") + members(symlink("opt/kata/l", "good")) + END, "it is a symlink to '/etc/passwd'",
+        lambda: members(*GOOD) + header(b"K", b"/etc/passwd\0") + members(symlink("opt/kata/l", "good")) + END,
+        "it is a symlink to '/etc/passwd'",
     ),
     "a long name that is too large": (
-        lambda: members(*GOOD) + header(b"L", b"x" * (1 << 17)) + members(file("opt/kata/x")) + END, "the headers of a member are larger than 64 KiB",
+        lambda: members(*GOOD) + header(b"L", b"x" * (1 << 17)) + members(file("opt/kata/x")) + END,
+        "the headers of a member are larger than 64 KiB",
     ),
     "long names without end": (
-        lambda: members(*GOOD) + header(b"L", b"opt/kata/x\0") * 1000 + members(file("opt/kata/x")) + END, "the headers of a member are larger than 64 KiB",
+        lambda: members(*GOOD) + header(b"L", b"opt/kata/x\0") * 1000 + members(file("opt/kata/x")) + END,
+        "the headers of a member are larger than 64 KiB",
     ),
     "a negative size": (lambda: tar(*GOOD, entry("opt/kata/n", size=-512)), "it is of size -512"),
     "a damaged header in the middle": (damaged, "it is no tar archive, or ends too early (bad checksum)"),
     "an archive that ends in a member": (
-        lambda: tar(*GOOD, file("opt/kata/x", bytes(5000)))[:len(members(*GOOD)) + 1000], "it ends in the middle of a member",
+        lambda: tar(*GOOD, file("opt/kata/x", bytes(5000)))[: len(members(*GOOD)) + 1000],
+        "it ends in the middle of a member",
     ),
-    "an archive that ends after a member": (lambda: members(*GOOD), "it is no tar archive, or ends too early (empty header)"),
-    "an archive that ends in a header": (lambda: tar(*GOOD)[:700], "it is no tar archive, or ends too early (truncated header)"),
+    "an archive that ends after a member": (
+        lambda: members(*GOOD),
+        "it is no tar archive, or ends too early (empty header)",
+    ),
+    "an archive that ends in a header": (
+        lambda: tar(*GOOD)[:700],
+        "it is no tar archive, or ends too early (truncated header)",
+    ),
     "more after the end": (lambda: tar(*GOOD) + members(file("opt/kata/x")) + END, "there is more in it after its end"),
     "nothing without end after the end": (lambda: tar(*GOOD) + bytes(17 << 20), "there is more in it after its end"),
     "an empty archive": (tar, "there are no files in it"),

@@ -2,22 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images as series of parts, and as archives in memory."""
+
 from __future__ import annotations
 
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
 
-from made_images import Made, digest
-
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
+from made_images import Made, digest
 
 
 def cut(data: bytes, size: int = 1000) -> Iterator[bytes]:
     """Yield the data in pieces."""
-    return (data[at:at + size] for at in range(0, len(data), size))
+    return (data[at : at + size] for at in range(0, len(data), size))
 
 
 def layers_in(parts: Iterable[Part]) -> tuple[dict[str, bytes], Manifest]:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What takes long to make and is kept in tests/output, under a name that says what it was made from; and the lock of whatever is made once."""
+"""What takes long to make and is kept in tests/output, under a name that says what it was made from; and the lock of
+whatever is made once.
+"""
+
 from __future__ import annotations
 
 import fcntl
@@ -11,13 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 CACHE = Path(__file__).resolve().parent / "output"
-# Held by whoever builds or removes machine images with this machine's Docker: a removal ends the builds that it finds. test.sh knows it too.
+# Held by whoever builds or removes machine images with this machine's Docker: a removal ends the builds that it finds.
+# test.sh knows it too.
 MACHINE_IMAGE = CACHE / "machine-image.lock"
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a path, a directory or a file that is made for it. Whoever else asks for it waits, in every process of this machine."""
+    """Hold the lock of a path, a directory or a file that is made for it. Whoever else asks for it waits, in every
+    process of this machine.
+    """
     if not path.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -31,7 +37,9 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def kept(name: str, recipe: str, suffix: str, make: Callable[[Path], None]) -> Path:
-    """Return NAME-RECIPE SUFFIX. Where it is missing it is made, and what other recipes made goes. Whoever else asks waits."""
+    """Return NAME-RECIPE SUFFIX. Where it is missing it is made, and what other recipes made goes. Whoever else asks
+    waits.
+    """
     thing = CACHE / f"{name}-{recipe}{suffix}"
     with locked(CACHE / f"{name}.lock"):
         if not thing.exists():

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The profiles of the role guest_kernel: which fragments they are, and what may be missing."""
+
 from __future__ import annotations
 
 import yaml
@@ -15,7 +16,10 @@ ALLOW_MISSING: dict[str, str] = _PROFILES["guest_kernel_allow_missing"]
 
 def names_of(profile: str, arch: str) -> list[str]:
     """Return the fragments of a profile, in the order in which the role merges them."""
-    return [f"base-{arch}" if name == "base" else name.replace("{{ guest_kernel_arch }}", arch) for name in PROFILES[profile]]
+    return [
+        f"base-{arch}" if name == "base" else name.replace("{{ guest_kernel_arch }}", arch)
+        for name in PROFILES[profile]
+    ]
 
 
 def fragments_of(profile: str, arch: str) -> list[str]:

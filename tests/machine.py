@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What this machine, the proxy and the instance of the quickstart hold, to compare before and after, while other work goes on beside it."""
+"""What this machine, the proxy and the instance of the quickstart hold, to compare before and after, while other work
+goes on beside it.
+"""
+
 from __future__ import annotations
 
 import json
@@ -14,14 +17,16 @@ from pathlib import Path
 PROXY = ["docker", "exec", "kata-in-docker"]
 INSTANCE = [*PROXY, "docker", "exec", "kata"]
 
-# Other work goes on beside the tests. What the quickstart can have made shows one of these in its name, image or labels, or is below a directory
-# of ours; `t-foreign` is somebody else's, made to see that it stays. All else that tests make is called t-... or nested-kata-test-....
+# Other work goes on beside the tests. What the quickstart can have made shows one of these in its name, image or
+# labels, or is below a directory of ours; `t-foreign` is somebody else's, made to see that it stays. All else that
+# tests make is called t-... or nested-kata-test-....
 OURS = re.compile(r"\bkata-in-docker\b|\bnested\.kata\.|\bnested-kata/|\bnested-kata-test/base\b|\bt-foreign\b")
 OTHERS = re.compile(r"t-(?!foreign)|nested-kata-test-")
 DIRECTORIES = ("/var/lib/nested-kata", "/etc/nested-kata", "/run/nested-kata")
 DISKS = "kata-in-docker-data"  # the volume in which the proxy has its disk images
 
-# The commands, and for each thing its name, what is compared, and by what else it may be known as ours; a dot, so that none is an empty end of a line.
+# The commands, and for each thing its name, what is compared, and by what else it may be known as ours; a dot, so that
+# none is an empty end of a line.
 LISTINGS = {
     "containers": (["ps", "--all", "--no-trunc"], "{{.Names}}\t{{.ID}} {{.Names}} {{.Image}}\t{{.Labels}}."),
     "images": (["images", "--all", "--no-trunc"], "{{.Repository}}:{{.Tag}}\t{{.ID}} {{.Repository}}:{{.Tag}}\t."),
@@ -39,7 +44,9 @@ def output(*command: str) -> str:
 
 
 def listed(kind: str, *prefix: str) -> list[list[str]]:
-    """Return each thing of a kind that a docker daemon holds, as its name, what is compared, and what else is known of it."""
+    """Return each thing of a kind that a docker daemon holds, as its name, what is compared, and what else is known of
+    it.
+    """
     command, template = LISTINGS[kind]
     return [line.split("\t") for line in output(*prefix, "docker", *command, "--format", template).splitlines()]
 
@@ -50,42 +57,68 @@ def docker_holds(*prefix: str) -> dict[str, list[str]]:
 
 
 def machine_holds() -> dict[str, list[str]]:
-    """Return what may be ours, and what is t-foreign, of this machine's Docker, of its loop devices, and of the files below our directories."""
+    """Return what may be ours, and what is t-foreign, of this machine's Docker, of its loop devices, and of the files
+    below our directories.
+    """
     labelled = {
-        image: f"{label}=" for label in IMAGE_LABELS
+        image: f"{label}="
+        for label in IMAGE_LABELS
         for image in output("docker", "images", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}").split()
     }
     holds = {
-        kind: sorted({
-            compared for name, compared, marks in listed(kind)
-            if OURS.search(f"{compared} {marks} {labelled.get(compared.split()[0], '')}") and not OTHERS.match(name)
-        }) for kind in LISTINGS
+        kind: sorted(
+            {
+                compared
+                for name, compared, marks in listed(kind)
+                if OURS.search(f"{compared} {marks} {labelled.get(compared.split()[0], '')}") and not OTHERS.match(name)
+            }
+        )
+        for kind in LISTINGS
     }
     files = subprocess.run(["find", *DIRECTORIES], capture_output=True, text=True, check=False)
     return {**holds, "loop devices": loop_devices(), "files": sorted(files.stdout.splitlines())}
 
 
 def loop_devices() -> list[str]:
-    """Return the loop devices on files that may be ours. Of a file in a container they show the path there: it is known by its inode, until it is deleted."""
-    place = subprocess.run(["docker", "volume", "inspect", "--format", "{{.Mountpoint}}", DISKS], capture_output=True, text=True, check=False)
-    inodes = {file.stat().st_ino for file in Path(place.stdout.strip(), "disks").glob("*.img")} if place.returncode == 0 else set()
-    found = json.loads(output("losetup", "--list", "--json", "--output", "NAME,BACK-INO,BACK-FILE") or '{"loopdevices": []}')["loopdevices"]
+    """Return the loop devices on files that may be ours. Of a file in a container they show the path there: it is known
+    by its inode, until it is deleted.
+    """
+    place = subprocess.run(
+        ["docker", "volume", "inspect", "--format", "{{.Mountpoint}}", DISKS],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    inodes = (
+        {file.stat().st_ino for file in Path(place.stdout.strip(), "disks").glob("*.img")}
+        if place.returncode == 0
+        else set()
+    )
+    found = json.loads(
+        output("losetup", "--list", "--json", "--output", "NAME,BACK-INO,BACK-FILE") or '{"loopdevices": []}'
+    )["loopdevices"]
     return sorted(
-        f"{device['name']} {device['back-file']}" for device in found
-        if int(device["back-ino"]) in inodes and "/disks/" in device["back-file"] or re.match(r"/(disks|golden)/.*\(deleted\)$", device["back-file"])
+        f"{device['name']} {device['back-file']}"
+        for device in found
+        if (int(device["back-ino"]) in inodes and "/disks/" in device["back-file"])
+        or re.match(r"/(disks|golden)/.*\(deleted\)$", device["back-file"])
         or any(f"{where}/" in device["back-file"] for where in (*DIRECTORIES, DISKS, "t-foreign"))
     )
 
 
 def all_levels_hold() -> list[dict[str, list[str]]]:
     """Return the same for this machine, and all of the proxy and the instance, with the disk images in the proxy."""
-    disks = output(*PROXY, "sh", "-c", "stat --format '%n %s' /var/lib/nested-kata/disks/*; ls -l /run/nested-kata/disks")
+    disks = output(
+        *PROXY, "sh", "-c", "stat --format '%n %s' /var/lib/nested-kata/disks/*; ls -l /run/nested-kata/disks"
+    )
     return [machine_holds(), docker_holds(*PROXY), docker_holds(*INSTANCE), {"disks": disks.splitlines()}]
 
 
 @contextmanager
 def foreign(directory: Path) -> Iterator[None]:
-    """Make somebody else's things, which nothing may touch: a container, a network, a volume, images with and without a name, a loop device."""
+    """Make somebody else's things, which nothing may touch: a container, a network, a volume, images with and without a
+    name, a loop device.
+    """
     _remove_foreign()
     disk = directory / "t-foreign" / "disk.img"
     disk.parent.mkdir()
@@ -95,7 +128,13 @@ def foreign(directory: Path) -> Iterator[None]:
         output("docker", "network", "create", "t-foreign")
         output("docker", "volume", "create", "t-foreign")
         for name in (["t-foreign:1"], []):
-            output("sh", "-c", 'tar --create --directory "$0" disk.img | docker import --change "LABEL t-foreign=1" - "$@"', str(disk.parent), *name)
+            output(
+                "sh",
+                "-c",
+                'tar --create --directory "$0" disk.img | docker import --change "LABEL t-foreign=1" - "$@"',
+                str(disk.parent),
+                *name,
+            )
         device = output("losetup", "--find", "--show", str(disk))
         try:
             yield

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images without a daemon: a configuration, layers, and the archives that daemons and other tools write of them."""
+
 from __future__ import annotations
 
 import gzip
@@ -54,7 +55,12 @@ class Made:
 
 def made(layers: Sequence[bytes], architecture: str = "amd64") -> Made:
     diff_ids = [digest(one) for one in layers]
-    config = {"architecture": architecture, "os": "linux", "config": {"Cmd": ["sh"]}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    }
     return Made(json.dumps(config).encode(), tuple(layers))
 
 
@@ -63,13 +69,15 @@ def blob(data: bytes) -> str:
 
 
 def legacy(image: Made, names: Iterable[str]) -> bytes:
-    """Return what Docker 20.10 to 24 save: directories named by a digest over what is in `json` and the layer's ChainID, links for repeated layers."""
+    """Return what Docker 20.10 to 24 save: directories named by a digest over what is in `json` and the layer's
+    ChainID, links for repeated layers.
+    """
     files: dict[str, bytes] = {f"{image.id[7:]}.json": image.config}
     links: dict[str, str] = {}
     paths: list[str] = []
     first: dict[str, str] = {}
     chain = parent = ""
-    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids)):
+    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
         top = number == len(image.layers) - 1
         chain = digest(f"{chain} {diff_id}".encode()) if chain else diff_id
         told = {"created": "1970-01-01T00:00:00Z", "container_config": {"Hostname": "", "Cmd": None}}
@@ -80,7 +88,9 @@ def legacy(image: Made, names: Iterable[str]) -> bytes:
         name = hashlib.sha256(spelt.encode()).hexdigest()
         described = {"id": name, **({"parent": parent} if parent else {}), **told, "os": "linux"}
         files[f"{name}/VERSION"] = b"1.0"
-        files[f"{name}/json"] = json.dumps(described, separators=(",", ":")).replace("<>&", "\\u003c\\u003e\\u0026").encode()
+        files[f"{name}/json"] = (
+            json.dumps(described, separators=(",", ":")).replace("<>&", "\\u003c\\u003e\\u0026").encode()
+        )
         if diff_id in first:
             links[f"{name}/layer.tar"] = f"../{first[diff_id]}/layer.tar"
         else:
@@ -88,13 +98,17 @@ def legacy(image: Made, names: Iterable[str]) -> bytes:
             first[diff_id] = name
         paths.append(f"{name}/layer.tar")
         parent = name
-    files["manifest.json"] = json.dumps([{"Config": f"{image.id[7:]}.json", "RepoTags": list(names), "Layers": paths}]).encode()
+    files["manifest.json"] = json.dumps(
+        [{"Config": f"{image.id[7:]}.json", "RepoTags": list(names), "Layers": paths}]
+    ).encode()
     files["repositories"] = b"{}"
     return tar(files, links)
 
 
 def oci(images: Mapping[str, Sequence[Made]], *, docker: bool = True, compress: bool = False) -> bytes:
-    """Return what Docker 25 and newer save, or without `docker` what other tools write; an image for several platforms gets an index of its own."""
+    """Return what Docker 25 and newer save, or without `docker` what other tools write; an image for several platforms
+    gets an index of its own.
+    """
     files: dict[str, bytes] = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
     entries, listed = [], []
     for name, variants in images.items():
@@ -103,7 +117,13 @@ def oci(images: Mapping[str, Sequence[Made]], *, docker: bool = True, compress: 
             layers = [gzip.compress(one, mtime=0) if compress else one for one in image.layers]
             files.update({blob(one): one for one in layers})
             files[blob(image.config)] = image.config
-            manifest = json.dumps({"schemaVersion": 2, "config": {"digest": image.id}, "layers": [{"digest": digest(one)} for one in layers]}).encode()
+            manifest = json.dumps(
+                {
+                    "schemaVersion": 2,
+                    "config": {"digest": image.id},
+                    "layers": [{"digest": digest(one)} for one in layers],
+                }
+            ).encode()
             files[blob(manifest)] = manifest
             manifests.append({"digest": digest(manifest), "size": len(manifest)})
             listed.append({"Config": blob(image.config), "RepoTags": [name], "Layers": [blob(one) for one in layers]})

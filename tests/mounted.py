@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Mounts and loop devices that tests make below a directory, and undo."""
+
 from __future__ import annotations
 
 import os
@@ -49,11 +50,17 @@ def undo(directory: Path) -> None:
 
 def unmount(where: object) -> None:
     """Unmount, and return when the loop device that mount attached for it is gone too."""
-    source = tool("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", where).splitlines()[-1].partition("[")[0]
+    source = (
+        tool("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", where).splitlines()[-1].partition("[")[0]
+    )
     own = Path("/sys/block", Path(source).name, "loop")
     before = by_mount(own)
     wait_until(partial(unmounted, where), f"{where}, busy, to be let go", LOOKING_SECONDS)
-    wait_until(lambda: not before or by_mount(own) != before, f"{source}, which was mounted at {where}, to be let go", LOOKING_SECONDS)
+    wait_until(
+        lambda: not before or by_mount(own) != before,
+        f"{source}, which was mounted at {where}, to be let go",
+        LOOKING_SECONDS,
+    )
 
 
 def by_mount(device: Path) -> str:

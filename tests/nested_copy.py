@@ -7,6 +7,7 @@
 
 prints {"grown": MiB by which the process grew} or {"error": class, "message": text}.
 """
+
 from __future__ import annotations
 
 import json

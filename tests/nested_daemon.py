@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A docker daemon in a container of this machine's own daemon, for tests that need nested ones."""
+
 from __future__ import annotations
 
 import hashlib
@@ -41,7 +42,8 @@ CONTAINER_IMAGE = _named("container", CONTAINER_DOCKERFILE)
 DAEMON_DOCKERFILE = f"""
 FROM {CONTAINER_IMAGE}
 RUN apt-get update \\
- && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates openssh-server python3-docker zstd \\
+ && apt-get install -y --no-install-recommends docker.io docker-cli iptables ca-certificates \\
+      openssh-server python3-docker zstd \\
  && apt-get clean && rm -rf /var/lib/apt/lists/* \\
  && echo '{USER} ALL=(root) NOPASSWD: /usr/bin/docker' > /etc/sudoers.d/docker
 """
@@ -63,14 +65,16 @@ NEWEST_IMAGE = _named("newest", NEWEST_DOCKERFILE)
 GO_DOCKERFILE = f"""
 FROM {CONTAINER_IMAGE}
 RUN apt-get update \\
- && apt-get install -y --no-install-recommends golang-go ca-certificates golang-github-containerd-containerd-dev golang-github-burntsushi-toml-dev \\
+ && apt-get install -y --no-install-recommends golang-go ca-certificates \\
+      golang-github-containerd-containerd-dev golang-github-burntsushi-toml-dev \\
  && apt-get clean && rm -rf /var/lib/apt/lists/*
 """
 
 GO_IMAGE = _named("go", GO_DOCKERFILE)
 
-# Docker 29, which Debian does not have yet: built from the Go module that it is. Without the drivers that send logs to somebody's cloud, whose
-# libraries are a tenth of all that is compiled, and without optimization, which takes longer than it saves here.
+# Docker 29, which Debian does not have yet: built from the Go module that it is. Without the drivers that send logs to
+# somebody's cloud, whose libraries are a tenth of all that is compiled, and without optimization, which takes longer
+# than it saves here.
 MOBY = "v2.0.0-beta.24"
 BUILD_MOBY = f"""
 exec 3>&1 >&2
@@ -84,18 +88,28 @@ CGO_ENABLED=0 GOFLAGS=-mod=mod go build -gcflags 'all=-N -l' -tags 'netgo osuser
 cat dockerd >&3
 """
 MOBY_IMAGE = _named("moby", BUILD_MOBY + NEWEST_DOCKERFILE)
-CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")  # this machine may trust a proxy that a container does not know
+CERTIFICATES = Path(
+    "/etc/ssl/certs/ca-certificates.crt"
+)  # this machine may trust a proxy that a container does not know
 
 DOCKERFILES = {
-    CONTAINER_IMAGE: CONTAINER_DOCKERFILE, DAEMON_IMAGE: DAEMON_DOCKERFILE, NEWEST_IMAGE: NEWEST_DOCKERFILE, GO_IMAGE: GO_DOCKERFILE,
+    CONTAINER_IMAGE: CONTAINER_DOCKERFILE,
+    DAEMON_IMAGE: DAEMON_DOCKERFILE,
+    NEWEST_IMAGE: NEWEST_DOCKERFILE,
+    GO_IMAGE: GO_DOCKERFILE,
 }
 
-CONTAINERD = {"features": {"containerd-snapshotter": True}, "storage-driver": "overlayfs"}  # configuration of a daemon with containerd's store
+CONTAINERD = {
+    "features": {"containerd-snapshotter": True},
+    "storage-driver": "overlayfs",
+}  # configuration of a daemon with containerd's store
 
-# On cgroup v1 Docker mounts the controllers read-only; on v2 processes must leave the root of the tree before it can have controllers.
+# On cgroup v1 Docker mounts the controllers read-only; on v2 processes must leave the root of the tree before it can
+# have controllers.
 ENTRY = """
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-  mount -o remount,rw /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/init && xargs -rn1 < /sys/fs/cgroup/cgroup.procs > /sys/fs/cgroup/init/cgroup.procs
+  mount -o remount,rw /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/init
+  xargs -rn1 < /sys/fs/cgroup/cgroup.procs > /sys/fs/cgroup/init/cgroup.procs
 else
   for controller in /sys/fs/cgroup/*; do mount -o remount,bind,rw "$controller"; done
 fi
@@ -105,8 +119,19 @@ exec dockerd
 """
 
 FLAGS = (
-    "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined",
-    "--cgroupns", "private", "--tmpfs", "/run", "--init",
+    "--cap-add",
+    "SYS_ADMIN",
+    "--cap-add",
+    "NET_ADMIN",
+    "--security-opt",
+    "seccomp=unconfined",
+    "--security-opt",
+    "systempaths=unconfined",
+    "--cgroupns",
+    "private",
+    "--tmpfs",
+    "/run",
+    "--init",
 )
 
 
@@ -115,14 +140,20 @@ def docker(*arguments: str, hops: Sequence[str] = (), data: bytes | None = None,
     command = ["docker"]
     for hop in hops:
         command += ["exec", "-i", hop, "docker"]
-    done = subprocess.run([*command, *arguments], input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False)
-    assert done.returncode == 0 or not check, f"{' '.join([*command, *arguments])}: {(done.stdout + done.stderr).decode()}"
+    done = subprocess.run(
+        [*command, *arguments], input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert done.returncode == 0 or not check, (
+        f"{' '.join([*command, *arguments])}: {(done.stdout + done.stderr).decode()}"
+    )
     return done.stdout.decode().strip()
 
 
 def within(name: str, *command: str, data: str | None = None) -> str:
     """Run a command in a container of this machine's daemon, and return what it printed."""
-    done = subprocess.run(["docker", "exec", "-i", name, *command], input=data, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["docker", "exec", "-i", name, *command], input=data, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout
 
@@ -133,8 +164,16 @@ def has_runtime(name: str, runtime: str) -> bool:
 
 
 def configure_without(name: str, runtime: str, text: str) -> None:
-    """Have the daemon in a container forget a runtime, for which it takes an empty table of them; then daemon.json is the text, which names none."""
-    within(name, "sh", "-ec", "cat >/etc/docker/daemon.json; kill -HUP $(cat /run/docker.pid)", data=json.dumps({**json.loads(text), "runtimes": {}}))
+    """Have the daemon in a container forget a runtime, for which it takes an empty table of them; then daemon.json is
+    the text, which names none.
+    """
+    within(
+        name,
+        "sh",
+        "-ec",
+        "cat >/etc/docker/daemon.json; kill -HUP $(cat /run/docker.pid)",
+        data=json.dumps({**json.loads(text), "runtimes": {}}),
+    )
     while has_runtime(name, runtime):
         time.sleep(0.05)
     within(name, "sh", "-ec", "cat >/etc/docker/daemon.json", data=text)
@@ -170,18 +209,41 @@ def build_moby() -> None:
 
 def dockerd_29() -> Path:
     """Return the program, which takes some minutes to build where it is missing."""
-    return kept("dockerd-29", hashlib.sha256((GO_DOCKERFILE + BUILD_MOBY).encode()).hexdigest()[:12], "", lambda program: go_program(program, BUILD_MOBY))
+    return kept(
+        "dockerd-29",
+        hashlib.sha256((GO_DOCKERFILE + BUILD_MOBY).encode()).hexdigest()[:12],
+        "",
+        lambda program: go_program(program, BUILD_MOBY),
+    )
 
 
 def go_program(program: Path, script: str, data: bytes = b"", *arguments: str) -> None:
-    """Write what a script prints in a container with Go, which trusts whom this machine trusts, and gets the data and the arguments of docker run."""
+    """Write what a script prints in a container with Go, which trusts whom this machine trusts, and gets the data and
+    the arguments of docker run.
+    """
     build_images(GO_IMAGE)
     trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
     # Ctrl-C ends the compilers too, not only the client that started them.
-    command = ["docker", "run", "--rm", "-i", "--init", "--env", "TINI_KILL_PROCESS_GROUP=1", *trusted, *arguments, GO_IMAGE, "sh", "-ec", script]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "-i",
+        "--init",
+        "--env",
+        "TINI_KILL_PROCESS_GROUP=1",
+        *trusted,
+        *arguments,
+        GO_IMAGE,
+        "sh",
+        "-ec",
+        script,
+    ]
     with program.open("wb") as output:
         done = subprocess.run(command, input=data, stdout=output, stderr=subprocess.PIPE, check=False)
-    assert done.returncode == 0 and program.stat().st_size, f"building {program.name}: exit status {done.returncode}\n{done.stderr.decode()}"
+    assert done.returncode == 0 and program.stat().st_size, (
+        f"building {program.name}: exit status {done.returncode}\n{done.stderr.decode()}"
+    )
     program.chmod(0o755)
 
 
@@ -203,7 +265,12 @@ def image_id(name: str, hops: Sequence[str] = ()) -> str:
 def load(image: str, hop: str) -> None:
     """Stream an image from this machine's daemon into a nested one."""
     with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
-        subprocess.run(["docker", "exec", "-i", hop, "docker", "load", "-q"], stdin=saving.stdout, stdout=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            ["docker", "exec", "-i", hop, "docker", "load", "-q"],
+            stdin=saving.stdout,
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
     assert saving.returncode == 0
 
 
@@ -217,14 +284,19 @@ def wait_for_daemon(*hops: str, seconds: float = 60) -> None:
 
 @contextmanager
 def nested_daemon(
-    name: str, *, hops: Sequence[str] = (), network: bool = True, storage: Sequence[str] = ("--volume", "/var/lib/docker"), image: str = DAEMON_IMAGE,
+    name: str,
+    *,
+    hops: Sequence[str] = (),
+    network: bool = True,
+    storage: Sequence[str] = ("--volume", "/var/lib/docker"),
+    image: str = DAEMON_IMAGE,
     **configuration: object,
 ) -> Iterator[str]:
     """Start a container with a docker daemon that answers, and take it and its volume away afterwards.
 
-    It is made in this machine's daemon, or in the one behind the hops, which must have the image. `storage` is what mounts
-    its /var/lib/docker, `configuration` what its daemon.json says beside the usual. Daemons inside each other must do
-    without network: they would take the same addresses.
+    It is made in this machine's daemon, or in the one behind the hops, which must have the image. `storage` is what
+    mounts its /var/lib/docker, `configuration` what its daemon.json says beside the usual. Daemons inside each other
+    must do without network: they would take the same addresses.
     """
     if not hops:
         build_images(image)
@@ -233,8 +305,20 @@ def nested_daemon(
     docker("rm", "-fv", name, hops=hops, check=False)
     try:
         docker(
-            "run", "-d", "--name", name, *FLAGS, *storage, *([] if network else ["--network", "none"]), "--env", f"DAEMON_JSON={daemon_json}",
-            image, "sh", "-ec", ENTRY, hops=hops,
+            "run",
+            "-d",
+            "--name",
+            name,
+            *FLAGS,
+            *storage,
+            *([] if network else ["--network", "none"]),
+            "--env",
+            f"DAEMON_JSON={daemon_json}",
+            image,
+            "sh",
+            "-ec",
+            ENTRY,
+            hops=hops,
         )
         wait_for_daemon(*hops, name)
         yield name

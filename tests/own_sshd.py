@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An sshd of a test's own on this machine, which lets root in by a key."""
+
 from __future__ import annotations
 
 import os
@@ -23,12 +24,17 @@ def own_sshd(place: Path) -> Iterator[int]:
     port = free_port()
     (place / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
-        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n", encoding="utf-8",
+        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n",
+        encoding="utf-8",
     )
     os.makedirs("/run/sshd", exist_ok=True)
-    with subprocess.Popen([*HEEDING_SIGNALS, "/usr/sbin/sshd", "-D", "-f", place / "sshd_config", "-E", place / "log"]) as server:
+    with subprocess.Popen(
+        [*HEEDING_SIGNALS, "/usr/sbin/sshd", "-D", "-f", place / "sshd_config", "-E", place / "log"]
+    ) as server:
         try:
-            wait_until(lambda: answers(port), "sshd to listen", 30, log=lambda: (place / "log").read_text(encoding="utf-8"))
+            wait_until(
+                lambda: answers(port), "sshd to listen", 30, log=lambda: (place / "log").read_text(encoding="utf-8")
+            )
             yield port
         finally:
             server.terminate()

@@ -1,14 +1,17 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes a release archive as Kata Containers publishes one, names and links alike, in which all that would run is a stand-in.
+"""Makes a release archive as Kata Containers publishes one, names and links alike, in which all that would run is a
+stand-in.
 
-Its shim (tests/standin) takes Kata's options, refuses what Kata would stumble over, and runs containers with runc, on the
-kernel of the machine that they are on. For a kernel that such a container shows, the one in the archive says that it is of
-the same release. None of Kata's own files is in it: the configuration has Kata's keys and defaults, written anew.
+Its shim (tests/standin) takes Kata's options, refuses what Kata would stumble over, and runs containers with runc, on
+the kernel of the machine that they are on. For a kernel that such a container shows, the one in the archive says that
+it is of the same release. None of Kata's own files is in it: the configuration has Kata's keys and defaults, written
+anew.
 
 Needs Docker once, for the shim, which is kept in tests/output, and the command zstd for .tar.zst.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -120,12 +123,17 @@ class Release:
 
 
 def make_release(
-    directory: Path, version: str = VERSION, *, kernel: Path | None = None, kernel_release: str | None = None, compression: str = "zst",
+    directory: Path,
+    version: str = VERSION,
+    *,
+    kernel: Path | None = None,
+    kernel_release: str | None = None,
+    compression: str = "zst",
 ) -> Release:
     """Write kata-static-VERSION-ARCH.tar.COMPRESSION (zst or xz) into the directory.
 
-    Without a kernel (a bzImage) it has a made-up file, which says that it is Linux of `kernel_release`: by default of this
-    machine's, on whose kernel the stand-in runs its containers. The same input makes the same archive.
+    Without a kernel (a bzImage) it has a made-up file, which says that it is Linux of `kernel_release`: by default of
+    this machine's, on whose kernel the stand-in runs its containers. The same input makes the same archive.
     """
     image = kernel.read_bytes() if kernel else made_up_bzimage(kernel_release or platform.release())
     tree = layout(version, standin().read_bytes(), image)
@@ -159,7 +167,9 @@ def layout(version: str, shim: bytes, bzimage: bytes) -> dict[str, File | Link]:
 
 
 def packed(tree: Mapping[str, File | Link]) -> bytes:
-    """Return a tar archive as `tar -C DIRECTORY -c .` makes one: `./` comes first, and each directory before what is in it."""
+    """Return a tar archive as `tar -C DIRECTORY -c .` makes one: `./` comes first, and each directory before what is in
+    it.
+    """
     stream = io.BytesIO()
     paths = [Path("opt/kata", name) for name in tree]
     directories = {parent for path in paths for parent in path.parents}
@@ -192,7 +202,9 @@ def banner(kernel_release: str) -> bytes:
 
 
 def made_up_bzimage(kernel_release: str) -> bytes:
-    """Return a boot sector and a header that say which kernel this is (Documentation/arch/x86/boot.rst), and no kernel."""
+    """Return a boot sector and a header that say which kernel this is (Documentation/arch/x86/boot.rst), and no
+    kernel.
+    """
     image = bytearray(0x1000)
     image[0x1F1] = 4  # setup_sects
     struct.pack_into("<H", image, 0x1FE, 0xAA55)
@@ -201,7 +213,7 @@ def made_up_bzimage(kernel_release: str) -> bytes:
     where = 0x400
     struct.pack_into("<H", image, 0x20E, where - 0x200)
     version = f"{kernel_release} (stand-in) #1\0".encode()
-    image[where:where + len(version)] = version
+    image[where : where + len(version)] = version
     return bytes(image) + banner(kernel_release)
 
 
@@ -214,7 +226,9 @@ def made_up_vmlinux(kernel_release: str) -> bytes:
 def standin() -> Path:
     """Return the compiled shim; it is built when its recipe has changed."""
     sources = sorted(path for path in STANDIN.iterdir() if path.suffix in (".go", ".sh"))
-    recipe = hashlib.sha256(repr((GO_DOCKERFILE, platform.machine(), [(path.name, path.read_text()) for path in sources])).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(
+        repr((GO_DOCKERFILE, platform.machine(), [(path.name, path.read_text()) for path in sources])).encode()
+    ).hexdigest()[:12]
     return kept("standin", recipe, "", build)
 
 
@@ -226,7 +240,9 @@ def build(shim: Path) -> None:
     go_program(shim, (STANDIN / "build.sh").read_text(), sources.getvalue(), "--network", "none")
 
 
-if __name__ == "__main__":  # a directory, and the kernel release if it is another machine's: for playbooks, which find the digest beside the archive
+if __name__ == "__main__":
+    # a directory, and the kernel release if it is another machine's: for playbooks, which find the digest beside the
+    # archive
     made = make_release(Path(sys.argv[1]), kernel_release=next(iter(sys.argv[2:]), None))
     made.archive.with_name(f"{made.archive.name}.sha256").write_text(f"{made.sha256}\n")
     print(made.archive)

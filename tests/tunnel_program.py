@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machine image's program tunnel.py, run where a test wants it and leading to a socket of the test's own."""
+
 from __future__ import annotations
 
 import os
 import sys
 
+from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM as IN_MACHINE_IMAGE
 from nested_daemon import docker
 from playing import CHECKOUT
-
-from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM as IN_MACHINE_IMAGE
 
 PROGRAM = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "tunnel.py"
 
@@ -26,10 +26,20 @@ sys.exit(tunnel.main(sys.argv[1:]))
 
 def install(*hops: str) -> None:
     """Put the program where the machine image has it."""
-    docker("exec", "-i", hops[-1], "sh", "-ec", f"mkdir -p {os.path.dirname(IN_MACHINE_IMAGE)}; cat >{IN_MACHINE_IMAGE}",
-           hops=hops[:-1], data=PROGRAM.read_bytes())
+    docker(
+        "exec",
+        "-i",
+        hops[-1],
+        "sh",
+        "-ec",
+        f"mkdir -p {os.path.dirname(IN_MACHINE_IMAGE)}; cat >{IN_MACHINE_IMAGE}",
+        hops=hops[:-1],
+        data=PROGRAM.read_bytes(),
+    )
 
 
-def leading_to(socket: str, *, program: str = str(PROGRAM), wait: float = 10, python: str = sys.executable) -> list[str]:
+def leading_to(
+    socket: str, *, program: str = str(PROGRAM), wait: float = 10, python: str = sys.executable
+) -> list[str]:
     """Return the command that is the program, but for the socket that it leads to and the seconds that it waits."""
     return [python, "-IS", "-c", _LOADER.format(program=program, socket=socket, wait=wait)]

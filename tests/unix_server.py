@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A unix socket that listens where dockerd would, in a thread of the test's own process."""
+
 from __future__ import annotations
 
 import contextlib
@@ -28,7 +29,8 @@ class UnixServer:
             connection.sendall(piece)
 
     def close(self) -> None:
-        # To close it alone leaves the thread in accept, which may go on with the next socket that gets this descriptor's number.
+        # To close it alone leaves the thread in accept, which may go on with the next socket that gets this
+        # descriptor's number.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._thread.join()

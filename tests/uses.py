@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which files of plugins/ a test uses, found in its syntax: a name in a comment, or quoted for another reason, is no use."""
+"""Which files of plugins/ a test uses, found in its syntax: a name in a comment, or quoted for another reason, is no
+use.
+"""
+
 from __future__ import annotations
 
 import ast
@@ -20,7 +23,9 @@ CONNECTION = re.compile(r"^\s*(?:ansible_)?connection: nested\.kata\.(\w+)\s*$",
 
 
 def of_python(text: str) -> Iterator[str]:
-    """Yield `DIRECTORY.NAME` for each file that a test imports, runs as a module, has Ansible load, or names in a playbook that it writes."""
+    """Yield `DIRECTORY.NAME` for each file that a test imports, runs as a module, has Ansible load, or names in a
+    playbook that it writes.
+    """
     tree = ast.parse(text)
     documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
@@ -33,7 +38,7 @@ def of_python(text: str) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             yield from _of_call(node)
         elif isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values):
+            for key, value in zip(node.keys, node.values, strict=True):
                 yield from _of_entry(_text_of(key), _text_of(value))
         elif isinstance(node, ast.Constant) and id(node) not in documentation:
             yield from of_yaml(_text_of(node))
@@ -48,7 +53,9 @@ def _of_program(text: str) -> Iterator[str]:
 
 
 def of_yaml(text: str) -> Iterator[str]:
-    """Yield what a playbook or an inventory uses: a task's module, whose action plugin runs it, and a host's connection."""
+    """Yield what a playbook or an inventory uses: a task's module, whose action plugin runs it, and a host's
+    connection.
+    """
     for found in TASK.finditer(text):
         yield from (f"modules.{found[1]}", f"action.{found[1]}")
     yield from (f"connection.{found[1]}" for found in CONNECTION.finditer(text))

@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keeps the record of the guest kernels that were built and proven, `proven.json` beside this file, for test.sh.
 
-    record.py files                the files that go into a guest kernel and its proof, a line each
-    record.py hash                 one hash over their names and contents
-    record.py check PROFILE,...    whether the record proves the profiles for these files: exit status 0, or 1 with the reason
-    record.py write HASH JUNIT     write the record from the report of the verifier, if the hash is still that of before the run
+    record.py files              the files that go into a guest kernel and its proof, a line each
+    record.py hash               one hash over their names and contents
+    record.py check PROFILE,...  whether the record proves the profiles for these files: exit status 0, or 1 with why
+    record.py write HASH JUNIT   write the record from the verifier's report, if the hash is still that of before the run
 
-The record guards against files that changed, and against edits and merges of the record itself. It does not guard against
-someone who computes its hash again, which is why `./test.sh --all` never reads it.
+The record guards against files that changed, and against edits and merges of the record itself. It does not guard
+against someone who computes its hash again, which is why `./test.sh --all` never reads it.
 """
+
 from __future__ import annotations
 
 import ast
@@ -32,18 +33,21 @@ COLLECTION = "ansible_collections.nested.kata."
 # Where the search for files begins. It adds whatever these import or name: playbooks, roles, plugins, tests/boot.py.
 START = ("files/kernel", "roles/guest_kernel", "molecule/kernel", "tests/guest")
 
-# The roles and plugins that are named on the way and are not taken as a whole. A role or plugin that is not listed here is.
+# The roles and plugins that are named on the way and are not taken as a whole. A role or plugin that is not listed here
+# is.
 TAKEN_IN_PART: dict[str, tuple[str, ...]] = {
     # The role also builds the machine image; only the base image goes into the container that compiles.
     "machine_image": ("defaults/main.yml", "vars/main.yml", "tasks/base.yml"),
-    # They provide a running Docker, packages and containers, whose content does not depend on how. The scenario default tests them.
+    # They provide a running Docker, packages and containers, whose content does not depend on how. The scenario default
+    # tests them.
     "docker_engine": (),
     "internal_common": (),
     "internal_machine": (),
     # The targets of the scenario are the machine itself and a plain container: neither of these roles is run.
     "kata_proxy": (),
     "kata_runtime": (),
-    # The module downloads from kernel.org. The scenario builds Debian's source, so that building again would not test it.
+    # The module downloads from kernel.org. The scenario builds Debian's source, so that building again would not test
+    # it.
     "download": (),
     # The connection carries commands and files into the container. It has tests of its own in tests/integration.
     "nested": (),
@@ -60,6 +64,7 @@ class Refused(Exception):
 
 
 # --- which files ---
+
 
 def covered(root: Path) -> list[str]:
     """Return every file that goes into a guest kernel or its proof, relative to the root, in a stable order."""
@@ -80,7 +85,9 @@ def files_at(root: Path, name: str) -> Iterator[str]:
         raise Refused(f"there is no {name}: correct START or TAKEN_IN_PART in molecule/kernel/record.py")
     for path in place.rglob("*") if place.is_dir() and not place.is_symlink() else [place]:
         relative = path.relative_to(root)
-        unwanted = path.suffix == ".md" or IGNORED_DIRECTORIES & set(relative.parts) or str(relative) in (RECORD, UNFINISHED)
+        unwanted = (
+            path.suffix == ".md" or IGNORED_DIRECTORIES & set(relative.parts) or str(relative) in (RECORD, UNFINISHED)
+        )
         if not unwanted and (path.is_symlink() or path.is_file()):
             yield relative.as_posix()
 
@@ -107,7 +114,11 @@ def named(root: Path, path: str, text: str) -> set[str]:
         elif (root / "roles" / name).is_dir():
             found.update(files_at(root, f"roles/{name}"))
         else:
-            plugins = [file for file in root.glob(f"plugins/*/{name}.*") if file.suffix in (".py", ".yml") and file.parent.name not in IMPORTED_ONLY]
+            plugins = [
+                file
+                for file in root.glob(f"plugins/*/{name}.*")
+                if file.suffix in (".py", ".yml") and file.parent.name not in IMPORTED_ONLY
+            ]
             if not plugins:
                 raise Refused(f"{path} names nested.kata.{name}, which is neither a role nor the file of a plugin")
             found.update(file.relative_to(root).as_posix() for file in plugins)
@@ -118,13 +129,14 @@ def imported(root: Path, path: str, text: str) -> set[str]:
     """Return the files of the repository that a Python file imports."""
     found: set[str] = set()
     here = (root / path).parent
-    for level, dotted in imports(text):
-        if dotted.startswith(COLLECTION):
-            bases, must_exist, dotted = [root], True, dotted.removeprefix(COLLECTION)
+    for level, name in imports(text):
+        dotted = name.removeprefix(COLLECTION)
+        if dotted != name:
+            bases, must_exist = [root], True
         elif level:
-            bases, must_exist = [here, *here.parents][level - 1:level], True
+            bases, must_exist = [here, *here.parents][level - 1 : level], True
         else:
-            bases, must_exist = [here, root / "tests"], False  # tests is in the pythonpath of pytest.ini
+            bases, must_exist = [here, root / "tests"], False  # tests is in the pythonpath of pyproject.toml
         files = {file.relative_to(root).as_posix() for base in bases for file in modules(base, dotted)}
         if must_exist and not files:
             raise Refused(f"{path} imports {dotted}, which is not a file of the repository")
@@ -133,7 +145,9 @@ def imported(root: Path, path: str, text: str) -> set[str]:
 
 
 def imports(text: str) -> Iterator[tuple[int, str]]:
-    """Yield the level (the leading dots) and the full name of whatever a program imports; the last part may be no module."""
+    """Yield the level (the leading dots) and the full name of whatever a program imports; the last part may be no
+    module.
+    """
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -142,7 +156,9 @@ def imports(text: str) -> Iterator[tuple[int, str]]:
 
 
 def modules(base: Path, dotted: str) -> Iterator[Path]:
-    """Yield the files that Python runs to import a name: the module, and each package above it that has an __init__.py."""
+    """Yield the files that Python runs to import a name: the module, and each package above it that has an
+    __init__.py.
+    """
     parts = dotted.split(".")
     for length in range(1, len(parts) + 1):
         place = base.joinpath(*parts[:length])
@@ -168,8 +184,11 @@ def digest(value: object) -> str:
 
 # --- the record ---
 
+
 def proven(text: str | None, files: str, profiles: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the record's kernels by profile, or raise Refused where it does not prove the profiles for the files with this hash."""
+    """Return the record's kernels by profile, or raise Refused where it does not prove the profiles for the files with
+    this hash.
+    """
     if text is None:
         raise Refused(f"there is no {RECORD}")
     try:
@@ -182,7 +201,10 @@ def proven(text: str | None, files: str, profiles: Iterable[str]) -> dict[str, d
         raise Refused(f"{RECORD} was changed by hand or by a merge: its hash does not match its content")
     kernels = record["kernels"]
     if record["files"] != files:
-        raise Refused(f"files that go into the kernel or its proof have changed since {max(kernel['date'] for kernel in kernels.values())}")
+        raise Refused(
+            "files that go into the kernel or its proof have changed since"
+            f" {max(kernel['date'] for kernel in kernels.values())}"
+        )
     missing = [profile for profile in profiles if profile not in kernels]
     if missing:
         raise Refused(f"{RECORD} does not cover the profile {', '.join(missing)}")
@@ -192,14 +214,20 @@ def proven(text: str | None, files: str, profiles: Iterable[str]) -> dict[str, d
 def recorded(files: str, kernels: dict[str, dict[str, str]]) -> str:
     """Return the text of a record."""
     record: dict[str, object] = {
-        "about": "Written by ./test.sh molecule kernel when every proof has passed; docs/contributing.md explains it. An edit makes it invalid.",
-        "files": files, "kernels": dict(sorted(kernels.items())),
+        "about": (
+            "Written by ./test.sh molecule kernel when every proof has passed; docs/contributing.md explains it. An"
+            " edit makes it invalid."
+        ),
+        "files": files,
+        "kernels": dict(sorted(kernels.items())),
     }
     return json.dumps({**record, "hash": digest(record)}, indent=2) + "\n"
 
 
 def reported(junit: str, date: str) -> dict[str, dict[str, str]]:
-    """Return the kernels that the verifier's report is about, by profile, or raise Refused unless all of its tests passed."""
+    """Return the kernels that the verifier's report is about, by profile, or raise Refused unless all of its tests
+    passed.
+    """
     try:
         report = tree.fromstring(junit)
     except tree.ParseError as error:
@@ -210,7 +238,9 @@ def reported(junit: str, date: str) -> dict[str, dict[str, str]]:
     kernels: dict[str, dict[str, str]] = {}
     for each in report.iter("property"):
         if each.get("name") == "kernel":
-            kernels.update({profile: {**about, "date": date} for profile, about in json.loads(each.get("value", "")).items()})
+            kernels.update(
+                {profile: {**about, "date": date} for profile, about in json.loads(each.get("value", "")).items()}
+            )
     if not kernels:
         raise Refused("the report of the verifier is about no kernel")
     return kernels
@@ -218,10 +248,13 @@ def reported(junit: str, date: str) -> dict[str, dict[str, str]]:
 
 def shown(kernels: dict[str, dict[str, str]], profiles: Iterable[str]) -> str:
     """Return in a line what was proven of the profiles, and when."""
-    return "; ".join(f"{profile} was proven on {kernels[profile]['date']} ({kernels[profile].get('linux')})" for profile in profiles)
+    return "; ".join(
+        f"{profile} was proven on {kernels[profile]['date']} ({kernels[profile].get('linux')})" for profile in profiles
+    )
 
 
 # --- the commands ---
+
 
 def read(root: Path) -> str | None:
     try:
@@ -243,7 +276,7 @@ def write(root: Path, before: str, junit: Path) -> str:
     if files != before:
         raise Refused("files that go into the kernel or its proof were changed while it ran")
     try:
-        kernels = reported(junit.read_text(encoding="utf-8"), datetime.datetime.now(datetime.timezone.utc).date().isoformat())
+        kernels = reported(junit.read_text(encoding="utf-8"), datetime.datetime.now(datetime.UTC).date().isoformat())
     except OSError as error:
         raise Refused(f"there is no report of the verifier: {error}") from error
     try:

@@ -10,10 +10,13 @@ short_description: A few lines for a person who waits
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Prints the plays and their steps, the tasks that took two seconds or longer, and what the M(ansible.builtin.debug) tasks say.
-  - While a task is under way it says so every ten seconds, so that no step is silent for long. Where the task tells itself how far
+  - Prints the plays and their steps, the tasks that took two seconds or longer, and what the M(ansible.builtin.debug)
+    tasks say.
+  - While a task is under way it says so every ten seconds, so that no step is silent for long. Where the task tells
+    itself how far
     it is, as long tasks of this collection do, that is all that is shown.
-  - A failure is one message at the end, that of the task that ended the run of its host. Failures that a playbook rescues are not shown.
+  - A failure is one message at the end, that of the task that ended the run of its host. Failures that a playbook
+    rescues are not shown.
   - C(run.sh) uses it. Set E(ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default) there to see every task.
 """
 
@@ -24,7 +27,6 @@ import time
 
 from ansible import constants as C
 from ansible.plugins.callback import CallbackBase
-
 from ansible_collections.nested.kata.plugins.plugin_utils.progress import shown_at
 
 SHOWN_FROM = 2.0  # seconds a task has to take to be worth a line
@@ -112,7 +114,9 @@ class CallbackModule(CallbackBase):
 
     @staticmethod
     def _reason(result):
-        """Return a failure's message, with the end of what a command said: of a loop, that of its first item that failed."""
+        """Return a failure's message, with the end of what a command said: of a loop, that of its first item that
+        failed.
+        """
         culprit = next((item for item in result.get("results", []) if item.get("failed")), result)
         said = culprit.get("stderr") or culprit.get("stdout") or ""
         return "\n".join([culprit.get("msg", "no reason given"), *said.splitlines()[-5:]])

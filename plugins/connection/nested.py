@@ -12,7 +12,8 @@ description:
   - Reaches a container that runs in a Docker daemon that itself runs in a container, any number of levels deep.
     Each level is one C(docker exec -i).
   - Another connection plugin, the parent, brings the command to the machine where the outermost container runs. It is
-    P(ansible.builtin.local#connection) unless O(parent) names another one, or O(via) a host of the inventory whose own connection
+    P(ansible.builtin.local#connection) unless O(parent) names another one, or O(via) a host of the inventory whose own
+    connection
     is used, which may be a nested one again.
   - Files of any size are copied through the same way in pieces, without a temporary file on any level between.
   - When a command fails because of a hop, the error names the hop and what is wrong with it.
@@ -30,8 +31,10 @@ options:
       - name: ansible_nested_hops
   remote_user:
     description:
-      - User in the innermost container, as C(docker exec --user) takes it. An empty string leaves the choice to the image.
-      - The keyword C(remote_user) of a play or task does not change it. It is about who logs in to the machine, and goes to the parent.
+      - User in the innermost container, as C(docker exec --user) takes it. An empty string leaves the choice to the
+        image.
+      - The keyword C(remote_user) of a play or task does not change it. It is about who logs in to the machine, and
+        goes to the parent.
     type: str
     default: root
     vars:
@@ -71,7 +74,8 @@ options:
         key: parent
   via:
     description:
-      - Name of the inventory host on which the outermost container runs. The parent is then that host's own connection, with
+      - Name of the inventory host on which the outermost container runs. The parent is then that host's own connection,
+        with
         that host's own variables from the inventory, from facts and from the command line (not from the play).
       - That host may be reached by P(nested.kata.nested#connection) itself.
       - Cannot be set together with O(parent).
@@ -81,9 +85,11 @@ options:
 extends_documentation_fragment:
   - connection_pipelining
 notes:
-  - Passwords that C(become) asks for in the container are answered by the parent. There is no terminal in the container,
+  - Passwords that C(become) asks for in the container are answered by the parent. There is no terminal in the
+    container,
     so become plugins that need one are refused.
-  - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off, files are sent in small
+  - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off, files are sent
+    in small
     pieces, which is slow, and become cannot use a password.
 """
 
@@ -134,15 +140,16 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.connection import ConnectionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
-
 from ansible_collections.nested.kata.plugins.module_utils._docker import hops
 
 display = Display()
 
-# Our commands need no terminal: it would merge stderr into stdout and echo passwords. Plugins that know no such option ignore it.
+# Our commands need no terminal: it would merge stderr into stdout and echo passwords. Plugins that know no such option
+# ignore it.
 PARENT_OPTIONS = {"use_tty": False, "pty": False, "pipelining": True}
 
-# Pieces in which files travel, multiples of the block that dd counts in. A command line holds less than 128 KiB, base64 takes a third more.
+# Pieces in which files travel, multiples of the block that dd counts in. A command line holds less than 128 KiB, base64
+# takes a third more.
 BLOCK = 64 * 1024
 # Larger pieces save little time; ssh holds a fetched one several times over.
 PUT_PIECE = 256 * BLOCK
@@ -176,7 +183,10 @@ class Connection(ConnectionBase):
         via, via_origin = self._look_up("via", ours)
         name, name_origin = self._look_up("parent", ours)
         if via and name_origin != "default":
-            raise AnsibleError(f"via ({via}, from {via_origin}) and parent ({name}, from {name_origin}) exclude each other: leave one of them out")
+            raise AnsibleError(
+                f"via ({via}, from {via_origin}) and parent ({name}, from {name_origin}) exclude each other: leave one"
+                " of them out"
+            )
         route = self._route
         play_context = self._play_context.copy()
         if via:
@@ -188,14 +198,19 @@ class Connection(ConnectionBase):
             name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else default
             _address(play_context, via, variables, templar)
         elif self.matches_name([name]):
-            raise AnsibleError(f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via (ansible_nested_via)")
+            raise AnsibleError(
+                f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via"
+                " (ansible_nested_via)"
+            )
         play_context.connection = name
         self._load_parent(name, play_context, route)
         self._parent_options = self._parent._resolve_option_variables(variables, templar)
         return ours
 
     def _look_up(self, option: str, variables: dict[str, t.Any]) -> tuple[t.Any, str]:
-        return C.config.get_config_value_and_origin(option, plugin_type="connection", plugin_name=self._load_name, variables=variables)
+        return C.config.get_config_value_and_origin(
+            option, plugin_type="connection", plugin_name=self._load_name, variables=variables
+        )
 
     def _variables_of(self, via: str, variables: t.Any) -> dict[str, t.Any]:
         """Return another host's variables, untemplated, as Ansible gives them to that host."""
@@ -217,7 +232,10 @@ class Connection(ConnectionBase):
         args, kwargs = self._arguments
         self._parent = connection_loader.get(name, play_context, *args, **kwargs)
         if self._parent is None:
-            raise AnsibleError(f"there is no connection plugin {name!r}: correct parent (ansible_nested_parent), or ansible_connection of the host in via")
+            raise AnsibleError(
+                f"there is no connection plugin {name!r}: correct parent (ansible_nested_parent), or ansible_connection"
+                " of the host in via"
+            )
         self._parent_of = (route, play_context.remote_addr)
         if isinstance(self._parent, Connection):
             self._parent._route = route
@@ -228,7 +246,9 @@ class Connection(ConnectionBase):
         ours = {key: value for key, value in (task_keys or {}).items() if key != "remote_user"}
         super().set_options(task_keys=ours, var_options=var_options, direct=direct)
         if self._parent is None:
-            raise AnsibleError(f"{self.transport} got its options without its variables: it needs ansible-core 2.19 or newer")
+            raise AnsibleError(
+                f"{self.transport} got its options without its variables: it needs ansible-core 2.19 or newer"
+            )
         self._parent.set_options(task_keys=task_keys, var_options=self._parent_options, direct=PARENT_OPTIONS)
         host = self._play_context.remote_addr
         names = self.get_option("hops") or []
@@ -236,7 +256,10 @@ class Connection(ConnectionBase):
             raise AnsibleError(f"hops (ansible_nested_hops) of {host} {wrong}")
         docker = shlex.split(self.get_option("docker_command"))
         if not docker:
-            raise AnsibleError(f"docker_command (ansible_nested_docker_command) of {host} is empty: leave it out or name the docker client")
+            raise AnsibleError(
+                f"docker_command (ansible_nested_docker_command) of {host} is empty: leave it out or name the docker"
+                " client"
+            )
         self._way = hops.Way(self._machine(), tuple(docker), tuple(names), self.get_option("remote_user") or "")
 
     def _machine(self) -> str:
@@ -253,14 +276,18 @@ class Connection(ConnectionBase):
 
     def _connect(self) -> Connection:
         if not self._connected:
-            display.vvv(f"ESTABLISH NESTED CONNECTION FOR USER: {self._way.user or '?'} IN {' > '.join(self._way.hops)}", host=self._play_context.remote_addr)
+            display.vvv(
+                f"ESTABLISH NESTED CONNECTION FOR USER: {self._way.user or '?'} IN {' > '.join(self._way.hops)}",
+                host=self._play_context.remote_addr,
+            )
             self._connected = True
         return self
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         if sudoable and self.become and self.become.expect_prompt() and not self.has_pipelining:
-            # such a parent looks for the prompt on a terminal of its own, which is not the container's, and would wait for ever
+            # such a parent looks for the prompt on a terminal of its own, which is not the container's, and would wait
+            # for ever
             raise AnsibleError(
                 f"the connection plugin {self._parent.transport} cannot answer {self.become.name} in a container: "
                 "let become do without a password, or choose another parent, such as ssh"
@@ -287,7 +314,9 @@ class Connection(ConnectionBase):
     def _executable(self) -> str:
         return self._play_context.executable or C.DEFAULT_EXECUTABLE
 
-    def _on_machine(self, argv: list[str], in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:
+    def _on_machine(
+        self, argv: list[str], in_data: bytes | None = None, sudoable: bool = False
+    ) -> tuple[int, bytes, bytes]:
         become = self.become if sudoable else None
         self._parent.set_become_plugin(become)
         # docker exec hands the arguments on untouched: only the machine's own shell needs quotes
@@ -316,13 +345,7 @@ class Connection(ConnectionBase):
         display.vvv(f"PUT {in_path} TO {out_path}", host=self._play_context.remote_addr)
         path = _absolute(out_path)
         size = PUT_PIECE if self.has_pipelining else PIECE_WITHOUT_STDIN
-        try:
-            source = open(to_bytes(in_path, errors="surrogate_or_strict"), "rb")
-        except FileNotFoundError as ex:
-            raise AnsibleFileNotFound(f"file or module does not exist: {in_path}") from ex
-        except OSError as ex:
-            raise AnsibleError(f"cannot read {in_path}: {ex.strerror}") from ex
-        with source:
+        with _opened(in_path) as source:
             total = os.fstat(source.fileno()).st_size
             sent = 0
             while True:
@@ -331,7 +354,9 @@ class Connection(ConnectionBase):
                     arrived, why = self._write(path, sent, piece)
                     sent += len(piece)
                     if arrived != sent:
-                        raise AnsibleError(f"failed to put {in_path} to {out_path}: {arrived} of {max(total, sent)} bytes arrived{why}")
+                        raise AnsibleError(
+                            f"failed to put {in_path} to {out_path}: {arrived} of {max(total, sent)} bytes arrived{why}"
+                        )
                 if len(piece) < size:
                     break
 
@@ -424,13 +449,25 @@ def _absolute(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
+def _opened(path: str) -> t.BinaryIO:
+    """Open a file to be sent."""
+    try:
+        return open(to_bytes(path, errors="surrogate_or_strict"), "rb")
+    except FileNotFoundError as ex:
+        raise AnsibleFileNotFound(f"file or module does not exist: {path}") from ex
+    except OSError as ex:
+        raise AnsibleError(f"cannot read {path}: {ex.strerror}") from ex
+
+
 @contextmanager
 def _replacing(path: str) -> Iterator[t.BinaryIO]:
     """Give a file beside path that takes its place when all went well."""
     target = os.path.realpath(to_bytes(path, errors="surrogate_or_strict"))
     if os.path.exists(target) and not os.path.isfile(target):
         raise AnsibleError(f"cannot fetch to {path}: it is not a regular file")
-    beside = os.path.join(os.path.dirname(target), b"." + os.path.basename(target)[:200] + to_bytes(f".{secrets.token_hex(4)}"))
+    beside = os.path.join(
+        os.path.dirname(target), b"." + os.path.basename(target)[:200] + to_bytes(f".{secrets.token_hex(4)}")
+    )
     try:
         with open(beside, "xb") as file:
             yield file

@@ -16,7 +16,8 @@ options:
   _input:
     description:
       - Candidate ranges in CIDR notation, in the order of preference. Each is a V(/22) or larger.
-      - When empty, V(10.213.0.0/16), V(10.214.0.0/16), V(10.215.0.0/16), V(10.216.0.0/16), V(172.29.0.0/16), V(172.30.0.0/16) and
+      - When empty, V(10.213.0.0/16), V(10.214.0.0/16), V(10.215.0.0/16), V(10.216.0.0/16), V(172.29.0.0/16),
+        V(172.30.0.0/16) and
         V(192.168.224.0/20).
     type: list
     elements: str
@@ -26,7 +27,8 @@ options:
     type: str
     default: ""
   taken:
-    description: More ranges in use, for example the subnets of Docker networks. Those that are not IPv4 are passed over.
+    description: More ranges in use, for example the subnets of Docker networks. Those that are not IPv4 are passed
+      over.
     type: list
     elements: str
     default: []
@@ -45,14 +47,17 @@ _value:
       the daemons of those levels.
     - An error names every candidate with the range that it overlaps.
   type: dict
-  sample: {"space": "10.213.0.0/16", "proxy": "10.213.0.0/24", "target": "10.213.64.0/18", "instance": "10.213.128.0/18"}
+  sample:
+    space: 10.213.0.0/16
+    proxy: 10.213.0.0/24
+    target: 10.213.64.0/18
+    instance: 10.213.128.0/18
 """
 
 import ipaddress
 from dataclasses import asdict
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.nested.kata.plugins.plugin_utils.addresses import SPACES, NoRangeLeft, choose, routed_networks
 
 

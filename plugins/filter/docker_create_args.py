@@ -10,13 +10,15 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Turns options into the arguments C(--OPTION VALUE), in the order in which they stand.
-  - The roles compare an existing container with the wanted one by a hash over these arguments. Values therefore keep their type,
+  - The roles compare an existing container with the wanted one by a hash over these arguments. Values therefore keep
+    their type,
     and the same options always yield the same list.
   - Pure computation on the control node.
 options:
   _input:
     description:
-      - "Dictionaries, each with options by their names without the dashes, as in V({cap-drop: ALL, volume: [a:/a, b:/b]})."
+      - "Dictionaries, each with options by their names without the dashes, as in V({cap-drop: ALL, volume: [a:/a,
+        b:/b]})."
       - A list repeats the option for each of its values, an empty one leaves the option out.
       - An option whose values do not stand together is in more than one of the dictionaries.
     type: list
@@ -53,7 +55,10 @@ def docker_create_args(groups):
         for name, wanted in group.items():
             for value in wanted if isinstance(wanted, list) else [wanted]:
                 if not isinstance(value, (str, int, float)) or isinstance(value, bool):
-                    raise AnsibleFilterError(f"nested.kata.docker_create_args: {name}: {value!r} is not a valid value: write a string or a number")
+                    raise AnsibleFilterError(
+                        f"nested.kata.docker_create_args: {name}: {value!r} is not a valid value: write a string or a"
+                        " number"
+                    )
                 arguments += [f"--{name}", value]
     return arguments
 

@@ -9,7 +9,8 @@ short_description: Write the runtimes of Kata as Docker's configuration has them
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Returns the entries of C(runtimes) in C(daemon.json) for runtimes that run Kata, and V(null), which removes an entry, for others.
+  - Returns the entries of C(runtimes) in C(daemon.json) for runtimes that run Kata, and V(null), which removes an
+    entry, for others.
   - Pure computation on the control node.
 options:
   _input:
@@ -40,7 +41,8 @@ EXAMPLES = r"""
 - name: Register a runtime
   nested.kata.daemon_config:
     settings:
-      runtimes: "{{ ['kata'] | nested.kata.docker_runtimes(shim=release.contents.shim, home='/etc/nested-kata/kata', version='4.1.0') }}"
+      runtimes: "{{ ['kata'] | nested.kata.docker_runtimes(shim=release.contents.shim, home='/etc/nested-kata/kata',
+        version='4.1.0') }}"
 """
 
 RETURN = r"""
@@ -56,7 +58,10 @@ _value:
 
 def docker_runtimes(names, shim, home, version, unwanted=()):
     """Return the entries by name."""
-    entries = {name: {"runtimeType": shim, "options": {"ConfigPath": f"{home}/{name}/{version}/configuration.toml"}} for name in names}
+    entries = {
+        name: {"runtimeType": shim, "options": {"ConfigPath": f"{home}/{name}/{version}/configuration.toml"}}
+        for name in names
+    }
     return {**dict.fromkeys(unwanted), **entries}
 
 

@@ -9,7 +9,8 @@ short_description: Return in one line why a task failed
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes the result of a task that failed, C(ansible_failed_result) in a C(rescue). Of a loop the first item that failed counts.
+  - Takes the result of a task that failed, C(ansible_failed_result) in a C(rescue). Of a loop the first item that
+    failed counts.
   - The reason is what a module reports or, of a command, the last lines that it wrote.
   - Pure computation on the control node.
 options:
@@ -19,13 +20,15 @@ options:
     required: true
   item:
     description:
-      - The variable of the loop. The reason then begins with its value where the result has it, and otherwise with the result's C(url).
+      - The variable of the loop. The reason then begins with its value where the result has it, and otherwise with the
+        result's C(url).
       - When empty, the reason is all that is returned.
     type: str
     default: ""
   line:
     description:
-      - A regular expression. The reason is then the first line on stderr that begins like it, else all of stderr, else what the module reports.
+      - A regular expression. The reason is then the first line on stderr that begins like it, else all of stderr, else
+        what the module reports.
     type: str
     default: ""
 """

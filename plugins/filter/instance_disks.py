@@ -40,7 +40,10 @@ _value:
 
 def instance_disks(instances, directory):
     """Return the disk of each instance."""
-    return [{"path": f"{directory}/{one['name']}.img", "size": one["disk"]["size"], "sparse": True, "purpose": one["name"]} for one in instances]
+    return [
+        {"path": f"{directory}/{one['name']}.img", "size": one["disk"]["size"], "sparse": True, "purpose": one["name"]}
+        for one in instances
+    ]
 
 
 class FilterModule:

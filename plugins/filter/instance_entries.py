@@ -10,7 +10,8 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Merges each entry into the defaults. Dictionaries are merged, lists and single values are replaced.
-  - An entry that does not set C(state) is C(present), and one that does not set C(purge) keeps its disk when it is removed.
+  - An entry that does not set C(state) is C(present), and one that does not set C(purge) keeps its disk when it is
+    removed.
   - Pure computation on the control node.
 options:
   _input:

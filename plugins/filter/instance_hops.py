@@ -9,7 +9,8 @@ short_description: Find the way from a Kata host to each of its instances
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - An instance is a container of the Kata host, or of a proxy on it. Its hops, and those of the proxy before them, are the way.
+  - An instance is a container of the Kata host, or of a proxy on it. Its hops, and those of the proxy before them, are
+    the way.
   - Pure computation on the control node.
 options:
   _input:

@@ -9,9 +9,11 @@ short_description: Make the drop-in for a Kata configuration
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes the configuration file of a Kata release and returns what goes into a file in C(config.d) beside it, so that Kata finds
+  - Takes the configuration file of a Kata release and returns what goes into a file in C(config.d) beside it, so that
+    Kata finds
     its files where the release lies, and does what is wanted.
-  - Fails for a key that the release's file does not name, not even in a comment, in a table that it has, and for a value of
+  - Fails for a key that the release's file does not name, not even in a comment, in a table that it has, and for a
+    value of
     another type than it has there. The message names keys that are spelled alike.
   - Pure computation on the control node.
 options:
@@ -20,7 +22,8 @@ options:
     type: str
     required: true
   home:
-    description: Directory where the release lies. Every path below C(/opt/kata) in the file is one below it in the drop-in.
+    description: Directory where the release lies. Every path below C(/opt/kata) in the file is one below it in the
+      drop-in.
     type: str
     required: true
   ours:
@@ -41,7 +44,8 @@ options:
 EXAMPLES = r"""
 - name: Write the drop-in
   ansible.builtin.copy:
-    content: "{{ (shipped.content | b64decode | nested.kata.kata_config('/var/lib/nested-kata/kata/4.1.0', theirs=kata_runtime_config)).text }}"
+    content: "{{ (shipped.content | b64decode | nested.kata.kata_config('/var/lib/nested-kata/kata/4.1.0',
+      theirs=kata_runtime_config)).text }}"
     dest: /etc/nested-kata/kata/kata/4.1.0/config.d/50-nested-kata.toml
     mode: "0644"
 """
@@ -49,8 +53,10 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(text) is the drop-in, C(settings) the same as a dictionary, and C(files) what must be there on the target for a VM to start.
-    - C(kernel_params) in it always has C(cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1), unless it says otherwise.
+    - C(text) is the drop-in, C(settings) the same as a dictionary, and C(files) what must be there on the target for a
+      VM to start.
+    - C(kernel_params) in it always has C(cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1), unless it says
+      otherwise.
   type: dict
   sample:
     text: |
@@ -61,7 +67,6 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-
 from ansible_collections.nested.kata.plugins.plugin_utils.kata_config import Refused, drop_in, files, read, render
 from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
 

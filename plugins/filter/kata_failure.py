@@ -9,7 +9,8 @@ short_description: Say why a Kata container did not start
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes what C(docker run) wrote on stderr and the daemon's log since, and returns Docker's own words, the lines of the log
+  - Takes what C(docker run) wrote on stderr and the daemon's log since, and returns Docker's own words, the lines of
+    the log
     that are of the shim, QEMU, virtiofsd or the agent and tell of trouble, and what is probably behind it.
   - Pure computation on the control node.
 options:
@@ -35,7 +36,8 @@ _value:
   type: dict
   sample:
     error: "failed to create task for container: open /dev/vhost-vsock: no such file or directory: unknown"
-    cause: "/dev/vhost-vsock is missing: load the module vhost_vsock, and in a proxy name the device in kata_proxy_devices"
+    cause: "/dev/vhost-vsock is missing: load the module vhost_vsock, and in a proxy name the device in
+      kata_proxy_devices"
     lines: []
 """
 

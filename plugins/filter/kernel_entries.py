@@ -9,9 +9,11 @@ short_description: Fill in what the entries of guest_kernel_list leave out
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Merges each entry into the defaults, and resolves what it names, a profile, fragments, patches and a base configuration, to files
+  - Merges each entry into the defaults, and resolves what it names, a profile, fragments, patches and a base
+    configuration, to files
     on the control node.
-  - A fragment named by letters, digits, V(_) and V(-) alone is one of O(fragment_directory). Any other relative path is below O(directory).
+  - A fragment named by letters, digits, V(_) and V(-) alone is one of O(fragment_directory). Any other relative path is
+    below O(directory).
   - Pure computation on the control node.
 options:
   _input:
@@ -20,7 +22,8 @@ options:
     elements: dict
     required: true
   defaults:
-    description: What an entry that leaves it out has. Has every key of an entry but C(name), which is that of the profile.
+    description: What an entry that leaves it out has. Has every key of an entry but C(name), which is that of the
+      profile.
     type: dict
     required: true
   arch:
@@ -28,7 +31,8 @@ options:
     type: str
     required: true
   profiles:
-    description: The fragments of each profile. V(base) stands for the fragment C(base-ARCH), which an entry with a base configuration does without.
+    description: The fragments of each profile. V(base) stands for the fragment C(base-ARCH), which an entry with a base
+      configuration does without.
     type: dict
     required: true
   versions:
@@ -54,13 +58,15 @@ EXAMPLES = r"""
   ansible.builtin.set_fact:
     guest_kernel_entries: >-
       {{ guest_kernel_list | nested.kata.kernel_entries(
-           defaults=guest_kernel_plain, arch='x86_64', profiles={'docker': ['base', 'docker']}, versions={'kernel.org': '6.12.104'},
+           defaults=guest_kernel_plain, arch='x86_64', profiles={'docker': ['base', 'docker']},
+           versions={'kernel.org': '6.12.104'},
            allow_missing={}, fragment_directory='/srv/files/kernel', directory=playbook_dir) }}
 """
 
 RETURN = r"""
 _value:
-  description: The entries with all that they left out, and with absolute paths. C(files) are all that must be on the control node.
+  description: The entries with all that they left out, and with absolute paths. C(files) are all that must be on the
+    control node.
   type: list
   elements: dict
   sample:

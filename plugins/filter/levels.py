@@ -9,7 +9,8 @@ short_description: Put together what C(playbooks/status.yml) shows
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Goes through the machines, proxies and instances of the inventory, and reads what C(playbooks/tasks/look.yml) and the role
+  - Goes through the machines, proxies and instances of the inventory, and reads what C(playbooks/tasks/look.yml) and
+    the role
     P(nested.kata.kata_preflight#role) registered for each. A level whose Docker was not reached is left out.
   - Pure computation on the control node.
 options:
@@ -32,13 +33,17 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(rows) has for each level its kind, name, kernel, Docker's version, storage driver, running containers, and what isolates it.
-    - C(disks) has for each disk image the level, path, apparent size, room taken, shared room, and room that it may still take.
+    - C(rows) has for each level its kind, name, kernel, Docker's version, storage driver, running containers, and what
+      isolates it.
+    - C(disks) has for each disk image the level, path, apparent size, room taken, shared room, and room that it may
+      still take.
     - C(missing) has for each finding that keeps Kata from running its id and remedy.
     - C(standin) is V(true) where an instance runs under runc.
   type: dict
   sample:
-    rows: [[machine, host1, 6.12.104, 26.1.5, overlay2, 1, "-"], [instance, web, 6.12.104-docker, 26.1.5, btrfs, 0, VM (kata)]]
+    rows:
+      - [machine, host1, 6.12.104, 26.1.5, overlay2, 1, "-"]
+      - [instance, web, 6.12.104-docker, 26.1.5, btrfs, 0, VM (kata)]
     disks: [[kata-in-docker, disks/web.img, 20.00 GB, 1.20 GB, 0.00 Bytes, 18.80 GB]]
     missing: []
     standin: false
@@ -59,11 +64,22 @@ def levels(groups, hostvars):
     """Return what is known of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
     targets = [(name, known) for kind, name, known in hosts if kind != "instance"]
-    rows = [row(kind, name, known) for kind, name, known in hosts if known.get("nested_kata_docker", {}).get("rc", 1) == 0]
+    rows = [
+        row(kind, name, known) for kind, name, known in hosts if known.get("nested_kata_docker", {}).get("rc", 1) == 0
+    ]
     return {
         "rows": rows,
-        "disks": [disk(name, known, image) for name, known in targets for image in known.get("nested_kata_disks", {}).get("images", [])],
-        "missing": [f"{finding['id']}: {finding['remedy']}" for kind, _name, known in hosts if kind == "machine" for finding in errors(known)],
+        "disks": [
+            disk(name, known, image)
+            for name, known in targets
+            for image in known.get("nested_kata_disks", {}).get("images", [])
+        ],
+        "missing": [
+            f"{finding['id']}: {finding['remedy']}"
+            for kind, _name, known in hosts
+            if kind == "machine"
+            for finding in errors(known)
+        ],
         "standin": any(cells[-1] == STANDIN for cells in rows),
     }
 
@@ -78,17 +94,31 @@ def row(kind, name, known):
     info = json.loads(known["nested_kata_docker"]["stdout"])
     runtime = known.get("nested_kata_runtime", {}).get("stdout", "")
     isolation = ISOLATION.get((kind, runtime), f"VM ({runtime})")
-    return [kind, called(name, known), known["nested_kata_kernel"]["stdout"], info["ServerVersion"], info["Driver"], info["ContainersRunning"], isolation]
+    return [
+        kind,
+        called(name, known),
+        known["nested_kata_kernel"]["stdout"],
+        info["ServerVersion"],
+        info["Driver"],
+        info["ContainersRunning"],
+        isolation,
+    ]
 
 
 def disk(name, known, image):
     """Return the row of a disk image."""
-    return [called(name, known), os.path.relpath(image["path"], HOME)] + [bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")]
+    return [called(name, known), os.path.relpath(image["path"], HOME)] + [
+        bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")
+    ]
 
 
 def errors(known):
     """Return the findings that keep Kata from running on a machine."""
-    return [finding for finding in known.get("kata_preflight_look", {}).get("findings", []) if not finding["ok"] and finding["severity"] == "error"]
+    return [
+        finding
+        for finding in known.get("kata_preflight_look", {}).get("findings", [])
+        if not finding["ok"] and finding["severity"] == "error"
+    ]
 
 
 class FilterModule:

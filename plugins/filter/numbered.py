@@ -9,7 +9,8 @@ short_description: Number files so that their names sort in the order given
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Returns for each file a path in a directory, with a number before the file's name. Two files of the same name get different ones.
+  - Returns for each file a path in a directory, with a number before the file's name. Two files of the same name get
+    different ones.
   - Pure computation on the control node.
 options:
   _input:

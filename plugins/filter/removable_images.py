@@ -9,9 +9,11 @@ short_description: Decide what the role machine_image removes
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes what a Docker daemon has and returns what the role P(nested.kata.machine_image#role) made of it, machine images, what interrupted builds
+  - Takes what a Docker daemon has and returns what the role P(nested.kata.machine_image#role) made of it, machine
+    images, what interrupted builds
     left, and the base image that it brought, and which of these a container uses.
-  - Containers and images that people made from a machine image inherit its label, so that the label alone does not make anything removable.
+  - Containers and images that people made from a machine image inherit its label, so that the label alone does not make
+    anything removable.
   - Pure computation on the control node.
 options:
   _input:
@@ -20,7 +22,8 @@ options:
     elements: dict
     required: true
   labelled:
-    description: Those with the label C(nested.kata.image), as a loop over M(community.docker.docker_container_info) registers them.
+    description: Those with the label C(nested.kata.image), as a loop over M(community.docker.docker_container_info)
+      registers them.
     type: list
     elements: dict
     required: true
@@ -38,7 +41,8 @@ options:
     type: str
     required: true
   brought:
-    description: Name and id of the base image that the role brought, with a blank between them. Empty where it brought none.
+    description: Name and id of the base image that the role brought, with a blank between them. Empty where it brought
+      none.
     type: str
     default: ""
   bases:
@@ -60,11 +64,15 @@ RETURN = r"""
 _value:
   description:
     - C(containers) are the ids of the containers of interrupted builds.
-    - C(images) are the names, or ids where they have none, of the images that no container uses. An image of which another name or an image built
+    - C(images) are the names, or ids where they have none, of the images that no container uses. An image of which
+      another name or an image built
       upon it remains only loses this name.
     - C(used) are the images that a container uses, each with its C(name) and the names of its C(users).
   type: dict
-  sample: {"containers": [], "images": ["nested-kata/machine:0123456789ab"], "used": [{"name": "debian:trixie-slim", "users": ["web"]}]}
+  sample:
+    containers: []
+    images: ["nested-kata/machine:0123456789ab"]
+    used: [{name: "debian:trixie-slim", users: [web]}]
 """
 
 import re
@@ -77,7 +85,11 @@ UNTAGGED = ([], ["<none>:<none>"])
 
 def removable_images(containers, labelled, loop_var, images, name, brought="", bases=()):
     """Return what is removed, and what stays since a container uses it."""
-    interrupted = [one["container"]["Id"] for one in labelled if one["exists"] and BUILDING in (one["container"]["Config"]["Env"] or [])]
+    interrupted = [
+        one["container"]["Id"]
+        for one in labelled
+        if one["exists"] and BUILDING in (one["container"]["Config"]["Env"] or [])
+    ]
     # The builder itself may remove a container while it is looked at, where its client was just interrupted.
     vanished = [one[loop_var]["Id"] for one in labelled if not one["exists"]]
     users = {}
@@ -93,11 +105,15 @@ def removable_images(containers, labelled, loop_var, images, name, brought="", b
 
 
 def made(images, name):
-    """Return the machine images, and what builds that did not finish left, each by the name that it is removed by, with its id."""
+    """Return the machine images, and what builds that did not finish left, each by the name that it is removed by, with
+    its id.
+    """
     tag = re.compile(rf"{re.escape(name)}:[0-9a-f]{{12}}")
     own = [one for one in images if LABEL in (one["Labels"] or {})]
     tagged = [(reference, one["Id"]) for one in own for reference in one["RepoTags"] or [] if tag.fullmatch(reference)]
-    return tagged + [(one["Id"], one["Id"]) for one in own if (one["RepoTags"] or []) in UNTAGGED and FINISHED not in one["Labels"]]
+    return tagged + [
+        (one["Id"], one["Id"]) for one in own if (one["RepoTags"] or []) in UNTAGGED and FINISHED not in one["Labels"]
+    ]
 
 
 def brought_base(brought, bases):

@@ -45,7 +45,11 @@ LABEL = "nested.kata.instance"
 
 def removable_instances(containers, purge=False):
     """Return an entry for each instance among the containers."""
-    return [{"name": one["Names"][0].lstrip("/"), "state": "absent", "purge": purge} for one in containers if LABEL in (one.get("Labels") or {})]
+    return [
+        {"name": one["Names"][0].lstrip("/"), "state": "absent", "purge": purge}
+        for one in containers
+        if LABEL in (one.get("Labels") or {})
+    ]
 
 
 class FilterModule:

@@ -9,12 +9,14 @@ short_description: Decide which guest kernels are removed
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes what the directory of kernels has, and returns what goes. Kernels that are wanted stay, and so do the newest others, as many as O(keep) allows.
+  - Takes what the directory of kernels has, and returns what goes. Kernels that are wanted stay, and so do the newest
+    others, as many as O(keep) allows.
   - Kernels of a refused name, and what interrupted runs left, go whatever O(keep) is.
   - Pure computation on the control node.
 options:
   _input:
-    description: The directories, as M(ansible.builtin.find) returns them. The name of each is that of a kernel, VERSION-NAME-KEY, or that of an
+    description: The directories, as M(ansible.builtin.find) returns them. The name of each is that of a kernel,
+      VERSION-NAME-KEY, or that of an
       interrupted run.
     type: list
     elements: dict
@@ -66,7 +68,7 @@ def removable_kernels(directories, wanted, keep, refused=()):
 
     newest_first = sorted(directories, key=lambda one: one["mtime"], reverse=True)
     others = [one for one in newest_first if os.path.basename(one["path"]) not in wanted]
-    return [one for one in others if goes(one)] + [one for one in others if not goes(one)][int(keep):]
+    return [one for one in others if goes(one)] + [one for one in others if not goes(one)][int(keep) :]
 
 
 class FilterModule:

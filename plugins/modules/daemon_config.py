@@ -10,10 +10,13 @@ short_description: Merge settings into Docker's daemon.json, and have the runnin
 version_added: 0.1.0
 description:
   - Puts settings into C(daemon.json) and leaves all others as they are, with their order and indentation.
-  - Lets C(dockerd --validate) judge the new file before it takes the place of the old one, where dockerd can (Docker 23 and newer).
-  - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to whoever can say that
+  - Lets C(dockerd --validate) judge the new file before it takes the place of the old one, where dockerd can (Docker 23
+    and newer).
+  - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to whoever can
+    say that
     containers may stop; see RV(restart).
-  - Waits for the event by which the daemon says that it has reloaded. Where that does not come, the old file comes back.
+  - Waits for the event by which the daemon says that it has reloaded. Where that does not come, the old file comes
+    back.
 attributes:
   check_mode:
     support: full
@@ -31,7 +34,8 @@ attributes:
 options:
   settings:
     description:
-      - What the file is to say, by dockerd's names. Objects are merged, lists and single values are replaced, and V(null) takes a key away.
+      - What the file is to say, by dockerd's names. Objects are merged, lists and single values are replaced, and
+        V(null) takes a key away.
       - A runtime below C(runtimes) is replaced whole. V(null) removes it where it is ours; see O(runtimes_below).
     type: dict
     required: true
@@ -50,9 +54,11 @@ options:
     type: int
     default: 30
 notes:
-  - Run it as root, where dockerd runs. Its process is that of C(/run/docker.pid); where there is none, only the file is seen to.
+  - Run it as root, where dockerd runs. Its process is that of C(/run/docker.pid); where there is none, only the file is
+    seen to.
   - The daemon is told by the signal SIGHUP, as C(systemctl reload docker) does, and asked with the command C(docker).
-  - What it was told is noted in C(/run/nested-kata/daemon.json.read), so that a run that ended before it told the daemon is made good
+  - What it was told is noted in C(/run/nested-kata/daemon.json.read), so that a run that ended before it told the
+    daemon is made good
     by the next one.
 seealso:
   - name: dockerd
@@ -94,7 +100,10 @@ settings:
   description: All that the file says now, or would say in check mode.
   returned: success
   type: dict
-  sample: {"runtimes": {"kata": {"runtimeType": "/var/lib/nested-kata/kata/4.1.0/runtime-rs/bin/containerd-shim-kata-v2"}}}
+  sample:
+    runtimes:
+      kata:
+        runtimeType: /var/lib/nested-kata/kata/4.1.0/runtime-rs/bin/containerd-shim-kata-v2
 steps:
   description: What was done, or would be in check mode.
   returned: success

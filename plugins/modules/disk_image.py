@@ -6,14 +6,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: disk_image
-short_description: Make, clone, grow and trim a file that is a file system, and attach it to a loop device with a stable name
+short_description: Make, clone, grow and trim a file that is a file system, and attach it to a loop device with a stable
+  name
 version_added: 0.1.0
 description:
-  - Makes a sparse file with a file system in it or clones one, grows it, gives back space that it does not use any more, attaches
+  - Makes a sparse file with a file system in it or clones one, grows it, gives back space that it does not use any
+    more, attaches
     it to a loop device, and gives the loop device a name that outlives its number.
-  - A file that holds anything is never formatted. Only a path where nothing is, an empty file, or a file of nothing but zeros
+  - A file that holds anything is never formatted. Only a path where nothing is, an empty file, or a file of nothing but
+    zeros
     gets a file system; anything else is an error that says what was found, and nothing is changed.
-  - A file system is made under another name in the same directory and gets its own name only when it is complete and on disk.
+  - A file system is made under another name in the same directory and gets its own name only when it is complete and on
+    disk.
     A run that is interrupted leaves no half-made image, and the next run removes what it left.
   - A run that finds everything as asked starts no other program.
 attributes:
@@ -41,12 +45,15 @@ options:
     required: true
   size:
     description:
-      - How large the file is, with a unit. V(K), V(M), V(G) and V(T), also written V(GiB) and so on, are powers of 1024;
-        V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a multiple of 4 KiB.
+      - How large the file is, with a unit. V(K), V(M), V(G) and V(T), also written V(GiB) and so on, are powers of
+        1024;
+        V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a multiple of
+        4 KiB.
       - Needed where the file has to be made. May be larger than the free space, since the file is sparse.
       - btrfs needs 109M at least, ext4 8M, xfs 300M.
       - A btrfs grows to 256M or more, as its kernel wants it.
-      - A file that is smaller grows, and so do the loop device that it is attached to and, see O(resizefs), its file system.
+      - A file that is smaller grows, and so do the loop device that it is attached to and, see O(resizefs), its file
+        system.
       - A size smaller than the file is an error, also where the file holds nothing but zeros. Nothing ever shrinks.
     type: str
   fstype:
@@ -57,13 +64,15 @@ options:
     default: btrfs
   mkfs_options:
     description:
-      - More arguments for C(mkfs.btrfs), C(mkfs.ext4) or C(mkfs.xfs), an option or its value to an entry, where a file system is made.
+      - More arguments for C(mkfs.btrfs), C(mkfs.ext4) or C(mkfs.xfs), an option or its value to an entry, where a file
+        system is made.
       - Paths, and values that follow no option, are refused, since they may name another device.
     type: list
     elements: str
   allocation:
     description:
-      - V(preallocated) reserves all of O(size) on the disk that the file lies on (fallocate), so that the image can always be filled.
+      - V(preallocated) reserves all of O(size) on the disk that the file lies on (fallocate), so that the image can
+        always be filled.
         It is refused where that much is not free. On btrfs this only holds for what is written the first time.
       - V(sparse) takes space as it is written, and leaves a file that is there as it is. So without O(allocation).
       - A file system in a file of either kind gives space back when it discards.
@@ -71,36 +80,47 @@ options:
     choices: [sparse, preallocated]
   clone_of:
     description:
-      - Absolute path of a golden image, from which the image is cloned where there is none yet. It has to be sealed, see O(sealed).
-      - On btrfs and xfs the clone shares all data with it (reflink) and takes no time and space, but for the log of an xfs, which each
+      - Absolute path of a golden image, from which the image is cloned where there is none yet. It has to be sealed,
+        see O(sealed).
+      - On btrfs and xfs the clone shares all data with it (reflink) and takes no time and space, but for the log of an
+        xfs, which each
         has for itself (64 MiB); elsewhere what is no hole is copied.
-      - Each clone gets a UUID of its own, so that several can be mounted side by side, and O(label) where it is given. A O(size)
+      - Each clone gets a UUID of its own, so that several can be mounted side by side, and O(label) where it is given.
+        A O(size)
         larger than the golden image's makes the clone grow.
       - An image that is there already is never cloned again, also where the golden image changed or is gone since.
-      - A golden image that does not exist, holds another file system, is attached, can be written to, or was not unmounted cleanly is
+      - A golden image that does not exist, holds another file system, is attached, can be written to, or was not
+        unmounted cleanly is
         an error.
     type: path
   resizefs:
     description:
-      - Whether the file system grows to the end of its file. Where it is mounted on this machine that happens while it is in use; for ext4
-        that needs the capability SYS_RESOURCE. Where nobody uses it, ext4 grows as it is, and btrfs and xfs are mounted for that purpose,
+      - Whether the file system grows to the end of its file. Where it is mounted on this machine that happens while it
+        is in use; for ext4
+        that needs the capability SYS_RESOURCE. Where nobody uses it, ext4 grows as it is, and btrfs and xfs are mounted
+        for that purpose,
         in a mount namespace of its own.
-      - Where it is in use elsewhere, in a virtual machine or another mount namespace, it is left to whoever mounted it, as the disk unit
+      - Where it is in use elsewhere, in a virtual machine or another mount namespace, it is left to whoever mounted it,
+        as the disk unit
         of an instance does.
       - V(false) keeps this machine's kernel from reading what a guest wrote; O(trim) and O(sealed) do mount it too.
     type: bool
     default: true
   trim:
     description:
-      - V(true) gives the space that the file system does not use any more back to the disk that the file lies on. The image is attached,
-        mounted in a mount namespace of its own, trimmed (C(fstrim)) and detached. Discards within a Kata VM do not leave it.
-      - Done only where the file was written to since. To remember that takes extended attributes; without them it is done each time.
+      - V(true) gives the space that the file system does not use any more back to the disk that the file lies on. The
+        image is attached,
+        mounted in a mount namespace of its own, trimmed (C(fstrim)) and detached. Discards within a Kata VM do not
+        leave it.
+      - Done only where the file was written to since. To remember that takes extended attributes; without them it is
+        done each time.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
     type: bool
     default: false
   sealed:
     description:
-      - V(true) makes a golden image of it. It is trimmed, which also replays the log of its file system, and nobody may write to it any
+      - V(true) makes a golden image of it. It is trimmed, which also replays the log of its file system, and nobody may
+        write to it any
         more (mode C(0400)). From then on it is never attached, grown or trimmed.
       - V(false) lets its owner write again. Clones are images of their own and do not change with it.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
@@ -122,13 +142,16 @@ options:
       - Without it an attachment is left as it is.
       - V(true) refuses a file that is attached more than once, read-only, in part, or only until its last user ends
         (C(mount -o loop)).
-      - V(false) refuses while anybody uses the loop device, be it mounted in another container or open in a virtual machine.
+      - V(false) refuses while anybody uses the loop device, be it mounted in another container or open in a virtual
+        machine.
     type: bool
   link:
     description:
-      - Absolute path of a symlink that leads to the loop device. Loop devices get other numbers at the next boot, so nothing
+      - Absolute path of a symlink that leads to the loop device. Loop devices get other numbers at the next boot, so
+        nothing
         else should name them. Its directory is made where it is missing.
-      - Needs O(attached), unless O(state=absent). With V(true) for O(attached) it is made or put right, else it is removed.
+      - Needs O(attached), unless O(state=absent). With V(true) for O(attached) it is made or put right, else it is
+        removed.
       - A path that is something else than a symlink to a loop device is refused and left as it is.
     type: str
   owner:
@@ -141,26 +164,32 @@ options:
     type: str
   mode:
     description:
-      - Permissions of the file, in octal, best in quotes. V('0600') for a new file; without it an existing file keeps its own.
+      - Permissions of the file, in octal, best in quotes. V('0600') for a new file; without it an existing file keeps
+        its own.
       - One that lets nobody write needs O(sealed=true).
     type: raw
   state:
     description:
-      - V(absent) removes the file, if it holds a file system as in O(fstype), O(label) and O(uuid). An attachment that nobody
+      - V(absent) removes the file, if it holds a file system as in O(fstype), O(label) and O(uuid). An attachment that
+        nobody
         uses is undone before where O(link) names it or O(attached) is V(false); else an attached file is refused.
     type: str
     choices: [present, absent]
     default: present
 requirements:
-  - C(blkid), and for O(trim), O(sealed) and O(resizefs) C(unshare), C(mount) and C(fstrim) (Debian packages util-linux and mount)
-  - C(mkfs.btrfs) (btrfs-progs), C(mkfs.ext4) (e2fsprogs) or C(mkfs.xfs) (xfsprogs), where a file system has to be made, and what else
+  - C(blkid), and for O(trim), O(sealed) and O(resizefs) C(unshare), C(mount) and C(fstrim) (Debian packages util-linux
+    and mount)
+  - C(mkfs.btrfs) (btrfs-progs), C(mkfs.ext4) (e2fsprogs) or C(mkfs.xfs) (xfsprogs), where a file system has to be made,
+    and what else
     these packages bring, where one is cloned or grown
   - Linux 5.8 or newer, and root, since every run looks whether a loop device holds the file
 notes:
-  - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the device rule
+  - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the
+    device rule
     C(b 7:* rmw). Nodes that are missing in C(/dev) are made.
   - Runs that work in the same directory wait for each other.
-  - After a boot nothing is attached. The file C(plugins/module_utils/_disk/loop.py) of this collection is also a program that does what
+  - After a boot nothing is attached. The file C(plugins/module_utils/_disk/loop.py) of this collection is also a
+    program that does what
     V(true) for O(attached) does, without Ansible, for a unit that runs at boot.
 author:
   - The nested.kata founders (@nested-kata)
@@ -233,13 +262,15 @@ size:
   type: int
   sample: 21474836480
 allocated:
-  description: Bytes that the file takes on the disk it lies on. Of a clone, with what it shares. V(null) where it is gone, and in
+  description: Bytes that the file takes on the disk it lies on. Of a clone, with what it shares. V(null) where it is
+    gone, and in
     check mode where it would change.
   returned: success
   type: int
   sample: 402653184
 filesystem_size:
-  description: Bytes of its file that the file system takes, V(null) where that is not known. Smaller than RV(size) where it has yet to grow.
+  description: Bytes of its file that the file system takes, V(null) where that is not known. Smaller than RV(size)
+    where it has yet to grow.
   returned: success
   type: int
   sample: 21474836480
@@ -269,7 +300,8 @@ device:
   type: str
   sample: /dev/loop3
 direct_io:
-  description: Whether the loop device reads and writes the file past the page cache, V(null) where it is not attached or would be.
+  description: Whether the loop device reads and writes the file past the page cache, V(null) where it is not attached
+    or would be.
   returned: success
   type: bool
   sample: true
@@ -279,7 +311,8 @@ link:
   type: str
   sample: /run/nested-kata/disks/kata
 diff:
-  description: Size of the file and of the file system in it, its kind, UUID and label, loop device, link target, owner, group and mode, before and after.
+  description: Size of the file and of the file system in it, its kind, UUID and label, loop device, link target, owner,
+    group and mode, before and after.
   returned: success
   type: dict
 steps:
@@ -301,7 +334,6 @@ msg:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._disk.machine import apply
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import parse

@@ -9,8 +9,10 @@ module: disk_image_info
 short_description: Tell how large disk images are, what they take, and whether they may fill the disk that they lie on
 version_added: 0.1.0
 description:
-  - Looks at files as M(nested.kata.disk_image) makes them, their apparent and their real size, what is in them, and whether they are attached.
-  - Warns where sparse images may grow by more than there is room for. When a disk is full, writes in all guests on it fail.
+  - Looks at files as M(nested.kata.disk_image) makes them, their apparent and their real size, what is in them, and
+    whether they are attached.
+  - Warns where sparse images may grow by more than there is room for. When a disk is full, writes in all guests on it
+    fail.
   - Starts no other program and changes nothing.
 attributes:
   check_mode:
@@ -39,7 +41,8 @@ options:
   overcommit:
     description:
       - How many times what is free the images on a file system may grow by together. More is a warning.
-      - With V(1) there is one as soon as they could fill it; an image that is not sparse and shares nothing cannot grow.
+      - With V(1) there is one as soon as they could fill it; an image that is not sparse and shares nothing cannot
+        grow.
     type: float
     default: 1
 requirements:
@@ -161,7 +164,6 @@ file_systems:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import parse_overcommit
 from ansible_collections.nested.kata.plugins.module_utils._disk.usage import report, warning

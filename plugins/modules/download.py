@@ -9,7 +9,8 @@ module: download
 short_description: Get a large file from the first mirror that gives it, verified before it gets its name
 version_added: 0.1.0
 description:
-  - Downloads a file into C(PATH.part), verifies checksum and signature there, and only then gives it its name. So what lies at
+  - Downloads a file into C(PATH.part), verifies checksum and signature there, and only then gives it its name. So what
+    lies at
     O(path) is the file before or the right one, whatever happens.
   - A download that was interrupted goes on where it ended, also from another mirror.
   - A file that is there with the right checksum is left alone, and no request is sent.
@@ -19,10 +20,12 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    description: Says what would be downloaded, and sends no request but one for a O(signature) that is a URL, where there is no O(checksum).
+    description: Says what would be downloaded, and sends no request but one for a O(signature) that is a URL, where
+      there is no O(checksum).
   diff_mode:
     support: full
-    description: Shows the checksum before and after. What a download without O(checksum) will have is not known in check mode.
+    description: Shows the checksum before and after. What a download without O(checksum) will have is not known in
+      check mode.
   idempotent:
     support: full
     description: A file that is right is not downloaded again.
@@ -34,7 +37,8 @@ options:
   urls:
     description:
       - Where the file can be had, best first. C(http), C(https) and C(file).
-      - When one fails, or gives another file than was asked for, the next is tried. The certificates of C(https) are always checked.
+      - When one fails, or gives another file than was asked for, the next is tried. The certificates of C(https) are
+        always checked.
       - Proxies are taken from the environment, as M(ansible.builtin.get_url) does.
     type: list
     elements: str
@@ -48,11 +52,13 @@ options:
   checksum:
     description:
       - What the content is to be, V(sha256:HEX) or V(sha512:HEX).
-      - Required, unless O(signature) is given. With both, a new file must satisfy both. A file that is there is judged by the checksum alone.
+      - Required, unless O(signature) is given. With both, a new file must satisfy both. A file that is there is judged
+        by the checksum alone.
     type: str
   signature:
     description:
-      - URLs of a detached PGP signature, best first, or files with one on the target. The first that gives a signature by one of the
+      - URLs of a detached PGP signature, best first, or files with one on the target. The first that gives a signature
+        by one of the
         keys is taken.
       - Without O(checksum) it is fetched at every run, and the file that is there is verified with it.
     type: list
@@ -60,12 +66,15 @@ options:
     default: []
   keyring:
     description:
-      - File on the target with the public keys whose signatures are good, binary or armored. Required with O(signature).
-      - Whoever has one of these keys can sign, so give no more of them than needed. Expired and revoked keys are refused.
+      - File on the target with the public keys whose signatures are good, binary or armored. Required with
+        O(signature).
+      - Whoever has one of these keys can sign, so give no more of them than needed. Expired and revoked keys are
+        refused.
     type: path
   signed:
     description:
-      - What the signature is of, the file as it is (V(file)), or what comes out when it is uncompressed (V(uncompressed)), as kernel.org
+      - What the signature is of, the file as it is (V(file)), or what comes out when it is uncompressed
+        (V(uncompressed)), as kernel.org
         signs its C(.tar.xz) files. xz, gzip and bzip2 are known. The uncompressed data are never stored.
     type: str
     choices: [file, uncompressed]
@@ -77,7 +86,8 @@ options:
     default: 30
   retries:
     description:
-      - How many times all O(urls) are tried again when none of them gives anything more of the file. Answers that will not change, such as
+      - How many times all O(urls) are tried again when none of them gives anything more of the file. Answers that will
+        not change, such as
         404, are not tried again.
     type: int
     default: 2
@@ -172,7 +182,6 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._download.machine import apply
@@ -197,7 +206,9 @@ def main() -> None:
     )
 
     def dress(path: str, changed: bool) -> bool:
-        return module.set_fs_attributes_if_different(module.load_file_common_arguments(module.params, path=path), changed)
+        return module.set_fs_attributes_if_different(
+            module.load_file_common_arguments(module.params, path=path), changed
+        )
 
     def work() -> dict[str, Any]:
         wanted = parse(module.params)

@@ -9,7 +9,8 @@ module: host_check
 short_description: Find out whether a machine can run Kata Containers
 version_added: 0.1.0
 description:
-  - Looks at what Kata Containers needs of a machine and returns a finding for each, with what was found, what is needed,
+  - Looks at what Kata Containers needs of a machine and returns a finding for each, with what was found, what is
+    needed,
     and what to do where the two differ.
   - Never changes anything. It does not fail because of what it finds; see RV(ok).
 attributes:
@@ -44,8 +45,10 @@ options:
     type: str
   runtimes:
     description:
-      - Names of runtimes that are to be registered in this machine's Docker. With O(target=host) none of them may be somebody
-        else's. Ours is recognised by a C(runtimeType) below C(/var/lib/nested-kata) or a C(ConfigPath) below C(/etc/nested-kata).
+      - Names of runtimes that are to be registered in this machine's Docker. With O(target=host) none of them may be
+        somebody
+        else's. Ours is recognised by a C(runtimeType) below C(/var/lib/nested-kata) or a C(ConfigPath) below
+        C(/etc/nested-kata).
     type: list
     elements: str
     default: []
@@ -65,11 +68,13 @@ options:
       path:
         description:
           - The file or directory that is to be made. It need not exist, nor the directories above it.
-          - One that does not begin with C(/) lies below Docker's data directory, which is C(/var/lib/docker) where Docker does not say.
+          - One that does not begin with C(/) lies below Docker's data directory, which is C(/var/lib/docker) where
+            Docker does not say.
         type: str
         required: true
       size:
-        description: How large it will be, with a unit as in V(20G), V(512M) or V(20GiB) (powers of 1024), V(20GB) (powers of 1000), or in bytes.
+        description: How large it will be, with a unit as in V(20G), V(512M) or V(20GiB) (powers of 1024), V(20GB)
+          (powers of 1000), or in bytes.
         type: str
         required: true
       purpose:
@@ -77,11 +82,13 @@ options:
         type: str
         required: true
       sparse:
-        description: Whether it begins small and grows with its use. Too little room for it is a warning, see O(overcommit), and no error.
+        description: Whether it begins small and grows with its use. Too little room for it is a warning, see
+          O(overcommit), and no error.
         type: bool
         default: false
       creates:
-        description: A path. Where it exists, nothing is to be made any more. As with O(space[].path), it may be relative.
+        description: A path. Where it exists, nothing is to be made any more. As with O(space[].path), it may be
+          relative.
         type: str
   overcommit:
     description:
@@ -108,7 +115,8 @@ options:
     type: float
   containers:
     description:
-      - Names for containers that are to be made in this machine's Docker. Something that has such a name, and no label that
+      - Names for containers that are to be made in this machine's Docker. Something that has such a name, and no label
+        that
         begins with C(nested.kata.), is somebody else's.
       - Without any of O(containers), O(networks) and O(volumes) there is no finding V(names).
     type: list
@@ -133,7 +141,8 @@ options:
     suboptions:
       urls:
         description:
-          - Places of which one is enough. URLs of http and https are asked with HEAD, and with GET for one byte where that fails.
+          - Places of which one is enough. URLs of http and https are asked with HEAD, and with GET for one byte where
+            that fails.
             Any answer counts but the status 404, 410, and 500 or above, so that a registry may want to know who asks.
           - A C(file:) URL or a path must be a file on this machine.
         aliases: [url]
@@ -161,16 +170,21 @@ options:
   ignore:
     description:
       - Ids of findings that do not count against RV(ok). Where they would be errors, they are warnings that say so.
-      - One of V(architecture), V(cpu_virtualization), V(kernel), V(cgroup), V(kvm), V(vhost_vsock), V(vhost_net), V(tun), V(loop),
-        V(docker_daemon), V(docker_version), V(docker_config), V(docker_runtime), V(names), V(space), V(reflink), V(memory), V(shm),
+      - One of V(architecture), V(cpu_virtualization), V(kernel), V(cgroup), V(kvm), V(vhost_vsock), V(vhost_net),
+        V(tun), V(loop),
+        V(docker_daemon), V(docker_version), V(docker_config), V(docker_runtime), V(names), V(space), V(reflink),
+        V(memory), V(shm),
         V(time), V(reachable).
     type: list
     elements: str
     default: []
 notes:
-  - Run it as root, as the user who is to start Docker. On C(/dev/kvm) a guest of three instructions is run within the module's
-    process, with which it ends. No kernel module is loaded; devices whose driver is not loaded are not opened, since that loads it.
-  - Docker is reached with the command C(docker), so that E(DOCKER_HOST) counts where it is set. Where it does not answer, there are
+  - Run it as root, as the user who is to start Docker. On C(/dev/kvm) a guest of three instructions is run within the
+    module's
+    process, with which it ends. No kernel module is loaded; devices whose driver is not loaded are not opened, since
+    that loads it.
+  - Docker is reached with the command C(docker), so that E(DOCKER_HOST) counts where it is set. Where it does not
+    answer, there are
     no findings V(docker_version) and V(names).
   - Without anything in O(reachable) it takes half a second.
 author:
@@ -231,7 +245,8 @@ findings:
       sample: false
     severity:
       description:
-        - How much it counts where it is not as needed. With V(error) Kata cannot run. With V(warning) it can, but less well, or
+        - How much it counts where it is not as needed. With V(error) Kata cannot run. With V(warning) it can, but less
+          well, or
           nobody can tell, or O(ignore) names it.
       returned: success
       type: str
@@ -253,7 +268,8 @@ findings:
       sample: /dev/vhost-net
     remedy:
       description:
-        - What to do. Where all is as needed it is a note, of what the roles will do or of what would be better still, and mostly empty.
+        - What to do. Where all is as needed it is a note, of what the roles will do or of what would be better still,
+          and mostly empty.
       returned: success
       type: str
       sample: modprobe vhost_net, and name it in /etc/modules-load.d/nested-kata.conf to have it after a reboot
@@ -286,7 +302,6 @@ msg:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
 from ansible_collections.nested.kata.plugins.module_utils._host.facts import look
@@ -298,13 +313,18 @@ ARGUMENTS = {
     "runtime": {"type": "str"},
     "runtimes": {"type": "list", "elements": "str", "default": []},
     "kata_version": {"type": "str"},
-    "space": {"type": "list", "elements": "dict", "default": [], "options": {
-        "path": {"type": "str", "required": True},
-        "size": {"type": "str", "required": True},
-        "purpose": {"type": "str", "required": True},
-        "sparse": {"type": "bool", "default": False},
-        "creates": {"type": "str"},
-    }},
+    "space": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "path": {"type": "str", "required": True},
+            "size": {"type": "str", "required": True},
+            "purpose": {"type": "str", "required": True},
+            "sparse": {"type": "bool", "default": False},
+            "creates": {"type": "str"},
+        },
+    },
     "overcommit": {"type": "float", "default": 1},
     "disks": {"type": "str"},
     "memory": {"type": "list", "elements": "str", "default": []},
@@ -312,13 +332,18 @@ ARGUMENTS = {
     "containers": {"type": "list", "elements": "str", "default": []},
     "networks": {"type": "list", "elements": "str", "default": []},
     "volumes": {"type": "list", "elements": "str", "default": []},
-    "reachable": {"type": "list", "elements": "dict", "default": [], "options": {
-        "urls": {"type": "list", "elements": "str", "required": True, "aliases": ["url"]},
-        "purpose": {"type": "str", "required": True},
-        "required": {"type": "bool", "default": True},
-        "creates": {"type": "str"},
-        "image": {"type": "str"},
-    }},
+    "reachable": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "urls": {"type": "list", "elements": "str", "required": True, "aliases": ["url"]},
+            "purpose": {"type": "str", "required": True},
+            "required": {"type": "bool", "default": True},
+            "creates": {"type": "str"},
+            "image": {"type": "str"},
+        },
+    },
     "timeout": {"type": "float", "default": 5},
     "ignore": {"type": "list", "elements": "str", "default": []},
 }

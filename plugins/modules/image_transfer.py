@@ -10,17 +10,24 @@ short_description: Copy images between Docker daemons at any depth of nesting, a
 version_added: 0.1.0
 description:
   - Makes the images of one Docker daemon known to others, without a registry.
-  - An image that a destination has already is left alone, and not a byte of it is sent. Where the destination's store allows it, the
+  - An image that a destination has already is left alone, and not a byte of it is sent. Where the destination's store
+    allows it, the
     lowest layers that it has already are left out. One that refuses this is sent everything, once.
-  - The archive streams from the source through this module to the destinations. It is never held in memory as a whole, and the module
+  - The archive streams from the source through this module to the destinations. It is never held in memory as a whole,
+    and the module
     writes no temporary file.
-  - Layers are read from the source's store, one by one, where it has one of the classic graph drivers (C(overlay2), C(btrfs), C(vfs) or
-    C(fuse-overlayfs)) and its files can be read by the user of the module, or by the one who C(docker exec) gives in the innermost hop.
-    Each of them is compared with its digest. Otherwise, as on another machine, C(docker save) gives them, which writes all
+  - Layers are read from the source's store, one by one, where it has one of the classic graph drivers (C(overlay2),
+    C(btrfs), C(vfs) or
+    C(fuse-overlayfs)) and its files can be read by the user of the module, or by the one who C(docker exec) gives in
+    the innermost hop.
+    Each of them is compared with its digest. Otherwise, as on another machine, C(docker save) gives them, which writes
+    all
     of an image into a temporary directory of the source before the first byte is sent.
-  - All images are looked up at all locations before the first byte is sent. After each the destination is asked whether it now has the
+  - All images are looked up at all locations before the first byte is sent. After each the destination is asked whether
+    it now has the
     same image. Where ids differ by the kind of store, configuration and layers are compared.
-  - When a transfer fails or is killed, the destination has what it had under each name before. The next run starts from the beginning.
+  - When a transfer fails or is killed, the destination has what it had under each name before. The next run starts from
+    the beginning.
     (In containerd's store an image comes as C(nested-kata.invalid/incoming) until it is complete.)
   - While it runs, a person who watches sees every few seconds how far it is.
   - Never contacts a registry.
@@ -59,34 +66,44 @@ options:
         type: path
       context:
         description:
-          - Name of a Docker context of the user that the module runs as, on the machine that it runs on, as C(docker context ls) shows it.
+          - Name of a Docker context of the user that the module runs as, on the machine that it runs on, as C(docker
+            context ls) shows it.
             E(DOCKER_CONFIG) says where contexts are, if not in C(~/.docker).
           - V(default) is the daemon at V(/var/run/docker.sock), whatever E(DOCKER_HOST) says.
-          - The daemon may be at a unix socket, at V(ssh://), or at V(tcp://) with TLS. TCP without TLS, or without verifying the daemon's
+          - The daemon may be at a unix socket, at V(ssh://), or at V(tcp://) with TLS. TCP without TLS, or without
+            verifying the daemon's
             certificate, is refused.
-          - Over V(ssh://) the module uses C(ssh), with the keys, the known machines and the settings of its user. Nobody can answer a
+          - Over V(ssh://) the module uses C(ssh), with the keys, the known machines and the settings of its user.
+            Nobody can answer a
             question there, so keys with a password need an agent.
           - It cannot be combined with C(hops), which begin at the machine's own daemon.
         type: str
       hops:
         description:
-          - Names of containers, outermost first. The daemon is the one that the Docker client in the innermost container
+          - Names of containers, outermost first. The daemon is the one that the Docker client in the innermost
+            container
             speaks to.
-          - The first one is a container of the daemon at V(/var/run/docker.sock) of the machine that the module runs on.
+          - The first one is a container of the daemon at V(/var/run/docker.sock) of the machine that the module runs
+            on.
             Environment variables such as E(DOCKER_HOST) and the Docker context in use make no difference.
           - An empty list is the machine's own daemon.
         type: list
         elements: str
       transport:
         description:
-          - How archives get over the last of the C(hops). Into a virtual machine C(docker exec) is slow, some forty times
+          - How archives get over the last of the C(hops). Into a virtual machine C(docker exec) is slow, some forty
+            times
             slower than TCP. Questions, which are few bytes, always go by C(docker exec).
-          - V(tunnel) is a TCP connection to the innermost container. A program of the machine image is started there, listens
-            on the container's own address for one connection that begins with a one-time token, and ends with it, or after 10
-            seconds without it. The container one level above dials, and needs the same program; where there is none above,
+          - V(tunnel) is a TCP connection to the innermost container. A program of the machine image is started there,
+            listens
+            on the container's own address for one connection that begins with a one-time token, and ends with it, or
+            after 10
+            seconds without it. The container one level above dials, and needs the same program; where there is none
+            above,
             the module does. The module fails where there can be no tunnel.
           - V(exec) is C(docker exec -i), which needs nothing but Docker's client.
-          - V(auto) is V(tunnel) where there can be one, and V(exec) otherwise, and where an archive is known to have less than
+          - V(auto) is V(tunnel) where there can be one, and V(exec) otherwise, and where an archive is known to have
+            less than
             4 MiB. RV(transport) and RV(destinations[].transport) say which it was, and why.
           - Without C(hops) there is nothing to choose, and with C(socket) and C(context) it is refused.
         type: str
@@ -95,10 +112,13 @@ options:
       archive:
         description:
           - Path of an archive file instead of a daemon, on the machine that the module runs on.
-          - As a source it may be what C(docker save) wrote, or an OCI archive (of podman, skopeo or buildx for example), plain or
+          - As a source it may be what C(docker save) wrote, or an OCI archive (of podman, skopeo or buildx for
+            example), plain or
             compressed by C(gzip) or C(zstd). One that ends too early or has a layer with a wrong digest is refused.
-          - As a destination it becomes one that C(docker load) and the tools of OCI read. The suffixes C(.gz) and C(.tgz) have it
-            compressed by C(gzip), C(.zst) and C(.tzst) by C(zstd). It holds the images of the task and no others, and is replaced as a
+          - As a destination it becomes one that C(docker load) and the tools of OCI read. The suffixes C(.gz) and
+            C(.tgz) have it
+            compressed by C(gzip), C(.zst) and C(.tzst) by C(zstd). It holds the images of the task and no others, and
+            is replaced as a
             whole when one of them differs. A file that holds other images, or something else, is refused.
           - A new one can be read by its owner only, since an image may hold secrets.
         type: path
@@ -110,7 +130,8 @@ options:
   destinations:
     description:
       - Several of them. The source is read once for all, and they are sent at the same time, each what it lacks.
-      - When one fails, the others go on, and the module fails at the end and says for each what happened. One that takes nothing holds
+      - When one fails, the others go on, and the module fails at the end and says for each what happened. One that
+        takes nothing holds
         up the others until O(timeout).
     type: list
     elements: dict
@@ -119,18 +140,22 @@ options:
     description:
       - Other names that images get at the destination, by their names in O(images). One name, or a list of names.
       - An image that is named here gets these names only. To keep its own, too, repeat it here.
-      - A destination with a classic store that has the same image under another name is asked to name it, and nothing is sent.
+      - A destination with a classic store that has the same image under another name is asked to name it, and nothing
+        is sent.
     type: dict
     default: {}
   platform:
     description:
-      - Fail unless an image is for this platform, V(os/architecture) or V(os/architecture/variant), for example V(linux/arm64).
-      - Of an archive that has an image for several platforms this one is taken. Daemons with API 1.48 or newer (Docker 28) are asked for
+      - Fail unless an image is for this platform, V(os/architecture) or V(os/architecture/variant), for example
+        V(linux/arm64).
+      - Of an archive that has an image for several platforms this one is taken. Daemons with API 1.48 or newer (Docker
+        28) are asked for
         this one.
     type: str
   prune_other_tags:
     description:
-      - When all images of the task are at a destination, remove the other tags of the same repositories there. Images that lose their
+      - When all images of the task are at a destination, remove the other tags of the same repositories there. Images
+        that lose their
         last name by it are removed, too.
       - A tag that a container still needs is kept, with a warning. Not for archives.
     type: bool
@@ -142,9 +167,11 @@ options:
     type: int
     default: 600
 requirements:
-  - Docker SDK for Python, 5.0.3 or newer (package python3-docker of Debian, docker of PyPI), unless all locations are archives
+  - Docker SDK for Python, 5.0.3 or newer (package python3-docker of Debian, docker of PyPI), unless all locations are
+    archives
   - for C(hops), Docker's command line client, on the machine and in each container on the way
-  - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the one that it leads to
+  - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the one that
+    it leads to
   - for compressed archives, C(gzip) or C(zstd)
 notes:
   - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
@@ -228,7 +255,8 @@ images:
       description: Whether the image was sent or named, or would be in check mode.
       type: bool
     bytes_sent:
-      description: Bytes of the archive that the destination was sent. Those of a compressed file are counted before it is compressed.
+      description: Bytes of the archive that the destination was sent. Those of a compressed file are counted before it
+        is compressed.
       type: int
       sample: 1085440
     layers_sent:
@@ -247,7 +275,8 @@ images:
       description: Why the image was sent or left alone, what was left out, and how it was read.
       type: str
       sample: >-
-        the destination has another image of this name (0d84cac79282): 4 of 5 layers left out, since the destination has them;
+        the destination has another image of this name (0d84cac79282): 4 of 5 layers left out, since the destination has
+        them;
         read from its store
 destinations:
   description: How each destination fared.
@@ -327,9 +356,13 @@ OPTIONS = {
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=OPTIONS, mutually_exclusive=[("destination", "destinations")], supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=OPTIONS, mutually_exclusive=[("destination", "destinations")], supports_check_mode=True
+    )
     nothing = result_of([], module.check_mode)
-    finish(module, lambda: carry_out(parse(module.params), module.check_mode, module.warn), path="the transfer", **nothing)
+    finish(
+        module, lambda: carry_out(parse(module.params), module.check_mode, module.warn), path="the transfer", **nothing
+    )
 
 
 if __name__ == "__main__":

@@ -9,20 +9,27 @@ module: kata_release
 short_description: Unpack a release of Kata Containers into a directory of its own, verified and all at once
 version_added: 0.1.0
 description:
-  - Unpacks the archive of a release, as the project publishes it, and strips its C(opt/kata/). So several versions lie beside each
+  - Unpacks the archive of a release, as the project publishes it, and strips its C(opt/kata/). So several versions lie
+    beside each
     other, and nothing of them lies in C(/opt).
-  - The archive is read once. It is unpacked into a directory beside O(path) while its SHA-256 is taken, and only when that is right,
-    every member was fine and all is on the disk, the directory is renamed. Whatever interrupts it, O(path) is not there or whole.
-  - Whatever the archive holds, nothing is written outside of that directory. Refused are absolute names and those with C(..), what lies
-    outside of C(opt/kata), symlinks and hard links that lead out of it, what lies below a symlink or replaces an earlier member, devices,
-    named pipes, sparse files and unknown types, names with characters that cannot be printed, and more than 20 GiB or 200000 members.
+  - The archive is read once. It is unpacked into a directory beside O(path) while its SHA-256 is taken, and only when
+    that is right,
+    every member was fine and all is on the disk, the directory is renamed. Whatever interrupts it, O(path) is not there
+    or whole.
+  - Whatever the archive holds, nothing is written outside of that directory. Refused are absolute names and those with
+    C(..), what lies
+    outside of C(opt/kata), symlinks and hard links that lead out of it, what lies below a symlink or replaces an
+    earlier member, devices,
+    named pipes, sparse files and unknown types, names with characters that cannot be printed, and more than 20 GiB or
+    200000 members.
   - A release that is there with the same O(sha256) is left alone. Neither the archive nor large files are read then.
   - While it runs, a person who watches sees every few seconds how far it is.
 attributes:
   check_mode:
     support: full
     description: >-
-      Says what would be done. What another task would have brought, the O(archive) and the directory that O(path) lies in, may be missing.
+      Says what would be done. What another task would have brought, the O(archive) and the directory that O(path) lies
+      in, may be missing.
       An archive that is there is looked at, and not read as a whole.
   diff_mode:
     support: full
@@ -38,7 +45,8 @@ options:
   path:
     description:
       - The directory of this release. The one that it lies in must exist.
-      - A directory that this module did not make is refused, and so is one with another release in it. To have a new version, give it a
+      - A directory that this module did not make is refused, and so is one with another release in it. To have a new
+        version, give it a
         directory of its own.
     type: path
     required: true
@@ -53,21 +61,25 @@ options:
     type: str
   version:
     description:
-      - The version of the release. Where the archive has a file C(opt/kata/VERSION), as those of Kata have, it must say the same.
+      - The version of the release. Where the archive has a file C(opt/kata/VERSION), as those of Kata have, it must say
+        the same.
       - The default is what that file says.
     type: str
   state:
     description:
-      - V(absent) removes the release, if this module put it there. It is renamed before it is deleted, and a deletion that was interrupted
+      - V(absent) removes the release, if this module put it there. It is renamed before it is deleted, and a deletion
+        that was interrupted
         is finished by the next run with the same O(path).
     type: str
     choices: [present, absent]
     default: present
   if_in_use:
     description:
-      - What O(state=absent) does while a process runs on the release, that is, has its program, a mapped file, an open file, its working
+      - What O(state=absent) does while a process runs on the release, that is, has its program, a mapped file, an open
+        file, its working
         or its root directory there. A shim, QEMU and virtiofsd of a VM do.
-      - V(fail) refuses, V(keep) leaves the release and is no error. So an upgrade can leave the old one until nothing runs on it.
+      - V(fail) refuses, V(keep) leaves the release and is no error. So an upgrade can leave the old one until nothing
+        runs on it.
       - Only root sees the processes of all users.
     type: str
     choices: [fail, keep]
@@ -75,10 +87,13 @@ options:
 requirements:
   - C(zstd) (Debian package zstd), for C(.tar.zst), or C(xz) (xz-utils), for C(.tar.xz)
 notes:
-  - All that is unpacked belongs to the user that the module runs as. Of the modes in the archive the write permission of group and others
-    is taken away, and so are set-user-ID, set-group-ID and sticky bits. Extended attributes and capabilities are not restored.
+  - All that is unpacked belongs to the user that the module runs as. Of the modes in the archive the write permission
+    of group and others
+    is taken away, and so are set-user-ID, set-group-ID and sticky bits. Extended attributes and capabilities are not
+    restored.
   - Symlinks become relative, also those to C(/opt/kata), so that the release does not depend on where it lies.
-  - Until it is complete the release is in a directory C(.NAME.nested-kata-XXXXXXXX) beside O(path). One that a killed run left is removed
+  - Until it is complete the release is in a directory C(.NAME.nested-kata-XXXXXXXX) beside O(path). One that a killed
+    run left is removed
     by the next run with the same O(path).
   - Runs in the same parent directory wait for each other.
   - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
@@ -121,12 +136,14 @@ sha256:
   type: str
   sample: 3dc6b69c4acb787b967b04b64599a20d02a8beb1a8eaab3084110df9d0b08c96
 version:
-  description: The version. V(null) where neither the archive nor O(version) says it, and where there is no release any more.
+  description: The version. V(null) where neither the archive nor O(version) says it, and where there is no release any
+    more.
   returned: success
   type: str
   sample: 4.1.0
 bytes:
-  description: Bytes of all files of the release. V(null) where it is not there, and in check mode where it is to be unpacked.
+  description: Bytes of all files of the release. V(null) where it is not there, and in check mode where it is to be
+    unpacked.
   returned: success
   type: int
   sample: 2513600512
@@ -186,7 +203,8 @@ contents:
     configuration:
       description: The configuration for QEMU that the release ships, for RV(contents.shim_kind).
       type: str
-      sample: /var/lib/nested-kata/kata/4.1.0/share/defaults/kata-containers/runtime-rs/configuration-qemu-runtime-rs.toml
+      sample: >-
+        /var/lib/nested-kata/kata/4.1.0/share/defaults/kata-containers/runtime-rs/configuration-qemu-runtime-rs.toml
 in_use:
   description: The processes that run on the release.
   returned: O(state=absent)
@@ -219,7 +237,6 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._kata.machine import apply, interruptible

@@ -9,8 +9,10 @@ module: kernel_build
 short_description: Build a configured Linux tree, and keep what comes out of it in one directory
 version_added: 0.1.0
 description:
-  - Runs C(make) on a Linux source tree that has a C(.config), and puts the kernel, its configuration and a record of the build into
-    a directory, all at once. Whatever interrupts it, the directory holds the build before or this one, and never half of one.
+  - Runs C(make) on a Linux source tree that has a C(.config), and puts the kernel, its configuration and a record of
+    the build into
+    a directory, all at once. Whatever interrupts it, the directory holds the build before or this one, and never half
+    of one.
   - Where the directory already holds the build that O(key) stands for, nothing is run and no source tree is needed.
   - The C(.config) is never changed. Make it with M(nested.kata.kernel_config), with the same O(arch) and O(make_vars).
   - The same source, configuration and toolchain in the same directory give the same bytes.
@@ -21,10 +23,12 @@ attributes:
     description: Everything is looked at, what a build needs included, and nothing is built.
   diff_mode:
     support: full
-    description: Shows the key, the release and the files' digests, before and after. In check mode those of a build to come are not known.
+    description: Shows the key, the release and the files' digests, before and after. In check mode those of a build to
+      come are not known.
   idempotent:
     support: full
-    description: When run twice in a row with the same O(key), O(arch) and O(targets), the second run starts no C(make) and no compiler.
+    description: When run twice in a row with the same O(key), O(arch) and O(targets), the second run starts no C(make)
+      and no compiler.
   platform:
     support: full
     platforms: linux
@@ -32,7 +36,8 @@ attributes:
 options:
   tree:
     description:
-      - The source tree, which holds the C(.config). Objects are made in it, so that a build that was interrupted by hand or failed
+      - The source tree, which holds the C(.config). Objects are made in it, so that a build that was interrupted by
+        hand or failed
         goes on where it ended.
       - Where a build was killed, or the machine went down, C(make clean) comes first, since objects may be cut off.
       - Builds in the same tree wait for each other.
@@ -40,15 +45,18 @@ options:
     required: true
   path:
     description:
-      - The directory that gets C(vmlinux), the images in O(targets), C(config), C(System.map) and C(build.json), the record.
+      - The directory that gets C(vmlinux), the images in O(targets), C(config), C(System.map) and C(build.json), the
+        record.
         It is made where it is missing; the directory that it lies in must exist.
       - It is replaced as a whole. So one that holds files that this module did not put there is refused.
     type: path
     required: true
   key:
     description:
-      - What the build is a function of, for example a hash over source, configuration and toolchain. Whoever calls knows.
-      - Where C(build.json) in O(path) has the same key, O(arch) and O(targets), and every file in it has the SHA-256 that was
+      - What the build is a function of, for example a hash over source, configuration and toolchain. Whoever calls
+        knows.
+      - Where C(build.json) in O(path) has the same key, O(arch) and O(targets), and every file in it has the SHA-256
+        that was
         recorded, there is nothing to do.
     type: str
     required: true
@@ -61,7 +69,8 @@ options:
   targets:
     description:
       - What C(make) is to build. V(vmlinux) is always built.
-      - A target whose file then lies in the C(boot) directory of the architecture, such as V(bzImage), goes into O(path). Others
+      - A target whose file then lies in the C(boot) directory of the architecture, such as V(bzImage), goes into
+        O(path). Others
         are built, no more.
       - The default is V(vmlinux), and V(bzImage) on x86 and s390, V(Image) on arm64 and riscv.
     type: list
@@ -84,17 +93,20 @@ options:
     default: false
   log:
     description:
-      - File for the whole output of C(make). It is kept, also when the build fails, until the next build. Its directory must exist.
+      - File for the whole output of C(make). It is kept, also when the build fails, until the next build. Its directory
+        must exist.
       - The default is the name in O(path) with C(.log).
     type: path
   info:
     description:
-      - More to be recorded in C(build.json), for example the profile of the configuration. It makes no difference to the build.
+      - More to be recorded in C(build.json), for example the profile of the configuration. It makes no difference to
+        the build.
     type: dict
     default: {}
   timestamp:
     description:
-      - The time of the build that the kernel shows in C(uname -v), as C(date) reads it. That of the real build would make every
+      - The time of the build that the kernel shows in C(uname -v), as C(date) reads it. That of the real build would
+        make every
         build another one.
     type: str
     default: Thu Jan  1 00:00:00 UTC 1970
@@ -112,7 +124,8 @@ requirements:
 seealso:
   - module: nested.kata.kernel_config
 notes:
-  - The directories of O(path) are exchanged in one step where the file system can, as those of Linux can. On one that cannot,
+  - The directories of O(path) are exchanged in one step where the file system can, as those of Linux can. On one that
+    cannot,
     O(path) does not exist for a moment.
   - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
 author:
@@ -202,7 +215,8 @@ build:
       type: float
       sample: 412.7
     objects:
-      description: How many objects were compiled or assembled. Those that an interrupted build had made before are not counted.
+      description: How many objects were compiled or assembled. Those that an interrupted build had made before are not
+        counted.
       type: int
       sample: 2931
     timestamp:
@@ -211,7 +225,10 @@ build:
     files:
       description: Size in bytes and SHA-256 of every other file in the directory, by name.
       type: dict
-      sample: {"bzImage": {"sha256": "96cb19f39e9a90b0e14b7d2e4c0e1e5a0e8f9d8c3a47ad3e61a0ed1bd6ab4aa5", "size": 9123840}}
+      sample:
+        bzImage:
+          sha256: 96cb19f39e9a90b0e14b7d2e4c0e1e5a0e8f9d8c3a47ad3e61a0ed1bd6ab4aa5
+          size: 9123840
 steps:
   description: What was done, in this order, or would be done.
   returned: success
@@ -236,7 +253,6 @@ msg:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_machine import apply, interruptible

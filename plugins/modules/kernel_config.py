@@ -10,7 +10,8 @@ short_description: Configure a Linux kernel tree from fragments, and verify the 
 version_added: 0.1.0
 description:
   - Merges a base, fragment files and single options into the C(.config) of a Linux source tree.
-  - The tree's own Kconfig decides. The module writes down what is asked for, has C(make) run Kconfig, reads the result, and
+  - The tree's own Kconfig decides. The module writes down what is asked for, has C(make) run Kconfig, reads the result,
+    and
     compares. What was asked for and is not in the result is an error, with the reason that Kconfig has for it.
   - Never edits what Kconfig wrote. The file is replaced as a whole, and only when it differs.
 attributes:
@@ -18,7 +19,8 @@ attributes:
     description: Can run in check mode and return the changed status without changing the configuration.
     support: full
     details:
-      - Kconfig is run in check mode too, on a scratch file. Its program is then compiled in C(scripts/kconfig), as by any
+      - Kconfig is run in check mode too, on a scratch file. Its program is then compiled in C(scripts/kconfig), as by
+        any
         C(make) that configures.
   diff_mode:
     description: Returns details on what has changed when in diff mode.
@@ -27,7 +29,8 @@ attributes:
     description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
     support: full
     details:
-      - A second run with the same input on the same tree with the same compiler does not run C(make), and writes nothing.
+      - A second run with the same input on the same tree with the same compiler does not run C(make), and writes
+        nothing.
   platform:
     description: Target machines that the module runs on.
     support: full
@@ -46,27 +49,32 @@ options:
     type: path
   arch:
     description:
-      - Architecture, as C(make) calls it, V(x86_64) or V(arm64) for example. It is always given to C(make), so that what is asked
+      - Architecture, as C(make) calls it, V(x86_64) or V(arm64) for example. It is always given to C(make), so that
+        what is asked
         for 64 bits never becomes a kernel of 32.
-      - To configure for another architecture than the machine's no cross compiler is needed, but without it Kconfig asks the native
+      - To configure for another architecture than the machine's no cross compiler is needed, but without it Kconfig
+        asks the native
         compiler what it can do, and turns off what depends on more. Set C(CROSS_COMPILE) in O(make_vars) for a build.
       - The default is the machine's.
     type: str
   base:
     description:
       - A configuration to start from, on the target, for example that of a distribution's kernel.
-      - Only O(fragments) and O(options) have to be in the result. What O(base) says and the tree does not keep is no error;
+      - Only O(fragments) and O(options) have to be in the result. What O(base) says and the tree does not keep is no
+        error;
         RV(base_missing) lists it, since it often comes from another version.
     type: path
   base_target:
     description:
-      - A target of C(make) that makes the configuration to start from, such as V(defconfig), V(tinyconfig) or V(allnoconfig).
+      - A target of C(make) that makes the configuration to start from, such as V(defconfig), V(tinyconfig) or
+        V(allnoconfig).
         Those that ask a person (V(menuconfig), V(oldconfig)) are refused.
     type: str
   fragments:
     description:
       - Files on the target that are merged in this order, each over those before.
-      - A line is C(CONFIG_NAME=VALUE), C(# CONFIG_NAME is not set), a comment, or empty. C(VALUE) is V(y), V(m), V(n), a decimal
+      - A line is C(CONFIG_NAME=VALUE), C(# CONFIG_NAME is not set), a comment, or empty. C(VALUE) is V(y), V(m), V(n),
+        a decimal
         number, a hexadecimal one that begins with C(0x), or a text in double quotes.
     type: list
     elements: path
@@ -74,7 +82,8 @@ options:
   options:
     description:
       - Symbols and their values, merged after O(fragments). C(CONFIG_) may be left out of the name.
-      - Booleans become V(y) and V(n). A text that is no value of the kinds named at O(fragments) is put into double quotes.
+      - Booleans become V(y) and V(n). A text that is no value of the kinds named at O(fragments) is put into double
+        quotes.
     type: dict
     default: {}
   new_symbols:
@@ -87,7 +96,8 @@ options:
     default: "no"
   allow_missing:
     description:
-      - Symbols of O(fragments) and O(options) that may be missing in the result, each with the reason, for example since they
+      - Symbols of O(fragments) and O(options) that may be missing in the result, each with the reason, for example
+        since they
         exist only in later versions. Names may be globs, such as V(NF_NAT_*).
     type: dict
     default: {}
@@ -100,13 +110,16 @@ options:
     default: warn
   make_vars:
     description:
-      - Variables for C(make), such as C(CC), C(LLVM) or C(CROSS_COMPILE). Others than these are not taken from the environment.
+      - Variables for C(make), such as C(CC), C(LLVM) or C(CROSS_COMPILE). Others than these are not taken from the
+        environment.
     type: dict
     default: {}
 requirements:
-  - On the target the commands C(make), C(flex), C(bison), C(gcc) and C(ld), or those that O(make_vars) names in the place of the last two.
+  - On the target the commands C(make), C(flex), C(bison), C(gcc) and C(ld), or those that O(make_vars) names in the
+    place of the last two.
 notes:
-  - Use the same O(arch) and O(make_vars), and the same compiler, for the build, since Kconfig asks the compiler what it can do.
+  - Use the same O(arch) and O(make_vars), and the same compiler, for the build, since Kconfig asks the compiler what it
+    can do.
   - Several of these may run at once on different trees, not on the same.
 seealso:
   - module: nested.kata.kernel_build
@@ -210,7 +223,8 @@ missing:
       sample: /usr/src/fragments/docker.config:12
     why:
       description:
-        - The reason, as the tree's Kconfig has it. Empty where it could not be asked, and where RV(missing[].allowed) has one.
+        - The reason, as the tree's Kconfig has it. Empty where it could not be asked, and where RV(missing[].allowed)
+          has one.
       returned: success
       type: str
       sample: NF_TABLES_INET needs IPV6=y, is n
@@ -219,7 +233,8 @@ missing:
       returned: success
       type: str
 base_missing:
-  description: What O(base) or O(base_target) says, nothing overrides, and is not in the result. As RV(missing), without reasons.
+  description: What O(base) or O(base_target) says, nothing overrides, and is not in the result. As RV(missing), without
+    reasons.
   returned: success
   type: list
   elements: dict
@@ -273,7 +288,6 @@ msg:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 from ansible_collections.nested.kata.plugins.module_utils._kernel.config_machine import apply
 from ansible_collections.nested.kata.plugins.module_utils._kernel.config_options import parse

@@ -3,34 +3,48 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kata's configuration: what a release ships, and the drop-in that goes beside it. Runs on the control node.
 
-Kata reads its main file and then all files of `config.d` beside it: tables are merged deeply, arrays and single values are
-replaced. So the drop-in need not repeat what the release says, but for what lies elsewhere than the release thinks.
+Kata reads its main file and then all files of `config.d` beside it: tables are merged deeply, arrays and single values
+are replaced. So the drop-in need not repeat what the release says, but for what lies elsewhere than the release thinks.
 """
+
 from __future__ import annotations
 
 import difflib
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import tomllib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.plugin_utils.merge import Table, merged
 
 HOME = "/opt/kata"  # where a release thinks that it is
 AT_HOME = re.compile(rf"(?<![\w./-]){HOME}(?=/|$)")
 
-# Kata sets the first itself, and without the second systemd in a VM finds no tree of cgroups to take. A kernel_params of one's own
-# replaces the whole line, so that they have to be in it.
+# Kata sets the first itself, and without the second systemd in a VM finds no tree of cgroups to take. A kernel_params
+# of one's own replaces the whole line, so that they have to be in it.
 KERNEL_PARAMS = ("cgroup_no_v1=all", "systemd.unified_cgroup_hierarchy=1")
 
 # Keys that Kata 4.1.0 knows although the file that it ships may not name them.
 KNOWN = {
-    "hypervisor.qemu": {"seccomp_sandbox", "initrd", "image", "overhead_memory", "disable_vhost_net", "vm_rootfs_driver", "extra_monitor_socket"},
+    "hypervisor.qemu": {
+        "seccomp_sandbox",
+        "initrd",
+        "image",
+        "overhead_memory",
+        "disable_vhost_net",
+        "vm_rootfs_driver",
+        "extra_monitor_socket",
+    },
     "agent.kata": {"dial_timeout_ms", "reconnect_timeout_ms", "create_container_timeout"},
-    "runtime": {"internetworking_model", "sandbox_cgroup_only", "static_sandbox_resource_mgmt", "disable_guest_seccomp"},
+    "runtime": {
+        "internetworking_model",
+        "sandbox_cgroup_only",
+        "static_sandbox_resource_mgmt",
+        "disable_guest_seccomp",
+    },
 }
 
 HEADER = re.compile(r"^\s*\[([A-Za-z0-9_.\"-]+)\]\s*(?:#.*)?$")
@@ -60,7 +74,10 @@ def read(text: str) -> Shipped:
     hypervisors = settings.get("hypervisor")
     if not isinstance(hypervisors, dict) or len(hypervisors) != 1:
         number = len(hypervisors or ())
-        raise Refused(f"the release's configuration has {number} tables hypervisor.NAME and must have one: it is of a Kata that this role does not know")
+        raise Refused(
+            f"the release's configuration has {number} tables hypervisor.NAME and must have one: it is of a Kata that"
+            " this role does not know"
+        )
     known: dict[str, set[str]] = {table: set(keys) for table, keys in KNOWN.items()}
     table = ""
     for line in text.splitlines():
@@ -73,7 +90,9 @@ def read(text: str) -> Shipped:
 
 
 def moved(settings: Any, home: str) -> Any:
-    """Return what of the settings names a path below /opt/kata, with the place where the release really is; None where nothing does."""
+    """Return what of the settings names a path below /opt/kata, with the place where the release really is; None where
+    nothing does.
+    """
     if isinstance(settings, Mapping):
         tables = {key: moved(value, home) for key, value in settings.items()}
         return {key: value for key, value in tables.items() if value is not None} or None
@@ -82,18 +101,33 @@ def moved(settings: Any, home: str) -> Any:
         return text if text != settings else None
     if isinstance(settings, list):
         items = [moved(item, home) for item in settings]
-        return [new if new is not None else old for new, old in zip(items, settings)] if any(item is not None for item in items) else None
+        return (
+            [new if new is not None else old for new, old in zip(items, settings)]
+            if any(item is not None for item in items)
+            else None
+        )
     return None
 
 
 def kind(value: Any) -> str:
     """Name a value's type as TOML does."""
-    names = ((bool, "a boolean"), (int, "an integer"), (float, "a float"), (str, "a string"), (Mapping, "a table"), (Sequence, "an array"))
-    return next((name for type_, name in names if isinstance(value, type_)), f"{type(value).__name__}, which TOML does not have")
+    names = (
+        (bool, "a boolean"),
+        (int, "an integer"),
+        (float, "a float"),
+        (str, "a string"),
+        (Mapping, "a table"),
+        (Sequence, "an array"),
+    )
+    return next(
+        (name for type_, name in names if isinstance(value, type_)), f"{type(value).__name__}, which TOML does not have"
+    )
 
 
 def check(settings: Table, shipped: Shipped, option: str) -> None:
-    """Raise Refused for the first key that the release does not know in a table that it knows, and for a value of another type than it has."""
+    """Raise Refused for the first key that the release does not know in a table that it knows, and for a value of
+    another type than it has.
+    """
     for path, value in leaves(settings):
         table, key = ".".join(path[:-1]), path[-1]
         name = f"{option}: {'.'.join(path)}"
@@ -106,12 +140,16 @@ def check(settings: Table, shipped: Shipped, option: str) -> None:
             hint = f"did you mean {' or '.join(near)}?" if near else "see the file that it ships"
             raise Refused(f"{name} is no key that this version of Kata knows in [{table}]: {hint}")
         if table not in shipped.known and (near := difflib.get_close_matches(table, shipped.known, n=1)):
-            raise Refused(f"{name} stands in a table that this version of Kata does not have: did you mean [{near[0]}]?")
+            raise Refused(
+                f"{name} stands in a table that this version of Kata does not have: did you mean [{near[0]}]?"
+            )
         there = shipped.settings
         for part in path:
             there = there.get(part, {}) if isinstance(there, Mapping) else {}
         if there != {} and kind(there) != kind(value):
-            raise Refused(f"{name} is {kind(value)} ({value!r}), and Kata has {kind(there)} there ({there!r}): write it as one")
+            raise Refused(
+                f"{name} is {kind(value)} ({value!r}), and Kata has {kind(there)} there ({there!r}): write it as one"
+            )
 
 
 def leaves(settings: Table, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -131,25 +169,34 @@ def with_kernel_params(text: str) -> str:
 def drop_in(shipped: Shipped, *, home: str, ours: Table, theirs: Table, option: str) -> dict[str, Any]:
     """Return the drop-in for a release that ships this and lies at `home`.
 
-    `ours` and `theirs` (the user's, which win) have the tables of Kata's file; `hypervisor` in ours is that of the release, whatever it is.
-    Raises Refused where the result could not be used. `option` is the variable that theirs comes from.
+    `ours` and `theirs` (the user's, which win) have the tables of Kata's file; `hypervisor` in ours is that of the
+    release, whatever it is. Raises Refused where the result could not be used. `option` is the variable that theirs
+    comes from.
     """
     check(theirs, shipped, option)
     name = shipped.hypervisor
     tables = {key: value for key, value in ours.items() if key != "hypervisor"}
-    result = merged(moved(shipped.settings, home) or {}, {"hypervisor": {name: ours.get("hypervisor", {})}}, tables, theirs)
-    result["hypervisor"][name]["kernel_params"] = with_kernel_params(str(result["hypervisor"][name].get("kernel_params", "")))
+    result = merged(
+        moved(shipped.settings, home) or {}, {"hypervisor": {name: ours.get("hypervisor", {})}}, tables, theirs
+    )
+    result["hypervisor"][name]["kernel_params"] = with_kernel_params(
+        str(result["hypervisor"][name].get("kernel_params", ""))
+    )
     whole = merged(shipped.settings, result)["hypervisor"][name]
     if bool(whole.get("image")) == bool(whole.get("initrd")):
         found = "both image and initrd" if whole.get("image") else "neither image nor initrd"
-        raise Refused(f"{option}: hypervisor.{name} has {found}, and Kata takes one of them: set the other one to an empty string")
+        raise Refused(
+            f"{option}: hypervisor.{name} has {found}, and Kata takes one of them: set the other one to an empty string"
+        )
     return result
 
 
 def files(settings: Table) -> list[str]:
     """Return the files that a configuration names and that must be there for a VM to start."""
     (table,) = settings["hypervisor"].values()
-    return [table[key] for key in ("path", "kernel", "image", "initrd", "virtio_fs_daemon", "firmware") if table.get(key)]
+    return [
+        table[key] for key in ("path", "kernel", "image", "initrd", "virtio_fs_daemon", "firmware") if table.get(key)
+    ]
 
 
 def render(settings: Table) -> str:

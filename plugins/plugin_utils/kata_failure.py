@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Why a Kata container did not start: what Docker said, the lines of the log that matter, and the likely cause."""
+
 from __future__ import annotations
 
 import re
@@ -14,32 +15,81 @@ LONGEST = 300
 # What shim, QEMU, virtiofsd and agent say, and what is behind it; the first that fits counts.
 CAUSES = (
     (r"unknown or invalid runtime name", "Docker has not read its configuration since: reload it"),
-    (r"runtimeoptions\.v1\.Options", "the program that is registered is not Kata's shim, but one that takes no ConfigPath"),
-    (r"(pull access denied|manifest unknown|No such image|error pulling image|registry-1\.docker\.io|failed to resolve reference)",
-     "the target's Docker cannot get the image for the proof: bring it there, or name one that it has in kata_runtime_image"),
-    (r"/dev/kvm|KVM kernel module", "/dev/kvm is missing or not permitted: see the finding kvm of `ansible-playbook nested.kata.check`"),
-    (r"vhost[-_]vsock", "/dev/vhost-vsock is missing: load the module vhost_vsock, and in a proxy name the device in kata_proxy_devices"),
-    (r"vhost[-_]net", "/dev/vhost-net is missing: load the module vhost_net, and in a proxy name the device in kata_proxy_devices"),
-    (r"/dev/net/tun", "/dev/net/tun is missing: load the module tun, and in a proxy name the device in kata_proxy_devices"),
-    (r"cgroup.*Read-only file system|Read-only file system.*cgroup",
-     "the tree of cgroups is read-only there: a proxy must run the image of the role machine_image"),
+    (
+        r"runtimeoptions\.v1\.Options",
+        "the program that is registered is not Kata's shim, but one that takes no ConfigPath",
+    ),
+    (
+        (
+            r"(pull access denied|manifest unknown|No such image|error pulling image|registry-1\.docker\.io|failed to"
+            r" resolve reference)"
+        ),
+        (
+            "the target's Docker cannot get the image for the proof: bring it there, or name one that it has in"
+            " kata_runtime_image"
+        ),
+    ),
+    (
+        r"/dev/kvm|KVM kernel module",
+        "/dev/kvm is missing or not permitted: see the finding kvm of `ansible-playbook nested.kata.check`",
+    ),
+    (
+        r"vhost[-_]vsock",
+        (
+            "/dev/vhost-vsock is missing: load the module vhost_vsock, and in a proxy name the device in"
+            " kata_proxy_devices"
+        ),
+    ),
+    (
+        r"vhost[-_]net",
+        "/dev/vhost-net is missing: load the module vhost_net, and in a proxy name the device in kata_proxy_devices",
+    ),
+    (
+        r"/dev/net/tun",
+        "/dev/net/tun is missing: load the module tun, and in a proxy name the device in kata_proxy_devices",
+    ),
+    (
+        r"cgroup.*Read-only file system|Read-only file system.*cgroup",
+        "the tree of cgroups is read-only there: a proxy must run the image of the role machine_image",
+    ),
     (r"EEXIST|/dev/full", "the container was started with --privileged, which a VM does not take"),
-    (r"backing store|Cannot allocate memory|/dev/shm",
-     "memory for the VM cannot be had: there is too little, or /dev/shm is too small (kata_proxy_shm_size)"),
-    (r"ttrpc: closed|virtiofsd.*(exit|terminated|denied|not permitted)",
-     "virtiofsd ended: a proxy lacks a capability (kata_proxy_capabilities) or a system call (its seccomp profile)"),
+    (
+        r"backing store|Cannot allocate memory|/dev/shm",
+        "memory for the VM cannot be had: there is too little, or /dev/shm is too small (kata_proxy_shm_size)",
+    ),
+    (
+        r"ttrpc: closed|virtiofsd.*(exit|terminated|denied|not permitted)",
+        "virtiofsd ended: a proxy lacks a capability (kata_proxy_capabilities) or a system call (its seccomp profile)",
+    ),
     (r"SIGSYS|[Bb]ad system call|seccomp", "a seccomp filter ended QEMU: try kata_runtime_seccomp_sandbox: ''"),
-    (r"(could not|cannot|failed to) (open|load|read).*(vmlinux|kernel)|vmlinux.*(No such file|not found)",
-     "the guest kernel cannot be read: see kernel in the configuration"),
-    (r"is invalid: |load config", "the configuration names something that is not there, or says something that Kata does not know"),
-    (r"kernel panic|Kernel panic", "the guest kernel does not boot: it lacks what Kata needs; build it by one of the profiles"),
-    (r"timed? ?out|DeadlineExceeded|deadline exceeded|hybrid vsock|dial.*vsock",
-     "the guest did not come up in time: its kernel lacks what Kata needs, or the machine is slow (kata_runtime_create_timeout)"),
+    (
+        r"(could not|cannot|failed to) (open|load|read).*(vmlinux|kernel)|vmlinux.*(No such file|not found)",
+        "the guest kernel cannot be read: see kernel in the configuration",
+    ),
+    (
+        r"is invalid: |load config",
+        "the configuration names something that is not there, or says something that Kata does not know",
+    ),
+    (
+        r"kernel panic|Kernel panic",
+        "the guest kernel does not boot: it lacks what Kata needs; build it by one of the profiles",
+    ),
+    (
+        r"timed? ?out|DeadlineExceeded|deadline exceeded|hybrid vsock|dial.*vsock",
+        (
+            "the guest did not come up in time: its kernel lacks what Kata needs, or the machine is slow"
+            " (kata_runtime_create_timeout)"
+        ),
+    ),
 )
 
 SPEAKERS = re.compile(r"kata|shim|qemu|virtiofsd|agent|hypervisor", re.IGNORECASE)
-TROUBLE = re.compile(r"error|fail|fatal|panic|denied|cannot|could not|not found|no such|time(d )?out|warn", re.IGNORECASE)
-AFTERMATH = re.compile(r"failed to (delete|clean ?up)|cleanup warnings|cleaning up after shim")  # containerd's, when it takes away what did not start
+TROUBLE = re.compile(
+    r"error|fail|fatal|panic|denied|cannot|could not|not found|no such|time(d )?out|warn", re.IGNORECASE
+)
+AFTERMATH = re.compile(
+    r"failed to (delete|clean ?up)|cleanup warnings|cleaning up after shim"
+)  # containerd's, when it takes away what did not start
 STAMP = re.compile(r"^(time=\"[^\"]*\"\s+|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]+\s+)")
 
 
@@ -65,8 +115,15 @@ def explain(stderr: str, log: str) -> Why:
 
 def docker_error(stderr: str) -> str:
     """Return the line by which the docker command says why it failed."""
-    said = [line.strip() for line in stderr.splitlines() if line.strip() and not line.startswith(("See 'docker", "Run 'docker", "Unable to find image"))]
-    picked = next((line for line in said if "Error response" in line or line.startswith("docker:")), said[-1] if said else "docker run failed and said nothing")
+    said = [
+        line.strip()
+        for line in stderr.splitlines()
+        if line.strip() and not line.startswith(("See 'docker", "Run 'docker", "Unable to find image"))
+    ]
+    picked = next(
+        (line for line in said if "Error response" in line or line.startswith("docker:")),
+        said[-1] if said else "docker run failed and said nothing",
+    )
     return shortened(re.sub(r"^docker: (Error response from daemon: )?", "", picked).rstrip("."))
 
 

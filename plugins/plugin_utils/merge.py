@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables merged into each other: the entries of a role's list into its defaults, and settings into Kata's configuration."""
+"""Tables merged into each other: the entries of a role's list into its defaults, and settings into Kata's
+configuration.
+"""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -11,7 +14,9 @@ Table = Mapping[str, Any]
 
 
 def merged(*tables: Table) -> dict[str, Any]:
-    """Merge as Kata and the filter combine(recursive=true) do: tables deeply, arrays and single values replaced by the later."""
+    """Merge as Kata and the filter combine(recursive=true) do: tables deeply, arrays and single values replaced by the
+    later.
+    """
     result: dict[str, Any] = {}
     for table in tables:
         for key, value in table.items():

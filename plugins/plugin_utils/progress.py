@@ -10,14 +10,16 @@ A module of this collection joins in with two small things:
 2. An action plugin of the module's name, plugins/action/NAME.py, holds nothing but
    `class ActionModule(WatchedAction)` and a docstring.
 
-Then whoever watches, with whatever callback, sees `... HOST: LINE` on stderr every five seconds, as long as the line changes.
-(On stdout it would spoil the output of callbacks that machines read, and a pipe would hold it back: Ansible does not flush.)
-The variable `nested_kata_progress_seconds` of a play or host is another number of seconds; 0 shows nothing.
+Then whoever watches, with whatever callback, sees `... HOST: LINE` on stderr every five seconds, as long as the line
+changes. (On stdout it would spoil the output of callbacks that machines read, and a pipe would hold it back: Ansible
+does not flush.) The variable `nested_kata_progress_seconds` of a play or host is another number of seconds; 0 shows
+nothing.
 
-The module and a thread of the worker know the same path on the target; the module makes that file when it has something to say, and
-the thread reads it through a connection of its own. So a short task costs nothing, and no option or result of a module is about it.
-In check mode, with `async` and with `no_log`, the module runs as any other.
+The module and a thread of the worker know the same path on the target; the module makes that file when it has something
+to say, and the thread reads it through a connection of its own. So a short task costs nothing, and no option or result
+of a module is about it. In check mode, with `async` and with `no_log`, the module runs as any other.
 """
+
 from __future__ import annotations
 
 import contextvars
@@ -36,7 +38,6 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
-
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import LONGEST, VARIABLE
 
 display = Display()
@@ -45,8 +46,8 @@ PERIOD = 5.0  # seconds between two looks
 PERIOD_VARIABLE = "nested_kata_progress_seconds"
 PATIENCE = 3  # looks in a row that may fail
 
-# When any worker showed a line, for a callback that gives signs of life itself. The memory is shared with the workers, which
-# Ansible forks after it has loaded the callback.
+# When any worker showed a line, for a callback that gives signs of life itself. The memory is shared with the workers,
+# which Ansible forks after it has loaded the callback.
 _SHOWN = mmap.mmap(-1, struct.calcsize("d"))
 
 
@@ -84,12 +85,16 @@ class WatchedAction(NormalAction):
         except (TypeError, ValueError):
             period = -1
         if not 0 <= period < threading.TIMEOUT_MAX:
-            raise AnsibleActionFail(f"{PERIOD_VARIABLE} is {wanted!r}: make it a number of seconds, or 0 for no progress")
+            raise AnsibleActionFail(
+                f"{PERIOD_VARIABLE} is {wanted!r}: make it a number of seconds, or 0 for no progress"
+            )
         return period
 
 
 class _Watch:
-    """Reads the module's line every few seconds and shows it, from when it is entered until it is left, and not a moment longer."""
+    """Reads the module's line every few seconds and shows it, from when it is entered until it is left, and not a
+    moment longer.
+    """
 
     def __init__(self, action: ActionBase, variables: dict[str, t.Any], path: str, period: float) -> None:
         self._path = path
@@ -114,7 +119,7 @@ class _Watch:
         if self._action:
             self._thread.start()
 
-    def __exit__(self, *error: t.Any) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._wake:
             self._over = True
             self._wake.notify()
@@ -157,13 +162,19 @@ class _Watch:
     def _look(self) -> str:
         said = self._action._low_level_execute_command(f"cat {shlex.quote(self._path)}")
         # It comes from the target and goes to a terminal.
-        return "".join(character for character in said["stdout"].strip() if character.isprintable())[:LONGEST] if said["rc"] == 0 else ""
+        return (
+            "".join(character for character in said["stdout"].strip() if character.isprintable())[:LONGEST]
+            if said["rc"] == 0
+            else ""
+        )
 
 
 def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     """Return a new connection to where the action's own leads, made the way Ansible's task executor makes it."""
     task, play_context, its = action._task, action._play_context.copy(), action._connection
-    connection = connection_loader.get(its.ansible_name, play_context, task_uuid=task._uuid, ansible_playbook_pid=str(os.getppid()))
+    connection = connection_loader.get(
+        its.ansible_name, play_context, task_uuid=task._uuid, ansible_playbook_pid=str(os.getppid())
+    )
     if task.delegate_to:
         variables = variables["ansible_delegated_vars"][task.delegate_to]
     # What the executor hands to connections is the engine below the action's templar.

@@ -2,13 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Plain text tables for people who read a terminal."""
+
 from __future__ import annotations
 
 import textwrap
 
 
 def render(headers: list[str], rows: list[list[str]]) -> list[str]:
-    """Return the lines of a table: columns as wide as their widest cell, a rule under the headers, no trailing blanks."""
+    """Return the lines of a table: columns as wide as their widest cell, a rule under the headers, no trailing
+    blanks.
+    """
     cells = [[str(cell) for cell in row] for row in [headers, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
@@ -17,7 +20,9 @@ def render(headers: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def box(lines: list[str], width: int = 100) -> list[str]:
-    """Return the lines framed by a box of hash signs, those wider than `width` columns wrapped at their own indentation."""
+    """Return the lines framed by a box of hash signs, those wider than `width` columns wrapped at their own
+    indentation.
+    """
     text = []
     for line in lines:
         indent = " " * (len(line) - len(line.lstrip()))

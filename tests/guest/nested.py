@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Profile nested: this machine is itself a host of Kata VMs, with all that Kata opens there."""
+
 from __future__ import annotations
 
 import contextlib
@@ -24,7 +25,12 @@ VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 TUNSETIFF = 0x400454CA
 IFF_TAP = 2
 IFF_NO_PI = 0x1000
-ECHO_REQUEST = (b"\x08\x00", 12, 23, 34)  # the type IPv4, and where an Ethernet frame has it, the protocol, and the type of ICMP
+ECHO_REQUEST = (
+    b"\x08\x00",
+    12,
+    23,
+    34,
+)  # the type IPv4, and where an Ethernet frame has it, the protocol, and the type of ICMP
 
 
 def a_guest_runs_on_kvm() -> str:
@@ -52,13 +58,18 @@ def mirred_joins_a_tap_to_a_container() -> str:
     """As Kata connects a VM: what comes in on the container's link is redirected to a tap, and the other way around."""
     with namespaces("a", "b"):
         cable("a", "b")
-        inside("b ip address add 10.7.0.2/24 dev v\nb ip neighbour add 10.7.0.1 lladdr 02:00:00:00:00:01 dev v nud permanent")
+        inside(
+            "b ip address add 10.7.0.2/24 dev v\nb ip neighbour add 10.7.0.1 lladdr 02:00:00:00:00:01 dev v nud"
+            " permanent"
+        )
         with tap("b", "t") as frames:
             run("ip -n b link set dev t netns a")
             inside("a ip link set dev t up")
             for own, other in (("v", "t"), ("t", "v")):
-                inside(f"a tc qdisc add dev {own} ingress\n"
-                       f"a tc filter add dev {own} parent ffff: protocol all u32 match u8 0 0 action mirred egress redirect dev {other}")
+                inside(
+                    f"a tc qdisc add dev {own} ingress\na tc filter add dev {own} parent ffff: protocol all u32 match"
+                    f" u8 0 0 action mirred egress redirect dev {other}"
+                )
             run("ip netns exec b ping -c 1 -W 1 10.7.0.1 & true")
             request = receive(frames)
             # The answer of a VM: addresses exchanged, type 0 in place of 8, the checksum 8 << 8 greater.
@@ -72,7 +83,9 @@ def mirred_joins_a_tap_to_a_container() -> str:
             os.write(frames, reply)
             deadline = time.monotonic() + 5
             while int(inside("b cat /sys/class/net/v/statistics/rx_packets")) == received:
-                expect(time.monotonic() < deadline, "the reply written to the tap did not come out of the container's link")
+                expect(
+                    time.monotonic() < deadline, "the reply written to the tap did not come out of the container's link"
+                )
     return f"an echo request of {len(request)} bytes came out of the tap, and its reply went back"
 
 
@@ -95,7 +108,7 @@ def receive(frames: int) -> bytes:
     while time.monotonic() < deadline:
         if select.select([frames], [], [], 1)[0]:
             frame = os.read(frames, 2048)
-            if frame[at:at + 2] == ethertype and frame[protocol] == 1 and frame[kind] == 8:
+            if frame[at : at + 2] == ethertype and frame[protocol] == 1 and frame[kind] == 8:
                 return frame
     raise Disproved("no echo request came out of the tap")
 

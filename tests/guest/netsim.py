@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Profile netsim: simulated networks between two namespaces, each of which must carry packets."""
+
 from __future__ import annotations
 
 import contextlib
@@ -39,7 +40,9 @@ def netem_delays_packets() -> str:
         delayed = median(round_trips(run("ip netns exec a ping -c 5 -i 0.2 10.9.0.2")))
         inside("a tc qdisc del dev v root")
         after = median(round_trips(run("ip netns exec a ping -c 5 -i 0.2 10.9.0.2")))
-        seen = f"round trip {before:.3f} ms, with netem delay {DELAY}ms {delayed:.1f} ms, without it again {after:.3f} ms"
+        seen = (
+            f"round trip {before:.3f} ms, with netem delay {DELAY}ms {delayed:.1f} ms, without it again {after:.3f} ms"
+        )
         expect(max(before, after) < DELAY / 2 and DELAY <= delayed < 2 * DELAY, seen)
         return seen
 
@@ -62,7 +65,9 @@ def htb_sorts_packets_into_classes() -> str:
             a tc filter add dev v parent 1: protocol ip u32 match ip dst 10.9.0.2 flowid 1:20
             a ping -c 3 -i 0.2 10.9.0.2
         """)
-        counted = re.search(r"class htb 1:20 .*?Sent \d+ bytes (\d+) pkt", inside("a tc -s class show dev v"), re.DOTALL)
+        counted = re.search(
+            r"class htb 1:20 .*?Sent \d+ bytes (\d+) pkt", inside("a tc -s class show dev v"), re.DOTALL
+        )
         expect(counted is not None and int(counted[1]) >= 3, inside("a tc -s class show dev v"))
         return f"{counted[1]} packets in the class that u32 chose"
 
@@ -101,10 +106,15 @@ def vlans_keep_their_packets() -> str:
 def wireguard_shakes_hands() -> str:
     with two_neighbours():
         for name in "ab":
-            run(f"umask 077; wg genkey | tee /run/{name}.key | wg pubkey > /run/{name}.pub; ip -n {name} link add wg0 type wireguard")
+            run(
+                f"umask 077; wg genkey | tee /run/{name}.key | wg pubkey > /run/{name}.pub; ip -n {name} link add wg0"
+                " type wireguard"
+            )
         inside("""
-            a sh -c 'wg set wg0 listen-port 51820 private-key /run/a.key peer $(cat /run/b.pub) endpoint 10.9.0.2:51820 allowed-ips 10.11.0.2/32'
-            b sh -c 'wg set wg0 listen-port 51820 private-key /run/b.key peer $(cat /run/a.pub) allowed-ips 10.11.0.1/32'
+            a sh -c 'wg set wg0 listen-port 51820 private-key /run/a.key peer $(cat /run/b.pub) \
+endpoint 10.9.0.2:51820 allowed-ips 10.11.0.2/32'
+            b sh -c 'wg set wg0 listen-port 51820 private-key /run/b.key peer $(cat /run/a.pub) \
+allowed-ips 10.11.0.1/32'
             a ip address add 10.11.0.1/24 dev wg0
             b ip address add 10.11.0.2/24 dev wg0
             a ip link set wg0 up
@@ -171,7 +181,7 @@ def a_bond_survives_the_loss_of_a_link() -> str:
         reaches("a", "10.13.0.2")
         active = inside("a cat /sys/class/net/bond0/bonding/active_slave")
         inside(f"b ip link set {active} down")
-        wait_for(f"test \"$(ip netns exec a cat /sys/class/net/bond0/bonding/active_slave)\" != {active}", 15)
+        wait_for(f'test "$(ip netns exec a cat /sys/class/net/bond0/bonding/active_slave)" != {active}', 15)
         reaches("a", "10.13.0.2")
         return f"{active} went down, {inside('a cat /sys/class/net/bond0/bonding/active_slave')} took over"
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What every proof is written with: commands, waiting, network namespaces, and a failure that says what was seen."""
+
 from __future__ import annotations
 
 import contextlib
@@ -9,7 +10,6 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-
 
 Proof = Callable[[], str]  # returns what was seen
 
@@ -29,10 +29,20 @@ def run(command: str, seconds: float = 120) -> str:
 def attempt(command: str, seconds: float = 120) -> tuple[int, str]:
     """Run a shell command that may fail, and return its exit status and what it printed."""
     try:
-        done = subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-                              stdin=subprocess.DEVNULL, timeout=seconds, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=seconds,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
-        raise Disproved(f"{command}: still ran after {seconds:g} s: {(error.output or b'').decode(errors='replace')}") from None
+        raise Disproved(
+            f"{command}: still ran after {seconds:g} s: {(error.output or b'').decode(errors='replace')}"
+        ) from None
     return done.returncode, done.stdout.strip()
 
 

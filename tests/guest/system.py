@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What holds in every profile: systemd is up, the kernel has no modules, and says how it is configured."""
+
 from __future__ import annotations
 
 import gzip
@@ -17,7 +18,10 @@ CONFIG = Path("/proc/config.gz")
 
 def systemd_says_running() -> str:
     status, state = attempt("systemctl is-system-running --wait", 300)
-    expect(status == 0 and state == "running", f"{state}: {attempt('systemctl --failed --plain --no-legend; systemctl list-jobs --no-legend')[1]}")
+    expect(
+        status == 0 and state == "running",
+        f"{state}: {attempt('systemctl --failed --plain --no-legend; systemctl list-jobs --no-legend')[1]}",
+    )
     return f"{state}, {run('systemctl --version').splitlines()[0]}"
 
 
@@ -40,7 +44,9 @@ def all_that_moby_calls_generally_necessary_is_there() -> str:
 
 
 def all_that_moby_calls_optional_is_there_or_absent_by_decision() -> str:
-    return configured(tuple(symbol for heading in CHECKED if heading != "generally necessary" for symbol in CHECKED[heading]))
+    return configured(
+        tuple(symbol for heading in CHECKED if heading != "generally necessary" for symbol in CHECKED[heading])
+    )
 
 
 def configuration() -> dict[str, str]:
@@ -53,7 +59,9 @@ def configured(wanted: tuple[str, ...]) -> str:
     symbols = configuration()
     missing = [symbol for symbol in wanted if symbols.get(symbol) not in ("y", "m")]
     expect(not set(missing) - set(ABSENT), f"missing: {' '.join(symbol for symbol in missing if symbol not in ABSENT)}")
-    return "; ".join([f"{len(wanted) - len(missing)} of {len(wanted)}", *(f"{symbol} {ABSENT[symbol]}" for symbol in missing)])
+    return "; ".join(
+        [f"{len(wanted) - len(missing)} of {len(wanted)}", *(f"{symbol} {ABSENT[symbol]}" for symbol in missing)]
+    )
 
 
 BOOTED = named(systemd_says_running)

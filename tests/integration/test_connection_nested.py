@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The connection plugin against real daemons: a container on this machine with a daemon of its own, and containers in that."""
+"""The connection plugin against real daemons: a container on this machine with a daemon of its own, and containers in
+that.
+"""
+
 from __future__ import annotations
 
 import base64
@@ -13,10 +16,9 @@ import sys
 import threading
 import time
 
+import nested_copy
 import pytest
 import yaml
-
-import nested_copy
 from nested_daemon import CONTAINER_IMAGE, DAEMON_IMAGE, PASSWORD, USER, docker, load, nested_daemon
 from own_sshd import own_sshd
 from playing import BIN, CHECKOUT, MARK, ansible_environment, play
@@ -43,20 +45,42 @@ SSH_WAYS = {
     "inner-ssh": {"ansible_nested_parent": "ssh", "ansible_nested_hops": [OUTER, INNER]},
     "outer-ssh-via": {"ansible_nested_via": "machine-ssh", "ansible_nested_hops": [OUTER]},
     "inner-ssh-via": {"ansible_nested_via": "outer-ssh-via", "ansible_nested_hops": [INNER]},
-    "inner-sudo": {"ansible_nested_via": "outer-as-machine", "ansible_nested_hops": [INNER], "ansible_nested_docker_command": "sudo -n docker"},
+    "inner-sudo": {
+        "ansible_nested_via": "outer-as-machine",
+        "ansible_nested_hops": [INNER],
+        "ansible_nested_docker_command": "sudo -n docker",
+    },
 }
 WAYS = {"local": LOCAL_WAYS, "ssh": SSH_WAYS}
 
 
 def ask(inventory, hosts, module, arguments="", *more, **environment):
     """Run one module on many hosts at once and return {host: result}."""
-    command = [str(BIN / "ansible"), hosts, "-i", str(inventory), "-m", module, "-f", "4", *(["-a", arguments] if arguments else []), *more]
+    command = [
+        str(BIN / "ansible"),
+        hosts,
+        "-i",
+        str(inventory),
+        "-m",
+        module,
+        "-f",
+        "4",
+        *(["-a", arguments] if arguments else []),
+        *more,
+    ]
     done = subprocess.run(
-        command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=170,
-        env=ansible_environment(ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1", **environment),
+        command,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
+        env=ansible_environment(
+            ANSIBLE_STDOUT_CALLBACK="ansible.posix.json", ANSIBLE_LOAD_CALLBACK_PLUGINS="1", **environment
+        ),
     )
     assert "{" in done.stdout, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return json.loads(done.stdout[done.stdout.index("{"):])["plays"][0]["tasks"][0]["hosts"]
+    return json.loads(done.stdout[done.stdout.index("{") :])["plays"][0]["tasks"][0]["hosts"]
 
 
 def inner_docker(*arguments, **options):
@@ -92,12 +116,23 @@ def inventory(daemons, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ssh_inventory(daemons, tmp_path_factory):
-    """This machine by an sshd of our own, and the outer container by its sshd, as a user who needs sudo to call docker."""
+    """This machine by an sshd of our own, and the outer container by its sshd, as a user who needs sudo to call
+    docker.
+    """
     directory = tmp_path_factory.mktemp("ssh")
     with own_sshd(directory) as port:
         public = (directory / "user.pub").read_text()
-        login = f"mkdir -p /run/sshd && ssh-keygen -A && install -d -o {USER} /home/{USER}/.ssh && cat > /home/{USER}/.ssh/authorized_keys && /usr/sbin/sshd"
-        subprocess.run(["docker", "exec", "-i", OUTER, "sh", "-ec", login], input=public, text=True, check=True, capture_output=True)
+        login = (
+            f"mkdir -p /run/sshd && ssh-keygen -A && install -d -o {USER} /home/{USER}/.ssh && cat >"
+            f" /home/{USER}/.ssh/authorized_keys && /usr/sbin/sshd"
+        )
+        subprocess.run(
+            ["docker", "exec", "-i", OUTER, "sh", "-ec", login],
+            input=public,
+            text=True,
+            check=True,
+            capture_output=True,
+        )
         address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", OUTER)
         key = {**SSH, "ansible_ssh_private_key_file": str(directory / "user")}
         machine = {**key, "ansible_host": "127.0.0.1", "ansible_port": port, "ansible_user": "root"}
@@ -122,7 +157,11 @@ def ways(request):
 def test_setup_sees_the_container_that_the_way_leads_to(ways):
     inventory, hosts = ways
     names = {
-        "outer": subprocess.run(["docker", "exec", OUTER, "hostname"], capture_output=True, text=True, check=True).stdout.strip(),
+        "outer": (
+            subprocess.run(
+                ["docker", "exec", OUTER, "hostname"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+        ),
         "inner": inner_docker("exec", INNER, "hostname"),
     }
     assert names["outer"] != names["inner"]
@@ -133,9 +172,18 @@ def test_setup_sees_the_container_that_the_way_leads_to(ways):
 
 def test_a_command_keeps_its_exit_status_and_its_two_outputs_apart(ways):
     inventory, hosts = ways
-    answers = ask(inventory, ",".join(hosts), "raw", "printf '%s|' 'two  words' '$HOME' \"it's\" '\"' 'back\\\\slash'; echo wrong >&2; exit 7")
+    answers = ask(
+        inventory,
+        ",".join(hosts),
+        "raw",
+        "printf '%s|' 'two  words' '$HOME' \"it's\" '\"' 'back\\\\slash'; echo wrong >&2; exit 7",
+    )
     for host in hosts:
-        assert (answers[host]["rc"], answers[host]["stdout"], answers[host]["stderr"]) == (7, "two  words|$HOME|it's|\"|back\\\\slash|", "wrong\n")
+        assert (answers[host]["rc"], answers[host]["stdout"], answers[host]["stderr"]) == (
+            7,
+            "two  words|$HOME|it's|\"|back\\\\slash|",
+            "wrong\n",
+        )
 
 
 def test_a_command_that_reads_its_input_meets_the_end_of_it(ways):
@@ -146,9 +194,14 @@ def test_a_command_that_reads_its_input_meets_the_end_of_it(ways):
 
 def test_a_command_that_prints_what_docker_prints_is_an_ordinary_failure(ways):
     inventory, hosts = ways
-    answers = ask(inventory, ",".join(hosts), "raw", "echo 'Error response from daemon: No such container: x' >&2; exit 1")
+    answers = ask(
+        inventory, ",".join(hosts), "raw", "echo 'Error response from daemon: No such container: x' >&2; exit 1"
+    )
     for host in hosts:
-        assert (answers[host]["rc"], answers[host]["stderr"]) == (1, "Error response from daemon: No such container: x\n")
+        assert (answers[host]["rc"], answers[host]["stderr"]) == (
+            1,
+            "Error response from daemon: No such container: x\n",
+        )
         assert "unreachable" not in answers[host]
     answers = ask(inventory, ",".join(hosts), "raw", "docker-of-the-user")
     for host in hosts:
@@ -173,7 +226,10 @@ FILES_PLAY = """
     - name: Send an empty file
       ansible.builtin.copy: {{src: {empty}, dest: "{{{{ there }}}}.empty", mode: "0600"}}
     - name: Take the empty file back
-      ansible.builtin.fetch: {{src: "{{{{ there }}}}.empty", dest: "{back}/{{{{ inventory_hostname }}}}.empty", flat: true}}
+      ansible.builtin.fetch:
+        src: "{{{{ there }}}}.empty"
+        dest: "{back}/{{{{ inventory_hostname }}}}.empty"
+        flat: true
     - name: Compare
       ansible.builtin.assert:
         that:
@@ -182,18 +238,28 @@ FILES_PLAY = """
 """
 
 
-@pytest.mark.parametrize(("way", "pipelining"), [("inventory", "true"), pytest.param("ssh_inventory", "false", marks=pytest.mark.ssh)])
+@pytest.mark.parametrize(
+    ("way", "pipelining"), [("inventory", "true"), pytest.param("ssh_inventory", "false", marks=pytest.mark.ssh)]
+)
 def test_files_of_any_name_and_any_bytes_come_and_go(request, way, pipelining, tmp_path):
     inventory = request.getfixturevalue(way)
     hosts = ["inner", "inner-via"] if way == "inventory" else ["inner-ssh", "inner-sudo"]
     content = bytes(range(256)) * 1000 + b"\n\0\r\n"
     (tmp_path / "source").write_bytes(content)
     (tmp_path / "empty").touch()
-    (tmp_path / "play.yml").write_text(FILES_PLAY.format(
-        hosts=",".join(hosts), pipelining=pipelining, source=tmp_path / "source", empty=tmp_path / "empty", back=tmp_path / "back",
-    ))
+    (tmp_path / "play.yml").write_text(
+        FILES_PLAY.format(
+            hosts=",".join(hosts),
+            pipelining=pipelining,
+            source=tmp_path / "source",
+            empty=tmp_path / "empty",
+            back=tmp_path / "back",
+        )
+    )
     (tmp_path / "content.json").write_text(json.dumps({"content": base64.b64encode(content).decode()}))
-    done = play(tmp_path / "play.yml", "-i", str(inventory), "-e", f"@{tmp_path}/content.json", ANSIBLE_PIPELINING=pipelining)
+    done = play(
+        tmp_path / "play.yml", "-i", str(inventory), "-e", f"@{tmp_path}/content.json", ANSIBLE_PIPELINING=pipelining
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     for host in hosts:
         assert (tmp_path / "back" / host).read_bytes() == content
@@ -208,6 +274,7 @@ def test_apt_installs_a_package_on_both_levels(inventory):
 
 # Become
 
+
 @pytest.mark.parametrize("pipelining", ["true", "false"])
 def test_become_with_a_password_works_in_the_container(ways, pipelining):
     inventory, hosts = ways
@@ -219,16 +286,34 @@ def test_become_with_a_password_works_in_the_container(ways, pipelining):
         text["all"]["hosts"][host]["ansible_nested_user"] = USER
     path = inventory.with_name("become.yml")
     path.write_text(yaml.safe_dump(text))
-    answers = ask(path, ",".join(inner), "shell", "id -un; id -un >&2; exit 3", "--become", *password, ANSIBLE_PIPELINING=pipelining)
+    answers = ask(
+        path,
+        ",".join(inner),
+        "shell",
+        "id -un; id -un >&2; exit 3",
+        "--become",
+        *password,
+        ANSIBLE_PIPELINING=pipelining,
+    )
     for host in inner:
-        assert (answers[host].get("rc"), answers[host].get("stdout"), answers[host].get("stderr")) == (3, "root", "root"), answers[host]
+        assert (answers[host].get("rc"), answers[host].get("stdout"), answers[host].get("stderr")) == (
+            3,
+            "root",
+            "root",
+        ), answers[host]
     without = ask(path, ",".join(inner), "command", "id -un", ANSIBLE_PIPELINING=pipelining)
     assert {without[host]["stdout"] for host in inner} == {USER}
 
 
 def test_a_wrong_password_is_told_as_such(inventory):
     answers = ask(
-        inventory, "inner", "command", "id -un", "--become", "-e", json.dumps({"ansible_nested_user": USER, "ansible_become_password": "wrong"}),
+        inventory,
+        "inner",
+        "command",
+        "id -un",
+        "--become",
+        "-e",
+        json.dumps({"ansible_nested_user": USER, "ansible_become_password": "wrong"}),
     )
     assert "password" in answers["inner"]["msg"]
     assert "hop" not in answers["inner"]["msg"]
@@ -252,61 +337,125 @@ def test_the_remote_user_of_a_play_is_not_the_user_in_the_container(inventory):
 FAULTS = {
     "no-outer": (
         {"ansible_nested_hops": ["nested-kata-test-nope", INNER]},
-        "hop 1 of 2 (nested-kata-test-nope on this machine): no such container; running there: ", OUTER,
+        "hop 1 of 2 (nested-kata-test-nope on this machine): no such container; running there: ",
+        OUTER,
     ),
-    "no-inner": ({"ansible_nested_hops": [OUTER, "nope"]}, f"hop 2 of 2 (nope in {OUTER}): no such container; running there: ", INNER),
+    "no-inner": (
+        {"ansible_nested_hops": [OUTER, "nope"]},
+        f"hop 2 of 2 (nope in {OUTER}): no such container; running there: ",
+        INNER,
+    ),
     "no-inner-via": (
         {"ansible_nested_via": "outer-via", "ansible_nested_hops": ["nope"]},
-        "hop 1 of 1 (nope on outer-via): no such container; running there: ", INNER,
+        "hop 1 of 1 (nope on outer-via): no such container; running there: ",
+        INNER,
     ),
     "no-outer-via": (
         {"ansible_nested_via": "no-outer", "ansible_nested_hops": ["nope"]},
-        "hop 1 of 2 (nested-kata-test-nope on this machine): no such container", "",
+        "hop 1 of 2 (nested-kata-test-nope on this machine): no such container",
+        "",
     ),
-    "not-started": ({"ansible_nested_hops": [OUTER, NEW]}, f"hop 2 of 2 ({NEW} in {OUTER}): is not running (created)", ""),
+    "not-started": (
+        {"ansible_nested_hops": [OUTER, NEW]},
+        f"hop 2 of 2 ({NEW} in {OUTER}): is not running (created)",
+        "",
+    ),
     "paused": ({"ansible_nested_hops": [OUTER, FROZEN]}, f"hop 2 of 2 ({FROZEN} in {OUTER}): is paused", ""),
-    "no-daemon": ({"ansible_nested_hops": [MUTE, INNER]}, f"hop 2 of 2 ({INNER} in {MUTE}): the docker daemon in {MUTE} does not answer: ", "Cannot connect"),
-    "no-client": ({"ansible_nested_hops": [OUTER, INNER, "deeper"]}, f"hop 3 of 3 (deeper in {INNER}): there is no docker client in {INNER}", ""),
+    "no-daemon": (
+        {"ansible_nested_hops": [MUTE, INNER]},
+        f"hop 2 of 2 ({INNER} in {MUTE}): the docker daemon in {MUTE} does not answer: ",
+        "Cannot connect",
+    ),
+    "no-client": (
+        {"ansible_nested_hops": [OUTER, INNER, "deeper"]},
+        f"hop 3 of 3 (deeper in {INNER}): there is no docker client in {INNER}",
+        "",
+    ),
     "no-client-here": (
         {"ansible_nested_hops": [OUTER], "ansible_nested_docker_command": "/nope/docker --debug"},
-        f"hop 1 of 1 ({OUTER} on this machine): there is no docker client on this machine (docker_command is '/nope/docker --debug')", "",
+        (
+            f"hop 1 of 1 ({OUTER} on this machine): there is no docker client on this machine (docker_command is"
+            " '/nope/docker --debug')"
+        ),
+        "",
     ),
     "no-daemon-here": (
         {"ansible_nested_hops": [OUTER], "ansible_nested_docker_command": "docker -H unix:///nope.sock"},
-        f"hop 1 of 1 ({OUTER} on this machine): the docker daemon on this machine does not answer: ", "/nope.sock",
+        f"hop 1 of 1 ({OUTER} on this machine): the docker daemon on this machine does not answer: ",
+        "/nope.sock",
     ),
     "no-user": (
         {"ansible_nested_hops": [OUTER, INNER], "ansible_nested_user": "bob"},
-        f"hop 2 of 2 ({INNER} in {OUTER}): there is no user bob in it", "ansible_nested_user",
+        f"hop 2 of 2 ({INNER} in {OUTER}): there is no user bob in it",
+        "ansible_nested_user",
     ),
     "no-shell": (
         {"ansible_nested_hops": [OUTER, INNER], "ansible_shell_executable": "/bin/nosh"},
-        f"hop 2 of 2 ({INNER} in {OUTER}): /bin/nosh cannot be run in it: ", "no such file",
+        f"hop 2 of 2 ({INNER} in {OUTER}): /bin/nosh cannot be run in it: ",
+        "no such file",
     ),
 }
 
 MISTAKES = {
     "no-hops": ({}, "hops (ansible_nested_hops) of no-hops names no container", ""),
     "empty-hops": ({"ansible_nested_hops": []}, "hops (ansible_nested_hops) of empty-hops names no container", ""),
-    "bad-hop": ({"ansible_nested_hops": [OUTER, "--privileged"]}, "hops (ansible_nested_hops) of bad-hop holds '--privileged'", ""),
+    "bad-hop": (
+        {"ansible_nested_hops": [OUTER, "--privileged"]},
+        "hops (ansible_nested_hops) of bad-hop holds '--privileged'",
+        "",
+    ),
     "no-command": (
         {"ansible_nested_hops": [OUTER], "ansible_nested_docker_command": ""},
-        "docker_command (ansible_nested_docker_command) of no-command is empty", "",
+        "docker_command (ansible_nested_docker_command) of no-command is empty",
+        "",
     ),
-    "no-parent": ({"ansible_nested_hops": [OUTER], "ansible_nested_parent": "nope"}, "there is no connection plugin 'nope'", "ansible_nested_parent"),
-    "own-parent": ({"ansible_nested_hops": [OUTER], "ansible_nested_parent": "nested.kata.nested"}, "cannot be its own parent", "ansible_nested_via"),
-    "both": ({"ansible_nested_hops": [OUTER], "ansible_nested_parent": "local", "ansible_nested_via": "machine"}, "exclude each other", "ansible_nested_via"),
-    "no-via": ({"ansible_nested_hops": [OUTER], "ansible_nested_via": "nope"}, "via (ansible_nested_via) names 'nope', which is no host", ""),
-    "circle": ({"ansible_nested_hops": [OUTER], "ansible_nested_via": "circle-back"}, "goes in a circle: circle-back -> circle -> circle-back", ""),
-    "circle-back": ({"ansible_nested_hops": [OUTER], "ansible_nested_via": "circle"}, "goes in a circle: circle -> circle-back -> circle", ""),
+    "no-parent": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_parent": "nope"},
+        "there is no connection plugin 'nope'",
+        "ansible_nested_parent",
+    ),
+    "own-parent": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_parent": "nested.kata.nested"},
+        "cannot be its own parent",
+        "ansible_nested_via",
+    ),
+    "both": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_parent": "local", "ansible_nested_via": "machine"},
+        "exclude each other",
+        "ansible_nested_via",
+    ),
+    "no-via": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_via": "nope"},
+        "via (ansible_nested_via) names 'nope', which is no host",
+        "",
+    ),
+    "circle": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_via": "circle-back"},
+        "goes in a circle: circle-back -> circle -> circle-back",
+        "",
+    ),
+    "circle-back": (
+        {"ansible_nested_hops": [OUTER], "ansible_nested_via": "circle"},
+        "goes in a circle: circle -> circle-back -> circle",
+        "",
+    ),
 }
 
 
-@pytest.mark.parametrize("how", [[], ["--become", "-e", "ansible_nested_user=worker ansible_become_password=x"]], ids=["plain", "become"])
+@pytest.mark.parametrize(
+    "how", [[], ["--become", "-e", "ansible_nested_user=worker ansible_become_password=x"]], ids=["plain", "become"]
+)
 def test_every_fault_of_a_hop_is_told_with_its_number_name_and_place(inventory, how):
-    faults = {name: case for name, case in FAULTS.items() if not how or name not in ("no-user", "no-outer-via", "no-inner-via")}
+    faults = {
+        name: case
+        for name, case in FAULTS.items()
+        if not how or name not in ("no-user", "no-outer-via", "no-inner-via")
+    }
     path = inventory.with_name("faults.yml")
-    hosts = {**yaml.safe_load(inventory.read_text())["all"]["hosts"], **{name: {**NESTED, **way} for name, (way, *_rest) in FAULTS.items()}}
+    hosts = {
+        **yaml.safe_load(inventory.read_text())["all"]["hosts"],
+        **{name: {**NESTED, **way} for name, (way, *_rest) in FAULTS.items()},
+    }
     path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     answers = ask(path, ",".join(faults), "command", "true", *how)
     for name, (_way, begin, more) in faults.items():
@@ -317,7 +466,10 @@ def test_every_fault_of_a_hop_is_told_with_its_number_name_and_place(inventory, 
 
 def test_every_mistake_in_the_options_is_told_with_the_option(inventory):
     path = inventory.with_name("mistakes.yml")
-    hosts = {**yaml.safe_load(inventory.read_text())["all"]["hosts"], **{name: {**NESTED, **way} for name, (way, *_rest) in MISTAKES.items()}}
+    hosts = {
+        **yaml.safe_load(inventory.read_text())["all"]["hosts"],
+        **{name: {**NESTED, **way} for name, (way, *_rest) in MISTAKES.items()},
+    }
     path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
     answers = ask(path, ",".join(MISTAKES), "command", "true")
     for name, (_way, begin, more) in MISTAKES.items():
@@ -329,16 +481,24 @@ def test_every_mistake_in_the_options_is_told_with_the_option(inventory):
 def test_a_machine_that_refuses_docker_names_the_option_that_helps(ssh_inventory):
     answers = ask(ssh_inventory, "inner-denied,inner-password", "command", "true")
     denied, password = (answers[host]["msg"] for host in ("inner-denied", "inner-password"))
-    assert f"hop 1 of 1 ({INNER} on outer-as-machine): the docker daemon on outer-as-machine refuses this user (docker_command is 'docker')" in denied
+    assert (
+        f"hop 1 of 1 ({INNER} on outer-as-machine): the docker daemon on outer-as-machine refuses this user"
+        " (docker_command is 'docker')" in denied
+    )
     assert "set docker_command to e.g. 'sudo -n docker'" in denied
-    assert f"hop 1 of 1 ({INNER} on outer-as-machine): sudo on outer-as-machine refuses (docker_command is 'sudo -n env docker')" in password
+    assert (
+        f"hop 1 of 1 ({INNER} on outer-as-machine): sudo on outer-as-machine refuses (docker_command is 'sudo -n env"
+        " docker')" in password
+    )
 
 
 @pytest.mark.ssh
 def test_a_machine_that_cannot_be_reached_is_told_by_the_parent(ssh_inventory):
     answer = ask(ssh_inventory, "inner-stranger", "command", "true")["inner-stranger"]
     assert answer["unreachable"]
-    assert "over ssh" in answer["msg"] and "Permission denied" in answer["msg"] and "hop" not in answer["msg"]
+    assert "over ssh" in answer["msg"]
+    assert "Permission denied" in answer["msg"]
+    assert "hop" not in answer["msg"]
 
 
 def test_a_hop_that_dies_under_a_command_is_told(inventory):
@@ -352,7 +512,9 @@ def test_a_hop_that_dies_under_a_command_is_told(inventory):
 
     killer = threading.Thread(target=kill_when_busy)
     killer.start()
-    answers = ask(inventory, "inner", "raw", "sleep 99; true", "-e", json.dumps({"ansible_nested_hops": [OUTER, VICTIM]}))
+    answers = ask(
+        inventory, "inner", "raw", "sleep 99; true", "-e", json.dumps({"ansible_nested_hops": [OUTER, VICTIM]})
+    )
     killer.join()
     # how far the daemon has got with taking it away is a matter of milliseconds
     assert answers["inner"].get("unreachable"), answers["inner"]
@@ -361,12 +523,17 @@ def test_a_hop_that_dies_under_a_command_is_told(inventory):
 
 # Files, directly
 
+
 def copy(way, source, target, **environment):
     """Put or fetch through [outer, inner] in a process of its own."""
     variables = {"ansible_nested_hops": [OUTER, INNER]}
     done = subprocess.run(
         [sys.executable, nested_copy.__file__, json.dumps(variables), way, str(source), str(target)],
-        cwd=CHECKOUT, capture_output=True, text=True, check=False, env=ansible_environment(**environment),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ansible_environment(**environment),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -381,8 +548,7 @@ def test_a_file_of_200_mb_passes_in_constant_memory(daemons, tmp_path):
     source, back = tmp_path / "source", tmp_path / "back"
     with open(source, "wb") as file:
         # no multiple of any block or piece
-        for _mebibyte in range(200):
-            file.write(os.urandom(1024 * 1024))
+        file.writelines(os.urandom(1024 * 1024) for _mebibyte in range(200))
         file.write(b"and a bit")
     put = copy("put", source, "/tmp/big")
     assert inner_docker("exec", INNER, "sha256sum", "/tmp/big").split()[0] == digest(source)
@@ -417,16 +583,19 @@ def test_a_put_onto_a_full_disk_says_how_much_arrived(daemons, tmp_path):
     assert "No space left on device" in answer["message"]
 
 
-@pytest.mark.parametrize(("way", "source", "target", "error", "message"), [
-    ("put", "/nope", "/tmp/file", "AnsibleFileNotFound", "/nope"),
-    ("put", "/etc", "/tmp/file", "AnsibleError", "Is a directory"),
-    ("put", "/etc/hostname", "/nope/file", "AnsibleError", "No such file or directory"),
-    ("put", "/etc/hostname", "/tmp", "AnsibleError", "Is a directory"),
-    ("fetch", "/nope it's", "back", "AnsibleFileNotFound", f"there is no file /nope it's in {INNER}"),
-    ("fetch", "/etc", "back", "AnsibleError", "Is a directory"),
-    ("fetch", "/etc/hostname", "/dev/null", "AnsibleError", "not a regular file"),
-    ("fetch", "/etc/hostname", "nope/back", "AnsibleError", "No such file or directory"),
-])
+@pytest.mark.parametrize(
+    ("way", "source", "target", "error", "message"),
+    [
+        ("put", "/nope", "/tmp/file", "AnsibleFileNotFound", "/nope"),
+        ("put", "/etc", "/tmp/file", "AnsibleError", "Is a directory"),
+        ("put", "/etc/hostname", "/nope/file", "AnsibleError", "No such file or directory"),
+        ("put", "/etc/hostname", "/tmp", "AnsibleError", "Is a directory"),
+        ("fetch", "/nope it's", "back", "AnsibleFileNotFound", f"there is no file /nope it's in {INNER}"),
+        ("fetch", "/etc", "back", "AnsibleError", "Is a directory"),
+        ("fetch", "/etc/hostname", "/dev/null", "AnsibleError", "not a regular file"),
+        ("fetch", "/etc/hostname", "nope/back", "AnsibleError", "No such file or directory"),
+    ],
+)
 def test_a_copy_that_cannot_be_made_says_why_and_leaves_nothing(daemons, tmp_path, way, source, target, error, message):
     answer = copy(way, source, tmp_path / target if way == "fetch" else target)
     assert answer["error"] == error
@@ -441,9 +610,12 @@ def test_a_file_that_says_it_is_empty_and_is_not_is_fetched(daemons, tmp_path):
 
 # How it is done
 
+
 @pytest.fixture
 def counted(daemons, tmp_path):
-    """An inventory whose way to the inner container writes down every docker process on this machine, and where it does."""
+    """An inventory whose way to the inner container writes down every docker process on this machine, and where it
+    does.
+    """
     log = tmp_path / "log"
     counting = tmp_path / "docker"
     counting.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec docker "$@"\n')
@@ -471,7 +643,8 @@ def test_a_command_that_fails_in_a_doubtful_way_costs_one_question_for_each_hop_
 
 WITHOUT_STDIN = """
 from __future__ import annotations
-DOCUMENTATION = "{name: without_stdin, short_description: s, description: d, author: a, extends_documentation_fragment: [connection_pipelining]}"
+DOCUMENTATION = "{name: without_stdin, short_description: s, description: d, author: a, \
+extends_documentation_fragment: [connection_pipelining]}"
 import subprocess
 from ansible.plugins.connection import ConnectionBase
 class Connection(ConnectionBase):
@@ -498,7 +671,14 @@ def test_a_parent_that_cannot_send_data_to_a_command_carries_files_all_the_same(
     inventory = tmp_path / "hosts.yml"
     way = {**NESTED, "ansible_nested_hops": [OUTER, INNER], "ansible_nested_parent": "without_stdin"}
     inventory.write_text(yaml.safe_dump({"all": {"hosts": {"inner": way}}}))
-    answers = ask(inventory, "inner", "copy", f"src={tmp_path}/file dest=/tmp/in-pieces", ANSIBLE_CONNECTION_PLUGINS=str(plugins), ANSIBLE_PIPELINING="true")
+    answers = ask(
+        inventory,
+        "inner",
+        "copy",
+        f"src={tmp_path}/file dest=/tmp/in-pieces",
+        ANSIBLE_CONNECTION_PLUGINS=str(plugins),
+        ANSIBLE_PIPELINING="true",
+    )
     assert answers["inner"].get("changed"), answers["inner"]
     assert inner_docker("exec", INNER, "sha256sum", "/tmp/in-pieces").split()[0] == hashlib.sha256(content).hexdigest()
     become = ["--become", "-e", f"ansible_nested_user={USER} ansible_become_password=x"]
@@ -509,7 +689,9 @@ def test_a_parent_that_cannot_send_data_to_a_command_carries_files_all_the_same(
 @pytest.mark.ssh
 def test_resetting_the_connection_ends_the_ssh_session_to_the_machine(ssh_inventory, tmp_path):
     playbook = tmp_path / "play.yml"
-    playbook.write_text("- hosts: inner-ssh-via\n  gather_facts: false\n  tasks:\n    - ansible.builtin.meta: reset_connection\n")
+    playbook.write_text(
+        "- hosts: inner-ssh-via\n  gather_facts: false\n  tasks:\n    - ansible.builtin.meta: reset_connection\n"
+    )
     # a socket's path has 107 bytes at most
     environment = {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"/tmp/nested-kata-{MARK}"}
     assert ask(ssh_inventory, "inner-ssh-via", "ping", **environment)["inner-ssh-via"]["ping"] == "pong"
@@ -577,4 +759,5 @@ def test_the_documentation_renders():
     command = [str(BIN / "ansible-doc"), "-t", "connection", "nested.kata.nested"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, env=ansible_environment(), check=False)
     assert done.returncode == 0, done.stderr
-    assert "ansible_nested_hops" in done.stdout and "ERROR" not in done.stderr
+    assert "ansible_nested_hops" in done.stdout
+    assert "ERROR" not in done.stderr

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The module daemon_config on a real dockerd. runc's own shim, at another path, is the runtime that it registers."""
+
 from __future__ import annotations
 
 import json
@@ -20,7 +21,10 @@ PATH = "/etc/docker/daemon.json"
 OURS = "/var/lib/nested-kata"
 SHIM = f"{OURS}/kata/4.1.0/containerd-shim-kata-v2"
 KATA = {"runtimeType": SHIM}
-BEFORE = '{\n    "storage-driver": "overlay2",\n    "labels": [\n        "site=here"\n    ],\n    "bip": "172.30.255.1/24"\n}\n'
+BEFORE = (
+    '{\n    "storage-driver": "overlay2",\n    "labels": [\n        "site=here"\n    ],\n    "bip":'
+    ' "172.30.255.1/24"\n}\n'
+)
 
 inside = partial(within, NAME)
 runs_kata = partial(has_runtime, NAME, "kata")
@@ -40,9 +44,21 @@ def state() -> str:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A dockerd with a shim in our directory; its inventory."""
     inventory = tmp_path_factory.mktemp("inventory") / "hosts.yml"
-    inventory.write_text(json.dumps({"all": {"hosts": {"daemon": {
-        "ansible_connection": "nested.kata.nested", "ansible_nested_hops": [NAME], "ansible_python_interpreter": "/usr/bin/python3",
-    }}}}))
+    inventory.write_text(
+        json.dumps(
+            {
+                "all": {
+                    "hosts": {
+                        "daemon": {
+                            "ansible_connection": "nested.kata.nested",
+                            "ansible_nested_hops": [NAME],
+                            "ansible_python_interpreter": "/usr/bin/python3",
+                        }
+                    }
+                }
+            }
+        )
+    )
     with nested_daemon(NAME, network=False):
         inside("sh", "-c", f"mkdir -p $(dirname {SHIM}) && cp $(command -v containerd-shim-runc-v2) {SHIM}")
         yield inventory
@@ -86,7 +102,11 @@ def test_a_file_that_was_not_there_is_made_and_goes_again(daemon: Path) -> None:
     inside("rm", PATH)
     assert run(daemon, {"runtimes": {"kata": KATA}})["changed"] is True
     assert json.loads(content()) == {"runtimes": {"kata": KATA}}
-    assert run(daemon, {"runtimes": {"kata": None}})["steps"] == ["write the file", "have dockerd read it", "remove the file"]
+    assert run(daemon, {"runtimes": {"kata": None}})["steps"] == [
+        "write the file",
+        "have dockerd read it",
+        "remove the file",
+    ]
     assert "daemon.json" not in inside("ls", "-a", "/etc/docker")
     assert run(daemon, {"runtimes": {"kata": None}})["changed"] is False
 
@@ -95,23 +115,40 @@ def test_a_run_that_ended_before_the_daemon_was_told_is_made_good(daemon: Path) 
     """As kill -9 leaves it between the two steps."""
     inside("sh", "-c", f"cat >{PATH}", data=json.dumps({**json.loads(BEFORE), "runtimes": {"kata": KATA}}))
     result = run(daemon, {"runtimes": {"kata": KATA}})
-    assert (result["steps"], result["msg"]) == (["have dockerd read it"], "dockerd has not read it since it was changed")
+    assert (result["steps"], result["msg"]) == (
+        ["have dockerd read it"],
+        "dockerd has not read it since it was changed",
+    )
     assert runs_kata()
 
 
 # what the file holds, what is asked for, what the error says
 REFUSED = [
-    ('{\n  // ours\n  "debug": true\n}\n', {"runtimes": {"kata": KATA}}, "line 2 has a comment ('// ours'), which JSON and dockerd do not know"),
+    (
+        '{\n  // ours\n  "debug": true\n}\n',
+        {"runtimes": {"kata": KATA}},
+        "line 2 has a comment ('// ours'), which JSON and dockerd do not know",
+    ),
     ("debug: true\n", {"runtimes": {"kata": KATA}}, "line 1 is no JSON"),
-    ('{"runtimes": {"kata": {"path": "/opt/kata/shim"}}}', {"runtimes": {"kata": KATA}}, "'kata' there is somebody else's (/opt/kata/shim, not below"),
+    (
+        '{"runtimes": {"kata": {"path": "/opt/kata/shim"}}}',
+        {"runtimes": {"kata": KATA}},
+        "'kata' there is somebody else's (/opt/kata/shim, not below",
+    ),
     (BEFORE, {"no-such-setting": 1}, "dockerd would not take it with these settings: "),
-    (BEFORE, {"runtimes": {"kata": {**KATA, "runtimeArgs": ["--debug"]}}}, "dockerd did not take it over within 2 s (timeout); its log says why; the file is"),
+    (
+        BEFORE,
+        {"runtimes": {"kata": {**KATA, "runtimeArgs": ["--debug"]}}},
+        "dockerd did not take it over within 2 s (timeout); its log says why; the file is",
+    ),
     (BEFORE, {"runtimes": ["kata"]}, "settings: runtimes is list"),
 ]
 
 
 @pytest.mark.parametrize(("text", "settings", "reason"), REFUSED, ids=[case[2] for case in REFUSED])
-def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_changed(daemon: Path, text: str, settings: dict, reason: str) -> None:
+def test_what_cannot_be_is_refused_in_one_line_and_nothing_is_changed(
+    daemon: Path, text: str, settings: dict, reason: str
+) -> None:
     inside("sh", "-c", f"cat >{PATH}", data=text)
     result = run(daemon, settings, timeout=2)
     assert (result["failed"], reason in result["msg"], "\n" in result["msg"]) == (True, True, False), result["msg"]
@@ -132,4 +169,8 @@ def test_a_daemon_that_does_not_take_it_over_is_an_error_and_the_file_is_what_it
 
 def test_settings_that_take_a_restart_are_named(daemon: Path) -> None:
     result = run(daemon, {"log-driver": "local", "labels": ["site=there"]})
-    assert (result["changed"], result["restart"], result["steps"]) == (True, ["log-driver"], ["write the file", "have dockerd read it"])
+    assert (result["changed"], result["restart"], result["steps"]) == (
+        True,
+        ["log-driver"],
+        ["write the file", "have dockerd read it"],
+    )

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """disk_image and its program for the boot, on real files, file systems, loop devices and mounts."""
+
 from __future__ import annotations
 
 import contextlib
@@ -21,27 +22,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mounted import attached, tool, undo, unmount
-from playing import CHECKOUT, ansible_environment, run_module
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted, parse
 from ansible_collections.nested.kata.plugins.module_utils._disk.plan import decide
+from mounted import attached, tool, undo, unmount
+from playing import CHECKOUT, ansible_environment, run_module
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
-M = 1024 ** 2
-G = 1024 ** 3
+M = 1024**2
+G = 1024**3
 SMALLEST = {"btrfs": 109 * M, "ext4": 8 * M, "xfs": 300 * M}
 FSTYPES = list(SMALLEST)
 # Under 8 MiB are written for a file system of 10 GiB.
 WRITTEN = 8 * M
 OTHER_UUID = "11111111-2222-3333-4444-555555555555"
 
-# Runs the module as Ansible does on a target, but in one process, which can be killed or watched. The second argument names a
-# function, how many of its calls are to pass, and whether the process dies before or after the next one. Of the ioctls only those
-# count that change something: LOOP_CTL_GET_FREE and LOOP_CONFIGURE.
+# Runs the module as Ansible does on a target, but in one process, which can be killed or watched. The second argument
+# names a function, how many of its calls are to pass, and whether the process dies before or after the next one. Of the
+# ioctls only those count that change something: LOOP_CTL_GET_FREE and LOOP_CONFIGURE.
 DIRECTLY = """
 import importlib, json, os, signal, sys
 from ansible.module_utils.testing import patch_module_args
@@ -51,7 +51,7 @@ options, death = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 if death:
     name, passing, moment = death
     owner, attribute = name.rsplit(".", 1)
-    owner = importlib.import_module(owner) if owner != "subprocess.Popen" else importlib.import_module("subprocess").Popen
+    owner = subprocess.Popen if owner == "subprocess.Popen" else importlib.import_module(owner)
     original, calls = getattr(owner, attribute), []
 
     def deadly(*arguments, **named):
@@ -71,11 +71,20 @@ with patch_module_args(options):
 
 # Where a run dies: while mkfs runs, around each call that changes something, and in the middle of attaching.
 DEATHS = [
-    ("tempfile.mkstemp", 0, "after"), ("os.ftruncate", 0, "after"),
-    ("subprocess.Popen.communicate", 0, "before"), ("subprocess.Popen.communicate", 0, "after"),
-    ("os.fsync", 0, "before"), ("os.link", 0, "before"), ("os.link", 0, "after"), ("os.unlink", 0, "after"),
-    ("fcntl.ioctl", 0, "before"), ("fcntl.ioctl", 0, "after"), ("fcntl.ioctl", 1, "before"), ("fcntl.ioctl", 1, "after"),
-    ("os.symlink", 0, "after"), ("os.replace", 0, "after"),
+    ("tempfile.mkstemp", 0, "after"),
+    ("os.ftruncate", 0, "after"),
+    ("subprocess.Popen.communicate", 0, "before"),
+    ("subprocess.Popen.communicate", 0, "after"),
+    ("os.fsync", 0, "before"),
+    ("os.link", 0, "before"),
+    ("os.link", 0, "after"),
+    ("os.unlink", 0, "after"),
+    ("fcntl.ioctl", 0, "before"),
+    ("fcntl.ioctl", 0, "after"),
+    ("fcntl.ioctl", 1, "before"),
+    ("fcntl.ioctl", 1, "after"),
+    ("os.symlink", 0, "after"),
+    ("os.replace", 0, "after"),
 ]
 
 
@@ -83,7 +92,10 @@ def directly(options: dict, *, check: bool = False, death: tuple[str, int, str] 
     """Run the module in one process and return its result; an empty one if it was killed."""
     done = subprocess.run(
         [sys.executable, "-c", DIRECTLY, json.dumps({**options, "_ansible_check_mode": check}), json.dumps(death)],
-        capture_output=True, text=True, check=False, env=ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections")),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections")),
     )
     if death:
         assert done.returncode == -signal.SIGKILL, f"{death} was not reached: {done.stdout}"
@@ -97,9 +109,11 @@ def through_ansible(options: dict, *, check: bool = False) -> dict:
 
 
 def four_runs(options: dict, run=directly, mounted: Path | None = None) -> tuple[dict, dict]:
-    """Run check, real, again, again in check mode; return what the first two answered. The last two must find nothing to do.
+    """Run check, real, again, again in check mode; return what the first two answered. The last two must find nothing
+    to do.
 
-    Nothing may be written in the first and the last two, so that a file system in it that is mounted stands still meanwhile.
+    Nothing may be written in the first and the last two, so that a file system in it that is mounted stands still
+    meanwhile.
     """
     with frozen(mounted):
         before = snapshot(Path(options["path"]).parent)
@@ -112,16 +126,23 @@ def four_runs(options: dict, run=directly, mounted: Path | None = None) -> tuple
         after = snapshot(Path(options["path"]).parent)
         for again in (run(options), run(options, check=True)):
             assert not again["failed"] and not again["changed"] and again["steps"] == [], again
-            assert all(again[key] == real[key] for key in ("size", "fstype", "uuid", "label", "device", "link") if key in real)
+            assert all(
+                again[key] == real[key] for key in ("size", "fstype", "uuid", "label", "device", "link") if key in real
+            )
             assert again["diff"]["before"] == again["diff"]["after"] == real["diff"]["after"]
         assert snapshot(Path(options["path"]).parent) == after
-    assert check["changed"] and real["changed"] and check["steps"] == real["steps"] and check["msg"] == real["msg"]
+    assert check["changed"]
+    assert real["changed"]
+    assert check["steps"] == real["steps"]
+    assert check["msg"] == real["msg"]
     return check, real
 
 
 @contextlib.contextmanager
 def frozen(mount: Path | None) -> Iterator[None]:
-    """Keep the kernel from writing to a mounted file system by itself, as it does for a while (journal, inode tables of ext4)."""
+    """Keep the kernel from writing to a mounted file system by itself, as it does for a while (journal, inode tables of
+    ext4).
+    """
     if mount is None:
         yield
         return
@@ -133,7 +154,9 @@ def frozen(mount: Path | None) -> Iterator[None]:
 
 
 def snapshot(directory: Path) -> dict:
-    """Return what lies in a directory and which loop devices hold its files: equal only if nothing at all was changed."""
+    """Return what lies in a directory and which loop devices hold its files: equal only if nothing at all was
+    changed.
+    """
     entries = {}
     for entry in sorted(directory.iterdir()):
         if entry.is_file() and not entry.is_symlink():
@@ -141,7 +164,15 @@ def snapshot(directory: Path) -> dict:
             with entry.open("rb") as file:
                 os.fsync(file.fileno())
         status = entry.lstat()
-        entries[entry.name] = (status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_blocks, digest(entry))
+        entries[entry.name] = (
+            status.st_mode,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_blocks,
+            digest(entry),
+        )
     return {"entries": entries, "loops": attached(directory)}
 
 
@@ -160,12 +191,13 @@ def digest(path: Path) -> str:
             except OSError:
                 return total.hexdigest()
             offset = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            # What is reserved and has only been read counts as data for a while, so the bytes are asked and not the extents, and none is read ahead.
+            # What is reserved and has only been read counts as data for a while, so the bytes are asked and not the
+            # extents, and none is read ahead.
             for at in range(start // 4096 * 4096, offset, M):
                 piece = os.pread(file.fileno(), min(M, offset - at), at)
                 for part in range(0, len(piece), 4096):
-                    if any(piece[part:part + 4096]):
-                        total.update(b"%d:" % (at + part) + piece[part:part + 4096])
+                    if any(piece[part : part + 4096]):
+                        total.update(b"%d:" % (at + part) + piece[part : part + 4096])
 
 
 def written(path: Path) -> int:
@@ -209,28 +241,44 @@ def test_an_image_is_made_attached_grown_detached_and_removed_each_in_four_runs(
     assert (made["size"], made["fstype"], made["label"], made["link"]) == (10 * G, fstype, "a b\\c", str(link))
     assert [made["diff"]["before"][key] for key in ("size", "fstype", "uuid", "device", "link")] == [None] * 5
     assert made["uuid"] == blkid(image, "UUID") == blkid(link, "UUID")
-    assert attached(disks) == {made["device"]: str(image)} and os.readlink(link) == made["device"]
+    assert attached(disks) == {made["device"]: str(image)}
+    assert os.readlink(link) == made["device"]
     status = image.stat()
-    assert (status.st_size, status.st_mode & 0o7777) == (10 * G, 0o600) and written(image) < WRITTEN
+    assert (status.st_size, status.st_mode & 0o7777) == (10 * G, 0o600)
+    assert written(image) < WRITTEN
     assert sorted(entry.name for entry in disks.iterdir()) == ["kata.img", "run"]
 
-    unused, grown = four_runs({**options, "size": "11G", "attached": True, "mode": "0640", "owner": "daemon"})
-    assert grown["uuid"] == made["uuid"] and grown["device"] == made["device"]
+    _unused, grown = four_runs({**options, "size": "11G", "attached": True, "mode": "0640", "owner": "daemon"})
+    assert grown["uuid"] == made["uuid"]
+    assert grown["device"] == made["device"]
     assert tool("blockdev", "--getsize64", link) == str(11 * G) == str(image.stat().st_size)
-    assert image.stat().st_mode & 0o7777 == 0o640 and image.owner() == "daemon"
+    assert image.stat().st_mode & 0o7777 == 0o640
+    assert image.owner() == "daemon"
 
-    unused, detached = four_runs({**options, "attached": False})
-    assert detached["device"] is None and attached(disks) == {} and not os.path.lexists(link)
+    _unused, detached = four_runs({**options, "attached": False})
+    assert detached["device"] is None
+    assert attached(disks) == {}
+    assert not os.path.lexists(link)
     assert blkid(image, "UUID") == made["uuid"]
 
-    unused, removed = four_runs({**options, "state": "absent"}, through_ansible)
-    assert removed["steps"] == [f"remove {image}"] and sorted(entry.name for entry in disks.iterdir()) == ["run"]
+    _unused, removed = four_runs({**options, "state": "absent"}, through_ansible)
+    assert removed["steps"] == [f"remove {image}"]
+    assert sorted(entry.name for entry in disks.iterdir()) == ["run"]
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
 def test_the_smallest_image_can_be_mounted_and_used(fstype, disks):
     given = str(uuid.uuid4())
-    made = directly({"path": str(disks / "a.img"), "fstype": fstype, "size": str(SMALLEST[fstype]), "uuid": given, "attached": True, "link": str(disks / "a")})
+    made = directly(
+        {
+            "path": str(disks / "a.img"),
+            "fstype": fstype,
+            "size": str(SMALLEST[fstype]),
+            "uuid": given,
+            "attached": True,
+            "link": str(disks / "a"),
+        }
+    )
     assert not made["failed"], made
     assert made["uuid"] == given == blkid(disks / "a.img", "UUID")
     mount = disks / "mount"
@@ -268,36 +316,46 @@ def held(image: Path, mount: Path) -> tuple[str, int]:
 
 @pytest.mark.parametrize("fstype", FSTYPES)
 @pytest.mark.parametrize("attached_before", [False, True], ids=["detached", "idle"])
-def test_a_file_system_that_nobody_uses_grows_with_its_file_and_keeps_what_it_holds(attached_before, fstype, disks, mounts):
+def test_a_file_system_that_nobody_uses_grows_with_its_file_and_keeps_what_it_holds(
+    attached_before, fstype, disks, mounts
+):
     image = disks / "a.img"
     directly({"path": str(image), "fstype": fstype, "size": "320M"})
     before = fill(image, mounts[0])
     if attached_before:
         directly({"path": str(image), "fstype": fstype, "attached": True})
-    unused, grown = four_runs({"path": str(image), "fstype": fstype, "size": "2G"})
+    _unused, grown = four_runs({"path": str(image), "fstype": fstype, "size": "2G"})
     assert grown["filesystem_size"] == grown["size"] == 2 * G
-    assert grown["steps"][-1] == f"grow the {fstype} in {image} to 2 GiB" and len(attached(disks)) == attached_before
+    assert grown["steps"][-1] == f"grow the {fstype} in {image} to 2 GiB"
+    assert len(attached(disks)) == attached_before
     if attached_before:
         directly({"path": str(image), "fstype": fstype, "attached": False})
     found, size = held(image, mounts[0])
-    assert found == before and size > 1.8 * G
+    assert found == before
+    assert size > 1.8 * G
 
 
 def test_a_file_system_that_is_not_to_grow_or_is_in_use_elsewhere_is_left_alone(disks, mounts):
     image, options = disks / "a.img", {"path": str(disks / "a.img"), "attached": True, "link": str(disks / "a")}
     device = directly({**options, "size": "200M"})["device"]
     kept = directly({**options, "size": "250M", "resizefs": False})
-    assert kept["changed"] and (kept["size"], kept["filesystem_size"]) == (250 * M, 200 * M)
+    assert kept["changed"]
+    assert (kept["size"], kept["filesystem_size"]) == (250 * M, 200 * M)
     elsewhere = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", f"mount {device} {mounts[0]} && echo mounted && read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["unshare", "--mount", "sh", "-c", f"mount {device} {mounts[0]} && echo mounted && read end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with elsewhere:
         assert elsewhere.stdout.readline() == "mounted\n"
-        unused, grown = four_runs({**options, "size": "300M"}, mounted=Path(f"/proc/{elsewhere.pid}/root{mounts[0]}"))
-        assert (grown["size"], grown["filesystem_size"]) == (300 * M, 200 * M) and tool("blockdev", "--getsize64", device) == str(300 * M)
+        _unused, grown = four_runs({**options, "size": "300M"}, mounted=Path(f"/proc/{elsewhere.pid}/root{mounts[0]}"))
+        assert (grown["size"], grown["filesystem_size"]) == (300 * M, 200 * M)
+        assert tool("blockdev", "--getsize64", device) == str(300 * M)
         elsewhere.communicate("\n")
-    unused, followed = four_runs({**options, "size": "300M"})
-    assert followed["steps"] == [f"grow the btrfs in {image} to 300 MiB"] and followed["filesystem_size"] == 300 * M
+    _unused, followed = four_runs({**options, "size": "300M"})
+    assert followed["steps"] == [f"grow the btrfs in {image} to 300 MiB"]
+    assert followed["filesystem_size"] == 300 * M
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
@@ -313,29 +371,38 @@ def test_a_mounted_file_system_grows_where_the_kernel_lets_this_process(fstype, 
         with frozen(mounts[0]):
             unchanged = snapshot(disks)
             refused = directly({**options, "size": "1G"})
-            assert refused["failed"] and f"growing an ext4 that is mounted ({mounts[0]}) takes CAP_SYS_RESOURCE" in refused["msg"]
+            assert refused["failed"]
+            assert f"growing an ext4 that is mounted ({mounts[0]}) takes CAP_SYS_RESOURCE" in refused["msg"]
             assert snapshot(disks) == unchanged
     else:
-        unused, grown = four_runs({**options, "size": "1G"}, mounted=mounts[0])
+        _unused, grown = four_runs({**options, "size": "1G"}, mounted=mounts[0])
         assert grown["steps"][-1] == f"grow the {fstype} in {image} to 1 GiB, mounted at {mounts[0]}"
-        assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > 0.85 * G and digest(mounts[0] / "file") == before
+        assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > 0.85 * G
+        assert digest(mounts[0] / "file") == before
 
 
 def test_options_of_mkfs_are_passed_on(disks):
-    unused, made_now = four_runs({"path": str(disks / "a.img"), "fstype": "ext4", "size": "64M", "mkfs_options": ["-N", "1024", "-m", "0"]})
+    _unused, _made_now = four_runs(
+        {"path": str(disks / "a.img"), "fstype": "ext4", "size": "64M", "mkfs_options": ["-N", "1024", "-m", "0"]}
+    )
     assert "Inode count:              1024" in tool("dumpe2fs", "-h", disks / "a.img")
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
 def test_a_preallocated_image_takes_all_its_space_at_once_also_when_it_was_sparse_before(fstype, disks, mounts):
-    image, options = disks / "a.img", {"path": str(disks / "a.img"), "fstype": fstype, "size": "320M", "allocation": "preallocated"}
-    unused, made_now = four_runs(options)
-    assert made_now["allocated"] >= 320 * M and written(image) < WRITTEN
+    image, options = (
+        disks / "a.img",
+        {"path": str(disks / "a.img"), "fstype": fstype, "size": "320M", "allocation": "preallocated"},
+    )
+    _unused, made_now = four_runs(options)
+    assert made_now["allocated"] >= 320 * M
+    assert written(image) < WRITTEN
     image.unlink()
     directly({**options, "allocation": "sparse"})
     before = fill(image, mounts[0])
-    unused, filled = four_runs({**options, "size": "400M"})
-    assert filled["allocated"] >= 400 * M and held(image, mounts[0])[0] == before
+    _unused, filled = four_runs({**options, "size": "400M"})
+    assert filled["allocated"] >= 400 * M
+    assert held(image, mounts[0])[0] == before
     assert not directly({**options, "size": "400M", "allocation": "sparse"})["changed"]
 
 
@@ -348,8 +415,14 @@ def test_an_allocation_without_room_is_refused_and_nothing_is_allocated(disks):
             directly({"path": str(image), "fstype": "ext4", "size": "200M"})
         before = snapshot(disks / "small")
         for check in (True, False):
-            refused = directly({"path": str(image), "fstype": "ext4", "size": "200M", "allocation": "preallocated"}, check=check)
-            assert refused["failed"] and refused["msg"].startswith("allocation: needs ") and f"in {disks}/small, and " in refused["msg"], refused
+            refused = directly(
+                {"path": str(image), "fstype": "ext4", "size": "200M", "allocation": "preallocated"}, check=check
+            )
+            assert (
+                refused["failed"]
+                and refused["msg"].startswith("allocation: needs ")
+                and f"in {disks}/small, and " in refused["msg"]
+            ), refused
         assert snapshot(disks / "small") == before
 
 
@@ -372,15 +445,18 @@ def test_trimming_gives_back_what_was_removed_and_is_not_done_twice(fstype, disk
         if what == "mounted":
             unmount(mounts[0])
     full = image.stat().st_blocks * 512
-    unused, trimmed = four_runs({**options, "attached": False, "link": str(disks / "a")})
+    _unused, trimmed = four_runs({**options, "attached": False, "link": str(disks / "a")})
     assert trimmed["steps"][-1] == f"give back the unused space of the {fstype} in {image}"
     assert trimmed["allocated"] == image.stat().st_blocks * 512 < full - 90 * M
-    assert attached(disks) == {} and held(image, mounts[0])[0] == kept
+    assert attached(disks) == {}
+    assert held(image, mounts[0])[0] == kept
     with image.open("rb"):
         fill(image, mounts[0])
         refused = directly(options)
-        assert refused["failed"] and f"is open in process {os.getpid()} (" in refused["msg"]
-    assert directly(options)["changed"] and not directly(options)["changed"]
+        assert refused["failed"]
+        assert f"is open in process {os.getpid()} (" in refused["msg"]
+    assert directly(options)["changed"]
+    assert not directly(options)["changed"]
 
 
 def test_a_mount_for_trimming_is_seen_by_nobody_else(disks, mounts, tmp_path_factory):
@@ -394,10 +470,15 @@ def test_a_mount_for_trimming_is_seen_by_nobody_else(disks, mounts, tmp_path_fac
     before = seen(Path("/proc/self/mountinfo"))
     told = tmp_path_factory.mktemp("told")
     machine.run_mounted(
-        f"{disks}/a.img", "btrfs", ("sh", "-c", f"cp /proc/self/mountinfo {told}/inside && cp /proc/{os.getpid()}/mountinfo {told}/outside")
+        f"{disks}/a.img",
+        "btrfs",
+        ("sh", "-c", f"cp /proc/self/mountinfo {told}/inside && cp /proc/{os.getpid()}/mountinfo {told}/outside"),
     )
-    assert f" {disks} rw,nosuid,nodev,noexec" in (told / "inside").read_text() and before and seen(told / "outside") == before
-    assert seen(Path("/proc/self/mountinfo")) == before and attached(disks) == {}
+    assert f" {disks} rw,nosuid,nodev,noexec" in (told / "inside").read_text()
+    assert before
+    assert seen(told / "outside") == before
+    assert seen(Path("/proc/self/mountinfo")) == before
+    assert attached(disks) == {}
 
 
 def test_growing_while_mounted_keeps_every_byte_and_the_file_system_follows(disks):
@@ -409,15 +490,19 @@ def test_growing_while_mounted_keeps_every_byte_and_the_file_system_follows(disk
     (mount / "file").write_bytes(os.urandom(5 * M))
     before = digest(mount / "file")
     grown = directly({**options, "size": "300M"})
-    assert not grown["failed"] and grown["steps"] == [
-        f"grow {image} from 200 MiB to 300 MiB", f"tell {grown['device']} the size of its file", f"grow the btrfs in {image} to 300 MiB, mounted at {mount}",
+    assert not grown["failed"]
+    assert grown["steps"] == [
+        f"grow {image} from 200 MiB to 300 MiB",
+        f"tell {grown['device']} the size of its file",
+        f"grow the btrfs in {image} to 300 MiB, mounted at {mount}",
     ]
     assert os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize == 300 * M
     unmount(mount)
     tool("mount", disks / "a", mount)
     assert digest(mount / "file") == before
     refused = directly({**options, "size": "200M"})
-    assert refused["failed"] and "200 MiB is smaller than" in refused["msg"]
+    assert refused["failed"]
+    assert "200 MiB is smaller than" in refused["msg"]
 
 
 def test_a_file_of_nothing_but_zeros_gets_a_file_system_and_keeps_owner_and_mode(disks):
@@ -426,17 +511,20 @@ def test_a_file_of_nothing_but_zeros_gets_a_file_system_and_keeps_owner_and_mode
         file.write(bytes(2 * M))
     image.chmod(0o640)
     os.chown(image, 3, 4)
-    assert directly({"path": str(image)}, check=True)["changed"] and digest(image) != ""
+    assert directly({"path": str(image)}, check=True)["changed"]
+    assert digest(image) != ""
     made = directly({"path": str(image), "size": "300M"})
     assert not made["failed"] and blkid(image, "TYPE") == "btrfs", made
     status = image.stat()
     assert (status.st_size, status.st_mode & 0o7777, status.st_uid, status.st_gid) == (300 * M, 0o640, 3, 4)
     empty = sparse(disks / "b.img", 0)
-    assert directly({"path": str(empty), "size": "8M", "fstype": "ext4"})["changed"] and blkid(empty, "TYPE") == "ext4"
+    assert directly({"path": str(empty), "size": "8M", "fstype": "ext4"})["changed"]
+    assert blkid(empty, "TYPE") == "ext4"
     assert sorted(entry.name for entry in disks.iterdir()) == ["a.img", "b.img"]
 
 
 # What may lie at the path, each made for real.
+
 
 def with_bytes(path: Path, *parts: tuple[int, bytes]) -> None:
     sparse(path, 200 * M)
@@ -452,7 +540,7 @@ def lvm(path: Path) -> None:
     crc = 0xF597A6CF
     for byte in label:
         crc ^= byte
-        for unused in range(8):
+        for _unused in range(8):
             crc = crc >> 1 ^ (0xEDB88320 if crc & 1 else 0)
     with_bytes(path, (512, b"LABELONE" + struct.pack("<QI", 1, crc) + label))
 
@@ -498,7 +586,11 @@ def test_whatever_else_lies_there_is_refused_and_not_touched(what, state, disks)
     make, message = HELD[what]
     make(disks / "a.img")
     before = snapshot(disks)
-    options = {"path": str(disks / "a.img"), "state": state, **({"size": "300M", "attached": True} if state == "present" else {})}
+    options = {
+        "path": str(disks / "a.img"),
+        "state": state,
+        **({"size": "300M", "attached": True} if state == "present" else {}),
+    }
     for check in (True, False):
         refused = directly(options, check=check)
         assert refused["failed"] and message in refused["msg"] and "\n" not in refused["msg"], refused
@@ -516,8 +608,11 @@ def test_a_uuid_that_another_disk_bears_is_refused(disks):
         before = snapshot(disks)
         for check in (True, False):
             refused = directly({**first, "path": str(path)}, check=check)
-            assert refused["failed"] and refused["msg"].startswith(f"uuid: {given} is that of {bearer} already"), refused
-        assert snapshot(disks) == before and not path.exists()
+            assert refused["failed"] and refused["msg"].startswith(f"uuid: {given} is that of {bearer} already"), (
+                refused
+            )
+        assert snapshot(disks) == before
+        assert not path.exists()
     assert not directly(first)["changed"]
 
 
@@ -527,8 +622,13 @@ def test_a_read_only_file_system_below_is_refused_and_what_is_as_asked_there_is_
     directly({"path": str(disks / "below" / "a.img"), "fstype": "ext4", "size": "8M"})
     tool("mount", "-o", "remount,ro", disks / "below")
     for check in (True, False):
-        assert not directly({"path": str(disks / "below" / "a.img"), "fstype": "ext4", "size": "8M"}, check=check)["failed"]
-        for options in ({"path": str(disks / "below" / "b.img")}, {"path": str(disks / "below" / "a.img"), "size": "9M"}):
+        assert not directly({"path": str(disks / "below" / "a.img"), "fstype": "ext4", "size": "8M"}, check=check)[
+            "failed"
+        ]
+        for options in (
+            {"path": str(disks / "below" / "b.img")},
+            {"path": str(disks / "below" / "a.img"), "size": "9M"},
+        ):
             refused = directly({"fstype": "ext4", "size": "8M", **options}, check=check)
             assert refused["failed"] and f"path: {disks}/below is on a read-only file system" in refused["msg"], refused
 
@@ -542,7 +642,10 @@ def test_without_loop_devices_all_else_works_and_attaching_is_refused_also_in_ch
         true
     """
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", program, "sh", *map(json.dumps, runs)], capture_output=True, text=True, check=True,
+        ["unshare", "--mount", "sh", "-c", program, "sh", *map(json.dumps, runs)],
+        capture_output=True,
+        text=True,
+        check=True,
         env=ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections"), PYTHON=sys.executable, MODULE=DIRECTLY),
     )
     answers = [json.loads(line) for line in done.stdout.splitlines() if line]
@@ -554,14 +657,24 @@ def test_a_run_that_finds_all_as_asked_starts_no_program(disks, monkeypatch):
     for fstype in FSTYPES:
         options = {"path": str(disks / f"{fstype}.img"), "fstype": fstype, "size": "320M", "label": "a"}
         made_now = directly({**options, "attached": True, "link": str(disks / fstype)})
-        wanted = parse({
-            **dict.fromkeys(("link", "uuid", "owner", "group", "mode", "mkfs_options", "allocation", "clone_of", "sealed"), None),
-            **options, "link": str(disks / fstype), "attached": True, "resizefs": True, "trim": False, "state": "present",
-        })
+        wanted = parse(
+            {
+                **dict.fromkeys(
+                    ("link", "uuid", "owner", "group", "mode", "mkfs_options", "allocation", "clone_of", "sealed"), None
+                ),
+                **options,
+                "link": str(disks / fstype),
+                "attached": True,
+                "resizefs": True,
+                "trim": False,
+                "state": "present",
+            }
+        )
         with monkeypatch.context() as patched:
             patched.setattr(loop.subprocess, "run", lambda *arguments, **named: pytest.fail(f"{arguments[0]} was run"))
-            plan, before, after = machine.apply(wanted, False)
-        assert plan.steps == () and before.content == loop.Content(fstype, made_now["uuid"], "a")
+            plan, before, _after = machine.apply(wanted, False)
+        assert plan.steps == ()
+        assert before.content == loop.Content(fstype, made_now["uuid"], "a")
 
 
 # Options that do not fit an image of 200 MiB with btrfs, the label "mine", and nothing else.
@@ -571,20 +684,41 @@ BAD = {
     "another UUID": ({"uuid": OTHER_UUID}, "uuid: "),
     "no UUID": ({"uuid": "mine"}, "uuid: 'mine' is no UUID"),
     "another label": ({"label": "yours"}, "holds the label 'mine', not 'yours'"),
-    "a link that is a file": ({"attached": True, "link": "{dir}/a.img"}, "link: {dir}/a.img is no symlink: it is left as it is"),
-    "a link that leads elsewhere": ({"attached": True, "link": "{dir}/foreign"}, "is a symlink to /etc/passwd, not to a loop device"),
+    "a link that is a file": (
+        {"attached": True, "link": "{dir}/a.img"},
+        "link: {dir}/a.img is no symlink: it is left as it is",
+    ),
+    "a link that leads elsewhere": (
+        {"attached": True, "link": "{dir}/foreign"},
+        "is a symlink to /etc/passwd, not to a loop device",
+    ),
     "a link for nothing": ({"link": "{dir}/b"}, "link: names the loop device, so it needs attached: true"),
     "another file system to be removed": ({"state": "absent", "fstype": "ext4"}, "holds btrfs, not ext4"),
     "another UUID to be removed": ({"state": "absent", "uuid": OTHER_UUID}, "uuid: "),
     "an owner that nobody is": ({"owner": "nobody-of-that-name"}, "owner: there is no 'nobody-of-that-name'"),
     "no mode": ({"mode": "rw"}, "mode: 'rw' is no mode"),
-    "a directory that is missing": ({"path": "{dir}/none/a.img", "size": "1G"}, "path: there is no directory {dir}/none"),
+    "a directory that is missing": (
+        {"path": "{dir}/none/a.img", "size": "1G"},
+        "path: there is no directory {dir}/none",
+    ),
     "no size for a new file": ({"path": "{dir}/b.img"}, "size: is needed, because {dir}/b.img does not exist yet"),
-    "too small for btrfs": ({"path": "{dir}/b.img", "size": "100M"}, "100 MiB is too small for btrfs: at least 109 MiB"),
-    "too small for ext4": ({"path": "{dir}/b.img", "size": "7M", "fstype": "ext4"}, "7 MiB is too small for ext4: at least 8 MiB"),
-    "too small for xfs": ({"path": "{dir}/b.img", "size": "299M", "fstype": "xfs"}, "299 MiB is too small for xfs: at least 300 MiB"),
+    "too small for btrfs": (
+        {"path": "{dir}/b.img", "size": "100M"},
+        "100 MiB is too small for btrfs: at least 109 MiB",
+    ),
+    "too small for ext4": (
+        {"path": "{dir}/b.img", "size": "7M", "fstype": "ext4"},
+        "7 MiB is too small for ext4: at least 8 MiB",
+    ),
+    "too small for xfs": (
+        {"path": "{dir}/b.img", "size": "299M", "fstype": "xfs"},
+        "299 MiB is too small for xfs: at least 300 MiB",
+    ),
     "an unknown file system": ({"fstype": "zfs"}, "value of fstype must be one of: btrfs, ext4, xfs, got: zfs"),
-    "a second device for mkfs": ({"path": "{dir}/b.img", "size": "1G", "mkfs_options": ["-f", "{dir}/a.img"]}, "may name another file or device"),
+    "a second device for mkfs": (
+        {"path": "{dir}/b.img", "size": "1G", "mkfs_options": ["-f", "{dir}/a.img"]},
+        "may name another file or device",
+    ),
     "a clone of itself": ({"clone_of": "{dir}/a.img"}, "clone_of: is the path itself"),
     "a mode that nobody can write with": ({"mode": "0444"}, "mode: 0444 lets nobody write, which seals an image"),
     "too large for the file system below": ({"path": "{dir}/b.img", "size": "4000P"}, "File too large"),
@@ -611,7 +745,8 @@ def test_a_disk_without_space_for_the_file_system_is_an_error_that_leaves_nothin
     (disks / "small").mkdir()
     tool("mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", disks / "small")
     refused = directly({"path": str(disks / "small" / "a.img"), "size": "10G", "fstype": fstype})
-    assert refused["failed"] and f"too little space in {disks}/small to make a file system (2 MiB free)" in refused["msg"]
+    assert refused["failed"]
+    assert f"too little space in {disks}/small to make a file system (2 MiB free)" in refused["msg"]
     assert list((disks / "small").iterdir()) == []
 
 
@@ -624,18 +759,27 @@ def test_an_image_may_be_larger_than_the_free_space(disks):
 def test_a_missing_mkfs_is_told_with_its_package_also_in_check_mode(disks, monkeypatch):
     monkeypatch.setattr(loop.shutil, "which", lambda name, path: None if name == "mkfs.btrfs" else f"/usr/sbin/{name}")
     plan = decide(machine.look(Wanted(str(disks / "a.img"), size=G)), Wanted(str(disks / "a.img"), size=G))
-    with pytest.raises(Refused, match="the command mkfs.btrfs is missing: install the package btrfs-progs"):
+    with pytest.raises(Refused, match=r"the command mkfs.btrfs is missing: install the package btrfs-progs"):
         machine.prepare(plan)
 
 
 # Golden images
+
 
 @pytest.fixture
 def below(request, disks):
     """A directory on a file system of its own, of the kind that the test's parameter says."""
     place = disks / "below"
     place.mkdir()
-    directly({"path": str(disks / "below.img"), "fstype": request.param, "size": "2G", "attached": True, "link": str(disks / "device")})
+    directly(
+        {
+            "path": str(disks / "below.img"),
+            "fstype": request.param,
+            "size": "2G",
+            "attached": True,
+            "link": str(disks / "device"),
+        }
+    )
     tool("mount", disks / "device", place)
     yield place
     for mount in ("mount", "second", "below"):
@@ -645,13 +789,19 @@ def below(request, disks):
 def golden(path: Path, fstype: str, mount: Path, size: str = "320M") -> str:
     directly({"path": str(path), "fstype": fstype, "size": size, "label": "golden"})
     found = fill(path, mount, 20 * M)
-    unused, sealed = four_runs({"path": str(path), "fstype": fstype, "sealed": True})
-    assert sealed["sealed"] and path.stat().st_mode & 0o7777 == 0o400
-    assert sealed["steps"] == [f"give back the unused space of the {fstype} in {path}", f"set the mode of {path} to 0400"]
+    _unused, sealed = four_runs({"path": str(path), "fstype": fstype, "sealed": True})
+    assert sealed["sealed"]
+    assert path.stat().st_mode & 0o7777 == 0o400
+    assert sealed["steps"] == [
+        f"give back the unused space of the {fstype} in {path}",
+        f"set the mode of {path} to 0400",
+    ]
     return found
 
 
-@pytest.mark.parametrize(("below", "fstype"), [("btrfs", "btrfs"), ("xfs", "ext4"), ("xfs", "xfs"), ("ext4", "btrfs")], indirect=["below"])
+@pytest.mark.parametrize(
+    ("below", "fstype"), [("btrfs", "btrfs"), ("xfs", "ext4"), ("xfs", "xfs"), ("ext4", "btrfs")], indirect=["below"]
+)
 def test_clones_share_their_data_and_can_be_mounted_side_by_side(below, fstype, disks, mounts):
     before = golden(below / "golden.img", fstype, mounts[0])
     unchanged = digest(below / "golden.img")
@@ -662,21 +812,25 @@ def test_clones_share_their_data_and_can_be_mounted_side_by_side(below, fstype, 
     for name, more in (("a", {}), ("b", {"size": "2G", "label": "mine", "uuid": given, "mode": "0640"})):
         options = {"path": str(below / f"{name}.img"), "fstype": fstype, "clone_of": str(below / "golden.img")}
         check, cloned = four_runs({**options, **more, "attached": True, "link": str(below / name)})
-        assert check["uuid"] == more.get("uuid") and cloned["uuid"] == more.get("uuid", cloned["uuid"])
+        assert check["uuid"] == more.get("uuid")
+        assert cloned["uuid"] == more.get("uuid", cloned["uuid"])
         assert cloned["label"] == more.get("label", "golden") == blkid(below / f"{name}.img", "LABEL")
         assert cloned["size"] == cloned["filesystem_size"] == (2 * G if more else 320 * M)
         uuids.add(cloned["uuid"])
-    assert len(uuids) == 3 and given in uuids
+    assert len(uuids) == 3
+    assert given in uuids
     os.sync()
     taken = free - os.statvfs(below).f_bavail * os.statvfs(below).f_frsize
     shares = tool("findmnt", "--noheadings", "--output", "FSTYPE", below) in ("btrfs", "xfs")
-    # An xfs writes its log anew, 64 MiB for each. Without reflink it is two copies of 20 MiB of data and of the metadata.
+    # An xfs writes its log anew, 64 MiB for each. Without reflink it is two copies of 20 MiB of data and of the
+    # metadata.
     assert taken < (140 * M if fstype == "xfs" else 12 * M if shares else 80 * M)
-    for name, mount in zip("ab", mounts):
+    for name, mount in zip("ab", mounts, strict=True):
         tool("mount", below / name, mount)
-        assert digest(mount / "file") == before and os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize > (1.8 * G if name == "b" else 200 * M)
+        assert digest(mount / "file") == before
+        assert os.statvfs(mount).f_blocks * os.statvfs(mount).f_frsize > (1.8 * G if name == "b" else 200 * M)
         (mount / "own").write_text(name)
-    for name, mount in zip("ab", mounts):
+    for name, mount in zip("ab", mounts, strict=True):
         assert (mount / "own").read_text() == name
         unmount(mount)
     assert digest(below / "golden.img") == unchanged
@@ -693,11 +847,13 @@ def test_a_clone_that_is_there_is_not_made_again_though_the_golden_image_changed
     fill(disks / "golden.img", mounts[0])
     assert not directly(options)["changed"]
     (disks / "golden.img").unlink()
-    assert not directly(options)["changed"] and digest(disks / "a.img") == before
+    assert not directly(options)["changed"]
+    assert digest(disks / "a.img") == before
 
 
 def dirty(fstype: str):
     """Return what makes an image that was copied while it was mounted, with something in its log."""
+
     def make(path: Path) -> None:
         image, mount = path.with_name("mounted.img"), path.with_name("dirty")
         mount.mkdir()
@@ -710,6 +866,7 @@ def dirty(fstype: str):
         tool("cp", "--sparse=always", image, path)
         unmount(mount)
         path.chmod(0o400)
+
     return make
 
 
@@ -744,7 +901,9 @@ def test_a_golden_image_that_must_not_be_cloned_is_refused(what, disks):
     make(disks / "golden.img")
     before = snapshot(disks)
     for check in (True, False):
-        refused = directly({"path": str(disks / "a.img"), "clone_of": str(disks / "golden.img"), **options}, check=check)
+        refused = directly(
+            {"path": str(disks / "a.img"), "clone_of": str(disks / "golden.img"), **options}, check=check
+        )
         assert refused["failed"] and message.format(dir=disks) in refused["msg"] and "\n" not in refused["msg"], refused
     assert snapshot(disks) == before
 
@@ -753,7 +912,10 @@ def test_an_xfs_with_a_log_is_not_cloned_and_leaves_nothing(disks):
     dirty("xfs")(disks / "golden.img")
     before = snapshot(disks)
     refused = directly({"path": str(disks / "a.img"), "fstype": "xfs", "clone_of": str(disks / "golden.img")})
-    assert refused["failed"] and f"clone_of: {disks}/golden.img does not take a new UUID (xfs_admin): seal it again" in refused["msg"], refused
+    assert (
+        refused["failed"]
+        and f"clone_of: {disks}/golden.img does not take a new UUID (xfs_admin): seal it again" in refused["msg"]
+    ), refused
     assert snapshot(disks) == before
     for sealing in (False, True):
         assert directly({"path": str(disks / "golden.img"), "fstype": "xfs", "sealed": sealing})["changed"]
@@ -765,21 +927,35 @@ def test_a_sealed_image_is_neither_attached_nor_grown_nor_trimmed_by_any_way(dis
     before = snapshot(disks)
     options = {"path": str(disks / "golden.img"), "fstype": "ext4"}
     os.removexattr(disks / "golden.img", machine.TRIMMED)
-    for more, done in (({"attached": True}, "attached"), ({"size": "1G"}, "grown"), ({"trim": True}, "trimmed"), ({"allocation": "preallocated"}, "allocated")):
+    for more, done in (
+        ({"attached": True}, "attached"),
+        ({"size": "1G"}, "grown"),
+        ({"trim": True}, "trimmed"),
+        ({"allocation": "preallocated"}, "allocated"),
+    ):
         refused = directly({**options, **more})
-        assert refused["failed"] and f"is sealed (mode 0400) and cannot be {done}: clone it" in refused["msg"]
+        assert refused["failed"]
+        assert f"is sealed (mode 0400) and cannot be {done}: clone it" in refused["msg"]
     program = boot("attach", "--image", str(disks / "golden.img"), "--link", str(disks / "link"))
-    assert (program.returncode, program.stdout) == (1, "") and program.stderr == (
-        f"loop.py: {disks}/golden.img is sealed: clones are made from it, and nothing is attached to it\n"
+    assert (program.returncode, program.stdout) == (
+        1,
+        "",
+    )
+    assert (
+        program.stderr
+        == f"loop.py: {disks}/golden.img is sealed: clones are made from it, and nothing is attached to it\n"
     )
     after = snapshot(disks)
-    assert after["loops"] == {} and list(after["entries"]) == list(before["entries"])
+    assert after["loops"] == {}
+    assert list(after["entries"]) == list(before["entries"])
     assert after["entries"]["golden.img"][-1] == before["entries"]["golden.img"][-1]
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
 def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew(fstype, disks, mounts, monkeypatch):
-    program = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"
+    program = (
+        CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"
+    )
     spec = importlib.util.spec_from_file_location("docker_prepare", program)
     prepare = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(prepare)
@@ -790,7 +966,7 @@ def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew
     identity = directly({**options, "size": "320M"})["uuid"]
     for size, least in (("320M", 200 * M), ("2G", 1.8 * G)):
         assert directly({**options, "size": size, "resizefs": False})["filesystem_size"] == 320 * M
-        for unused in range(2):
+        for _unused in range(2):
             prepare.mount(identity)
             assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > least
         (mounts[0] / "file").touch()
@@ -800,6 +976,7 @@ def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew
 
 
 # Attachments
+
 
 def attachment(*arguments: str):
     return lambda image: tool("losetup", "--find", "--show", *arguments, image)
@@ -818,9 +995,15 @@ def test_an_attachment_that_must_not_be_used_is_refused_and_left(what, disks):
     made("btrfs")(disks / "a.img")
     devices = [once(disks / "a.img") for once in attach]
     before = snapshot(disks)
-    for options in ({"attached": True, "link": str(disks / "a")}, {"attached": False}, {"state": "absent", "attached": False}):
+    for options in (
+        {"attached": True, "link": str(disks / "a")},
+        {"attached": False},
+        {"state": "absent", "attached": False},
+    ):
         refused = directly({"path": str(disks / "a.img"), **options})
-        assert refused["failed"] and message in refused["msg"] and all(device in refused["msg"] for device in devices), refused
+        assert (
+            refused["failed"] and message in refused["msg"] and all(device in refused["msg"] for device in devices)
+        ), refused
     assert snapshot(disks) == before
 
 
@@ -845,8 +1028,10 @@ def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks)
             answer = directly(options, check=check)
             assert answer["failed"] and message in answer["msg"], answer
         program = boot("detach", "--image", image, "--link", link)
-        assert program.returncode == 1 and device in program.stderr
-        assert snapshot(disks) == before and Path(f"/sys/block/{device[5:]}/loop/autoclear").read_text() == "0\n"
+        assert program.returncode == 1
+        assert device in program.stderr
+        assert snapshot(disks) == before
+        assert Path(f"/sys/block/{device[5:]}/loop/autoclear").read_text() == "0\n"
 
     tool("mount", device, mount)
     with frozen(mount):
@@ -855,7 +1040,10 @@ def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks)
     with open(device, "rb"):
         refused(f"{device} is open in process {os.getpid()} (")
     elsewhere = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", f"mount {device} {mount} && echo mounted && read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["unshare", "--mount", "sh", "-c", f"mount {device} {mount} && echo mounted && read end"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with elsewhere:
         assert elsewhere.stdout.readline() == "mounted\n"
@@ -863,7 +1051,8 @@ def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks)
         elsewhere.communicate("\n")
     gone = directly({"path": image, "state": "absent", "link": link})
     assert gone["steps"] == [f"detach {image} from {device}", f"remove the link {link}", f"remove {image}"], gone
-    assert attached(disks) == {} and [entry.name for entry in disks.iterdir()] == ["mount"]
+    assert attached(disks) == {}
+    assert [entry.name for entry in disks.iterdir()] == ["mount"]
 
 
 def test_an_attached_image_is_not_removed_unless_its_link_is_named_or_it_may_be_detached(disks):
@@ -872,36 +1061,54 @@ def test_an_attached_image_is_not_removed_unless_its_link_is_named_or_it_may_be_
     before = snapshot(disks)
     for also in ({}, {"link": str(disks / "other")}):
         refused = directly({**options, "state": "absent", **also})
-        assert refused["failed"] and "name the link that leads there, or say attached: false" in refused["msg"]
+        assert refused["failed"]
+        assert "name the link that leads there, or say attached: false" in refused["msg"]
     assert snapshot(disks) == before
-    assert directly({**options, "state": "absent", "attached": False})["changed"] and attached(disks) == {}
+    assert directly({**options, "state": "absent", "attached": False})["changed"]
+    assert attached(disks) == {}
 
 
 def boot(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-I", loop.__file__, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-I", loop.__file__, *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_after_a_boot_every_link_leads_to_its_own_image_in_whatever_order(disks):
     names = ["a", "b", "c"]
     uuids = {}
     for name in names:
-        made_now = directly({"path": str(disks / f"{name}.img"), "size": "8M", "fstype": "ext4", "attached": True, "link": str(disks / name)})
+        made_now = directly(
+            {
+                "path": str(disks / f"{name}.img"),
+                "size": "8M",
+                "fstype": "ext4",
+                "attached": True,
+                "link": str(disks / name),
+            }
+        )
         uuids[name] = made_now["uuid"]
     # Like a boot that kept /run: everything is detached, the links are still there and lead to other disks soon.
     for order in (["c", "a", "b"], ["b", "c", "a"]):
         for device in attached(disks):
             tool("losetup", "--detach", device)
         for name in order:
-            done = boot("attach", "--image", f"{disks}/{name}.img", "--link", f"{disks}/{name}", "--uuid", uuids[name].upper())
-            assert (done.returncode, done.stderr) == (0, "") and done.stdout == f"{os.readlink(disks / name)}\n"
+            done = boot(
+                "attach", "--image", f"{disks}/{name}.img", "--link", f"{disks}/{name}", "--uuid", uuids[name].upper()
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == f"{os.readlink(disks / name)}\n"
         assert {name: blkid(disks / name, "UUID") for name in names} == uuids
         assert len(attached(disks)) == 3
     for name in names:
-        assert not directly({"path": str(disks / f"{name}.img"), "fstype": "ext4", "attached": True, "link": str(disks / name)})["changed"]
-        for unused in range(2):
+        assert not directly(
+            {"path": str(disks / f"{name}.img"), "fstype": "ext4", "attached": True, "link": str(disks / name)}
+        )["changed"]
+        for _unused in range(2):
             done = boot("detach", "--image", f"{disks}/{name}.img", "--link", f"{disks}/{name}")
             assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert attached(disks) == {} and not any(os.path.lexists(disks / name) for name in names)
+    assert attached(disks) == {}
+    assert not any(os.path.lexists(disks / name) for name in names)
 
 
 def test_at_boot_an_image_with_another_uuid_is_not_attached(disks):
@@ -909,7 +1116,11 @@ def test_at_boot_an_image_with_another_uuid_is_not_attached(disks):
     before = snapshot(disks)
     done = boot("attach", "--image", f"{disks}/a.img", "--link", f"{disks}/a", "--uuid", OTHER_UUID)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"loop.py: {disks}/a.img holds the file system {blkid(disks / 'a.img', 'UUID')}, expected was {OTHER_UUID}: nothing was attached\n"
+    assert (
+        done.stderr
+        == f"loop.py: {disks}/a.img holds the file system {blkid(disks / 'a.img', 'UUID')}, expected was {OTHER_UUID}:"
+        " nothing was attached\n"
+    )
     assert snapshot(disks) == before
 
 
@@ -927,7 +1138,8 @@ def test_missing_nodes_of_loop_devices_are_made(disks):
     # A /dev as in a container: nothing in it but what was asked for.
     script = f"""
         set -e
-        mount -t tmpfs tmpfs /dev && mknod /dev/loop-control c 10 237 && mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9
+        mount -t tmpfs tmpfs /dev && mknod /dev/loop-control c 10 237
+        mknod /dev/null c 1 3 && mknod /dev/urandom c 1 9
         {sys.executable} -I {loop.__file__} attach --image {image} --link {disks}/a
         {sys.executable} -I {loop.__file__} attach --image {image} --link {disks}/a
         rm "$(readlink {disks}/a)"
@@ -937,7 +1149,8 @@ def test_missing_nodes_of_loop_devices_are_made(disks):
         ls -A /dev
     """
     told = tool("unshare", "--mount", "sh", "-c", script).splitlines()
-    assert told[0] == told[1] == told[2] and told[0].startswith("/dev/loop")
+    assert told[0] == told[1] == told[2]
+    assert told[0].startswith("/dev/loop")
     # A node that is only needed to look does not stay; the device that is used has one.
     assert set(told[3:]) == {"loop-control", "null", "urandom", told[0][5:]}
     assert attached(disks) == {}
@@ -946,7 +1159,8 @@ def test_missing_nodes_of_loop_devices_are_made(disks):
 @pytest.mark.docker
 def test_a_container_with_two_capabilities_and_one_device_rule_can_attach(disks):
     (disks / "Dockerfile").write_text(
-        "FROM debian:trixie-slim\nRUN apt-get update && apt-get install -y --no-install-recommends python3 btrfs-progs && rm -rf /var/lib/apt/lists/*\n"
+        "FROM debian:trixie-slim\nRUN apt-get update && apt-get install -y --no-install-recommends python3 btrfs-progs"
+        " && rm -rf /var/lib/apt/lists/*\n"
     )
     tool("docker", "build", "--quiet", "--tag", "nested-kata-test/disk:1", disks)
     made("btrfs")(disks / "a.img")
@@ -954,17 +1168,37 @@ def test_a_container_with_two_capabilities_and_one_device_rule_can_attach(disks)
     # A loop device's file goes by its path in the container, where other containers on this machine have a /disks too.
     program, inside = "python3 /loop.py", Path(f"/disks-{secrets.token_hex(3)}")
     told = tool(
-        "docker", "run", "--rm", "--cap-drop", "ALL", "--cap-add", "SYS_ADMIN", "--cap-add", "MKNOD", "--device", "/dev/loop-control",
-        "--device-cgroup-rule", "b 7:* rmw", "--volume", f"{loop.__file__}:/loop.py:ro", "--volume", f"{disks}:{inside}",
-        "nested-kata-test/disk:1", "sh", "-ec",
-        f"{program} attach --image {inside}/a.img --link /run/x/a --uuid {identity}; {program} attach --image {inside}/a.img --link /run/x/a;"
-        f"test -b /run/x/a; blkid -p -o value -s UUID /run/x/a; {program} detach --image {inside}/a.img --link /run/x/a; ls -A /run/x",
+        "docker",
+        "run",
+        "--rm",
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "SYS_ADMIN",
+        "--cap-add",
+        "MKNOD",
+        "--device",
+        "/dev/loop-control",
+        "--device-cgroup-rule",
+        "b 7:* rmw",
+        "--volume",
+        f"{loop.__file__}:/loop.py:ro",
+        "--volume",
+        f"{disks}:{inside}",
+        "nested-kata-test/disk:1",
+        "sh",
+        "-ec",
+        f"{program} attach --image {inside}/a.img --link /run/x/a --uuid {identity}; {program} attach --image"
+        f" {inside}/a.img --link /run/x/a;test -b /run/x/a; blkid -p -o value -s UUID /run/x/a; {program} detach"
+        f" --image {inside}/a.img --link /run/x/a; ls -A /run/x",
     ).splitlines()
-    assert told[0] == told[1] and told[2:] == [identity]
+    assert told[0] == told[1]
+    assert told[2:] == [identity]
     assert attached(inside) == attached(disks) == {}
 
 
 # Interruptions
+
 
 @pytest.mark.parametrize("death", DEATHS, ids=lambda death: f"{death[2]}-{death[0]}-{death[1]}")
 def test_a_run_that_is_killed_leaves_no_half_image_and_the_next_one_converges(death, disks):
@@ -976,8 +1210,10 @@ def test_a_run_that_is_killed_leaves_no_half_image_and_the_next_one_converges(de
     found = blkid(image, "UUID") if image.exists() else None
     then = directly(options)
     assert not then["failed"] and found in (None, then["uuid"]), then
-    assert sorted(entry.name for entry in disks.iterdir()) == ["a.img", "run"] and [entry.name for entry in link.parent.iterdir()] == ["a"]
-    assert attached(disks) == {then["device"]: str(image)} and os.readlink(link) == then["device"]
+    assert sorted(entry.name for entry in disks.iterdir()) == ["a.img", "run"]
+    assert [entry.name for entry in link.parent.iterdir()] == ["a"]
+    assert attached(disks) == {then["device"]: str(image)}
+    assert os.readlink(link) == then["device"]
     assert not directly(options)["changed"]
 
 
@@ -989,8 +1225,11 @@ def test_what_an_interrupted_run_left_is_removed_and_nothing_else(disks):
     (disks / "new").write_text("mine")
     before = digest(disks / "a.img")
     cleaned = directly({"path": str(disks / "a.img")})
-    assert cleaned["steps"] == [f"remove {disks}/.nested-kata-new-{name}, which an interrupted run left behind" for name in ("x1", "x2")]
-    assert sorted(entry.name for entry in disks.iterdir()) == [".nested-kata-new-dir", "a.img", "new"] and digest(disks / "a.img") == before
+    assert cleaned["steps"] == [
+        f"remove {disks}/.nested-kata-new-{name}, which an interrupted run left behind" for name in ("x1", "x2")
+    ]
+    assert sorted(entry.name for entry in disks.iterdir()) == [".nested-kata-new-dir", "a.img", "new"]
+    assert digest(disks / "a.img") == before
 
 
 def test_runs_at_the_same_time_make_one_file_system_and_one_loop_device(disks):

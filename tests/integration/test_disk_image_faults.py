@@ -1,14 +1,18 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""disk_image is killed, and gets errors, at every call that changes anything: its own, and those of the programs that it starts.
+"""disk_image is killed, and gets errors, at every call that changes anything: its own, and those of the programs that
+it starts.
 
-A run is a forked copy of this process, so that a point takes some tenths of a second. Calls of the module into the operating system are
-seen by sys.setprofile, which is told of each before it is made; system calls of mkfs and so on by strace, which kills or fails them.
-After each fault the next run has to end as if there had been none, and the file beside the image has to be what it was.
+A run is a forked copy of this process, so that a point takes some tenths of a second. Calls of the module into the
+operating system are seen by sys.setprofile, which is told of each before it is made; system calls of mkfs and so on by
+strace, which kills or fails them. After each fault the next run has to end as if there had been none, and the file
+beside the image has to be what it was.
 """
+
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -22,19 +26,35 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from mounted import unmount
-
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.modules import disk_image
+from mounted import unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
-M = 1024 ** 2
+M = 1024**2
 DATA = b"what was there before" * 1000
 # What the module calls that changes a file, a directory, a loop device or a process; fork_exec starts each program.
 CHANGING = {
-    "ftruncate", "link", "unlink", "replace", "symlink", "mkdir", "chmod", "fchmod", "chown", "fchown", "fsync", "ioctl", "setxattr", "sendfile",
-    "posix_fallocate", "fork_exec", "waitpid", "flock", "mknod",
+    "ftruncate",
+    "link",
+    "unlink",
+    "replace",
+    "symlink",
+    "mkdir",
+    "chmod",
+    "fchmod",
+    "chown",
+    "fchown",
+    "fsync",
+    "ioctl",
+    "setxattr",
+    "sendfile",
+    "posix_fallocate",
+    "fork_exec",
+    "waitpid",
+    "flock",
+    "mknod",
 }
 MODULES = ("posix", "fcntl", "_posixsubprocess")
 # These have no error that is worth more than a wait or nothing at all.
@@ -69,7 +89,11 @@ class Watch:
         self.fault, self.log, self.calls, self.programs = fault, log, [], 0
 
     def __call__(self, frame: object, event: str, called: object) -> None:
-        if event != "c_call" or getattr(called, "__name__", "") not in CHANGING or getattr(called, "__module__", "") not in MODULES:
+        if (
+            event != "c_call"
+            or getattr(called, "__name__", "") not in CHANGING
+            or getattr(called, "__module__", "") not in MODULES
+        ):
             return
         self.calls.append(called.__name__)
         if not self.fault or self.fault.where != "module" or len(self.calls) != self.fault.number:
@@ -87,7 +111,11 @@ class Watch:
         self.programs += 1
         trace = f"{self.log}.{self.programs}"
         how = "signal=KILL" if self.fault.error is None else f"error={errno.errorcode[self.fault.error]}"
-        inject = ["-e", f"inject={WRITING}:{how}:when={self.fault.number}"] if self.fault.where == f"program {self.programs}" else []
+        inject = (
+            ["-e", f"inject={WRITING}:{how}:when={self.fault.number}"]
+            if self.fault.where == f"program {self.programs}"
+            else []
+        )
         done = original(["strace", "-f", "-qq", "-o", trace, "-e", f"trace={WRITING}", *inject, *command], **named)
         if inject and self.fault.both:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -108,22 +136,25 @@ def run(options: dict, log: Path, fault: Fault | None = None) -> tuple[int, dict
             subprocess.run = lambda command, **named: watch.run(original, command, **named)
             with patch_module_args(options):
                 sys.setprofile(watch)
-                try:
+                with contextlib.suppress(SystemExit):
                     disk_image.main()
-                except SystemExit:
-                    pass
             sys.setprofile(None)
             sys.stdout.flush()
             log.write_text(json.dumps(watch.calls))
         finally:
             os._exit(0)
-    unused, status = os.waitpid(child, 0)
+    _unused, status = os.waitpid(child, 0)
     text = answer.read_text()
     return status, ({"failed": False, **json.loads(text)} if text.strip().startswith("{") else {"died": text})
 
 
 def quick(command: list[object]) -> None:
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"})
+    subprocess.run(
+        [str(part) for part in command],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
+    )
 
 
 def image(path: Path, fstype: str, size: int, mount: Path) -> None:
@@ -154,15 +185,25 @@ class Scenario:
 
 
 SCENARIOS = {
-    "make and attach": Scenario({"size": "16M", "fstype": "ext4", "label": "a", "attached": True, "link": "{dir}/run/a"}),
+    "make and attach": Scenario(
+        {"size": "16M", "fstype": "ext4", "label": "a", "attached": True, "link": "{dir}/run/a"}
+    ),
     "make btrfs": Scenario({"size": "120M"}),
     "make xfs, allocated": Scenario({"size": "300M", "fstype": "xfs", "allocation": "preallocated"}),
     "make in place of zeros": Scenario({"fstype": "ext4", "owner": "1", "mode": "0640"}, before=("zeros",)),
-    "clone and grow": Scenario({"fstype": "ext4", "clone_of": "{dir}/golden/g.img", "size": "48M", "label": "b"}, before=("golden",)),
+    "clone and grow": Scenario(
+        {"fstype": "ext4", "clone_of": "{dir}/golden/g.img", "size": "48M", "label": "b"}, before=("golden",)
+    ),
     "grow ext4": Scenario({"fstype": "ext4", "size": "160M"}, there="ext4"),
-    "grow btrfs, attached": Scenario({"size": "300M", "mode": "0640"}, there="btrfs", before=("attached",), size=120 * M),
-    "detach, trim and seal": Scenario({"attached": False, "link": "{dir}/run/a", "sealed": True}, there="btrfs", before=("attached",), size=120 * M),
-    "remove": Scenario({"fstype": "ext4", "link": "{dir}/run/a", "state": "absent"}, there="ext4", before=("attached",)),
+    "grow btrfs, attached": Scenario(
+        {"size": "300M", "mode": "0640"}, there="btrfs", before=("attached",), size=120 * M
+    ),
+    "detach, trim and seal": Scenario(
+        {"attached": False, "link": "{dir}/run/a", "sealed": True}, there="btrfs", before=("attached",), size=120 * M
+    ),
+    "remove": Scenario(
+        {"fstype": "ext4", "link": "{dir}/run/a", "state": "absent"}, there="ext4", before=("attached",)
+    ),
 }
 
 
@@ -173,11 +214,19 @@ class Place:
         self.scenario, self.disks, self.mount, self.log = scenario, root / "disks", root / "mount", root / "log"
         self.model = root / "model.img"
         self.bystander = root / "bystander.img"
-        self.options = {"path": f"{self.disks}/a.img", **json.loads(json.dumps(scenario.options).replace("{dir}", str(self.disks)))}
+        self.options = {
+            "path": f"{self.disks}/a.img",
+            **json.loads(json.dumps(scenario.options).replace("{dir}", str(self.disks))),
+        }
         for directory in (self.disks, self.disks / "run", self.disks / "golden", self.mount):
             directory.mkdir()
         image(self.bystander, "ext4", 16 * M, self.mount)
-        image(self.model, scenario.there or scenario.options.get("fstype", "btrfs"), scenario.size if scenario.there else 320 * M, self.mount)
+        image(
+            self.model,
+            scenario.there or scenario.options.get("fstype", "btrfs"),
+            scenario.size if scenario.there else 320 * M,
+            self.mount,
+        )
         if "golden" in scenario.before:
             image(self.disks / "golden" / "g.img", "ext4", 32 * M, self.mount)
             (self.disks / "golden" / "g.img").chmod(0o400)
@@ -206,16 +255,21 @@ class Place:
             file.unlink()
 
     def state(self) -> dict:
-        """Return all that matters: names, sizes, modes, what is attached and linked, and that nothing of what was there is lost."""
+        """Return all that matters: names, sizes, modes, what is attached and linked, and that nothing of what was there
+        is lost.
+        """
         path, link = self.disks / "a.img", self.disks / "run" / "a"
         found = {
-            "names": sorted(file.name for file in self.disks.iterdir()), "links": sorted(file.name for file in (self.disks / "run").iterdir()),
+            "names": sorted(file.name for file in self.disks.iterdir()),
+            "links": sorted(file.name for file in (self.disks / "run").iterdir()),
             "attached": len(loop.loops_of(str(path))) if path.exists() else 0,
             "bystander": (self.disks / "other.img").read_bytes() == self.bystander.read_bytes(),
             "linked": link.is_symlink() and os.path.exists(link),
             "golden": [(file.stat().st_mode, file.stat().st_mtime_ns) for file in (self.disks / "golden").iterdir()],
             "loops": sorted(
-                backing for backing in (read(file) for file in Path("/sys/block").glob("loop*/loop/backing_file")) if backing.startswith(str(self.disks))
+                backing
+                for backing in (read(file) for file in Path("/sys/block").glob("loop*/loop/backing_file"))
+                if backing.startswith(str(self.disks))
             ),
         }
         if path.exists():
@@ -266,14 +320,14 @@ def check(place: Place, fault: Fault, wanted: dict) -> None:
         assert os.WIFSIGNALED(status), f"{fault} was not reached: {answer}"
     elif not os.WIFSIGNALED(status):
         assert "died" not in answer, f"{fault}: {answer}"
-        assert not answer["failed"] or "\n" not in answer["msg"] and answer["msg"], f"{fault}: {answer}"
+        assert not answer["failed"] or ("\n" not in answer["msg"] and answer["msg"]), f"{fault}: {answer}"
     if place.scenario.options.get("state") != "absent" and place.scenario.there:
         assert (place.disks / "a.img").exists(), f"{fault}: the image is gone"
     status, again = run(place.options, place.log)
     assert status == 0 and not again.get("failed", True), f"{fault}: the next run failed: {again}"
     found = place.state()
     assert found == wanted, f"{fault}: {found} instead of {wanted}"
-    unused, third = run(place.options, place.log)
+    _unused, third = run(place.options, place.log)
     assert third["changed"] is False, f"{fault}: {third}"
 
 
@@ -293,7 +347,7 @@ def test_a_run_whose_calls_fail_says_so_in_a_line_and_the_next_one_converges(pla
 
 
 def test_a_run_whose_programs_are_killed_or_fail_loses_nothing_and_the_next_one_converges(place, sample):
-    unused, wanted = faultless(place)
+    _unused, wanted = faultless(place)
     place.prepare()
     run(place.options, place.log, Fault("program 0", 0))
     traces = sorted(place.log.parent.glob("log.*"), key=lambda file: int(file.suffix[1:]))
@@ -302,8 +356,12 @@ def test_a_run_whose_programs_are_killed_or_fail_loses_nothing_and_the_next_one_
         # Each process has a count of its own, and the fault befalls the first that comes so far.
         lines = re.findall(r"^(\d+) +\w+\(", trace.read_text(), re.MULTILINE)
         for call in evenly(max((lines.count(process) for process in set(lines)), default=0)):
-            kinds = [Fault(f"program {number}", call, both=True), Fault(f"program {number}", call), Fault(f"program {number}", call, errno.EIO),
-                     Fault(f"program {number}", call, errno.ENOSPC)]
+            kinds = [
+                Fault(f"program {number}", call, both=True),
+                Fault(f"program {number}", call),
+                Fault(f"program {number}", call, errno.EIO),
+                Fault(f"program {number}", call, errno.ENOSPC),
+            ]
             faults.append(kinds[len(faults) % len(kinds)])
     for fault in sample(faults, MOST):
         check(place, fault, wanted)
@@ -312,4 +370,8 @@ def test_a_run_whose_programs_are_killed_or_fail_loses_nothing_and_the_next_one_
 
 def evenly(count: int, most: int = 16) -> list[int]:
     """Return the numbers from 1 to count, or so many of them at even distances, with the first and the last."""
-    return list(range(1, count + 1)) if count <= most else sorted({1 + number * (count - 1) // (most - 1) for number in range(most)})
+    return (
+        list(range(1, count + 1))
+        if count <= most
+        else sorted({1 + number * (count - 1) // (most - 1) for number in range(most)})
+    )

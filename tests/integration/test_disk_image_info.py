@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """disk_image_info on real images, and what a full disk does to the file systems of the images on it."""
+
 from __future__ import annotations
 
 import os
@@ -14,7 +15,7 @@ from playing import run_module
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
-M = 1024 ** 2
+M = 1024**2
 CHECKS = {"btrfs": ("btrfs", "check", "--readonly"), "ext4": ("e2fsck", "-f", "-n")}
 
 
@@ -32,7 +33,16 @@ def disk_below(disks: Path, size: str, fstype: str) -> Path:
     """Return a directory on a file system of its own."""
     place = disks / "below"
     place.mkdir()
-    made = run_module("disk_image", {"path": str(disks / "below.img"), "size": size, "fstype": fstype, "attached": True, "link": str(disks / "device")})
+    made = run_module(
+        "disk_image",
+        {
+            "path": str(disks / "below.img"),
+            "size": size,
+            "fstype": fstype,
+            "attached": True,
+            "link": str(disks / "device"),
+        },
+    )
     assert not made["failed"], made
     tool("mount", disks / "device", place)
     return place
@@ -62,13 +72,22 @@ def test_it_tells_sizes_content_and_attachment_of_files_and_of_those_in_director
     assert [Path(each["path"]).name for each in found["images"]] == ["one.img", "other.img", "two.img"]
     first, other, second = found["images"]
     assert {key: first[key] for key in ("size", "uuid", "label", "fstype", "device", "sealed", "shared")} == {
-        "size": 1024 * M, "uuid": one["uuid"], "label": "one", "fstype": "btrfs", "device": one["device"], "sealed": False, "shared": 0,
+        "size": 1024 * M,
+        "uuid": one["uuid"],
+        "label": "one",
+        "fstype": "btrfs",
+        "device": one["device"],
+        "sealed": False,
+        "shared": 0,
     }
-    assert 0 < first["allocated"] < 8 * M and first["growth"] == first["size"] - first["allocated"]
+    assert 0 < first["allocated"] < 8 * M
+    assert first["growth"] == first["size"] - first["allocated"]
     assert (other["fstype"], other["uuid"], other["device"]) == (None, None, None)
-    assert second["allocated"] >= 20 * M and second["growth"] == 0
-    below, = found["file_systems"]
-    assert below["growth"] == first["growth"] + other["growth"] and below["size"] > below["free"] > 0
+    assert second["allocated"] >= 20 * M
+    assert second["growth"] == 0
+    (below,) = found["file_systems"]
+    assert below["growth"] == first["growth"] + other["growth"]
+    assert below["size"] > below["free"] > 0
     assert below["mount"] == tool("findmnt", "--noheadings", "--output", "TARGET", "--target", disks)
     assert before == {path: path.stat().st_mtime_ns for path in disks.rglob("*")}
 
@@ -85,16 +104,20 @@ def test_what_a_clone_shares_it_may_take_once_more(fstype: str, disks: Path) -> 
     image(below / "clone.img", fstype="ext4", clone_of=str(below / "golden.img"))
     os.sync()
     clone, golden = info(below)["images"]
-    assert golden["sealed"] and golden["growth"] == 0 and golden["shared"] > 19 * M
-    assert 19 * M < clone["shared"] <= clone["allocated"] and clone["growth"] == clone["size"] - (clone["allocated"] - clone["shared"]) > 60 * M
+    assert golden["sealed"]
+    assert golden["growth"] == 0
+    assert golden["shared"] > 19 * M
+    assert 19 * M < clone["shared"] <= clone["allocated"]
+    assert clone["growth"] == clone["size"] - (clone["allocated"] - clone["shared"]) > 60 * M
     # What is written into the clone is its own from then on.
     tool("mount", "-o", "loop", below / "clone.img", disks / "mount")
     with (disks / "mount" / "file").open("r+b") as file:
         file.write(os.urandom(10 * M))
     unmount(disks / "mount")
     os.sync()
-    after, dummy = info(below)["images"]
-    assert after["shared"] <= clone["shared"] - 10 * M and after["growth"] <= clone["growth"] - 10 * M
+    after, _dummy = info(below)["images"]
+    assert after["shared"] <= clone["shared"] - 10 * M
+    assert after["growth"] <= clone["growth"] - 10 * M
 
 
 def test_more_than_there_is_room_for_is_a_warning_that_says_where(disks: Path) -> None:
@@ -102,25 +125,34 @@ def test_more_than_there_is_room_for_is_a_warning_that_says_where(disks: Path) -
     for name in ("a.img", "b.img"):
         image(below / name, size="100M", fstype="ext4")
     found = info(below)
-    file_system, = found["file_systems"]
-    assert file_system["overcommitted"] and file_system["growth"] > file_system["free"]
-    warning, = found["warnings"]
-    assert f"the 2 disk images on {below} may grow by 1" in warning and "MiB are free there" in warning and "kata_instance_overcommit" in warning
+    (file_system,) = found["file_systems"]
+    assert file_system["overcommitted"]
+    assert file_system["growth"] > file_system["free"]
+    (warning,) = found["warnings"]
+    assert f"the 2 disk images on {below} may grow by 1" in warning
+    assert "MiB are free there" in warning
+    assert "kata_instance_overcommit" in warning
     enough = info(below, overcommit=2.5)
-    assert not enough["file_systems"][0]["overcommitted"] and "warnings" not in enough
+    assert not enough["file_systems"][0]["overcommitted"]
+    assert "warnings" not in enough
 
 
-@pytest.mark.parametrize(("options", "words"), [
-    ({"paths": ["disks"]}, "paths: 'disks' is not an absolute path"),
-    ({"paths": ["/nowhere"], "overcommit": -1}, "overcommit: -1.0 is no factor: "),
-])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"paths": ["disks"]}, "paths: 'disks' is not an absolute path"),
+        ({"paths": ["/nowhere"], "overcommit": -1}, "overcommit: -1.0 is no factor: "),
+    ],
+)
 def test_bad_options_are_one_clear_error(options: dict, words: str) -> None:
     refused = run_module("disk_image_info", options)
     assert refused["failed"] and words in refused["msg"] and "\n" not in refused["msg"], refused
 
 
 @pytest.mark.parametrize("fstype", ["btrfs", "ext4"])
-def test_a_full_disk_is_an_error_in_the_image_on_it_and_loses_nothing_that_was_written(fstype: str, disks: Path) -> None:
+def test_a_full_disk_is_an_error_in_the_image_on_it_and_loses_nothing_that_was_written(
+    fstype: str, disks: Path
+) -> None:
     below = disk_below(disks, "400M", "ext4")
     (below / "ballast").write_bytes(bytes(100 * M))
     image(below / "a.img", size="1G", fstype=fstype, attached=True, link=str(disks / "link"))

@@ -1,9 +1,13 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Downloads from real servers: one that resumes, one that cuts the line, some that lie; with real keys and signatures."""
+"""Downloads from real servers: one that resumes, one that cuts the line, some that lie; with real keys and
+signatures.
+"""
+
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -15,8 +19,8 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import pytest
 from playing import CHECKOUT, HEEDING_SIGNALS, ansible_environment, run_module, wait_until
@@ -32,11 +36,11 @@ class Mirror(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        manner, dummy, name = self.path[1:].partition("/")
+        manner, _dummy, name = self.path[1:].partition("/")
         content = self.server.files.get(name, CONTENT)
         asked = self.headers.get("Range")
         self.server.requests.append((manner, asked))
-        offset = int(asked[len("bytes="):-1]) if asked else 0
+        offset = int(asked[len("bytes=") : -1]) if asked else 0
         getattr(self, manner)(content, offset)
 
     def answer(self, status: int, body: bytes, length: int | None = None, **headers: str) -> None:
@@ -45,10 +49,8 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         for key, value in headers.items():
             self.send_header(key.replace("_", "-"), value)
         self.end_headers()
-        try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.wfile.write(body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
         if length is not None:
             self.close_connection = True
 
@@ -83,7 +85,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
     def lies_without_a_word(self, content: bytes, offset: int) -> None:
         """Say that it is the part, and give the beginning instead."""
         place = {"Content_Range": f"bytes {offset}-{len(content) - 1}/{len(content)}"} if offset else {}
-        self.answer(206 if offset else 200, content[:len(content) - offset], **place)
+        self.answer(206 if offset else 200, content[: len(content) - offset], **place)
 
     def wrong(self, content: bytes, offset: int) -> None:
         self.part(content[:-1] + b"!", offset)
@@ -116,7 +118,7 @@ class Mirror(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for begin in range(0, len(rest), 100_000):
-                self.wfile.write(rest[begin:begin + 100_000])
+                self.wfile.write(rest[begin : begin + 100_000])
                 if self.server.stopped.wait(0.15):
                     return
         except (BrokenPipeError, ConnectionResetError):
@@ -172,7 +174,9 @@ def started(path: Path, *urls: str, **options: object) -> subprocess.Popen:
     """Start the module without Ansible around it, which is quicker, and can be killed."""
     command = [*HEEDING_SIGNALS, sys.executable, "-c", SCRIPT, json.dumps(given(path, urls, options))]
     environment = ansible_environment(PYTHONPATH=str(CHECKOUT / ".collections"))
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd="/")
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd="/"
+    )
 
 
 def alone(path: Path, *urls: str, **options: object) -> dict:
@@ -193,7 +197,13 @@ def test_a_file_arrives_in_four_runs(server: Server, tmp_path: Path) -> None:
     assert (server.requests, os.listdir(tmp_path)) == ([], [])
 
     real = get(path, url, mode="0640")
-    assert (real["failed"], real["changed"], real["url"], real["checksum"], real["size"]) == (False, True, url, SHA256, len(CONTENT))
+    assert (real["failed"], real["changed"], real["url"], real["checksum"], real["size"]) == (
+        False,
+        True,
+        url,
+        SHA256,
+        len(CONTENT),
+    )
     assert (real["bytes_received"], real["resumed_from"], real["signed_by"]) == (len(CONTENT), 0, None)
     assert {key: real["diff"][key] for key in shown} == shown
     assert path.read_bytes() == CONTENT
@@ -208,22 +218,58 @@ def test_a_file_arrives_in_four_runs(server: Server, tmp_path: Path) -> None:
     assert len(server.requests) == 1
 
 
-# What each row of mirrors gives when a part of this length lies there: the mirror that gave it, bytes over the line, kept, ranges asked for.
+# What each row of mirrors gives when a part of this length lies there: the mirror that gave it, bytes over the line,
+# kept, ranges asked for.
 MIRRORS = {
     "a part is continued": (CUT, ["good"], "good", len(CONTENT) - CUT, CUT, [("good", f"bytes={CUT}-")]),
     "a line that is cut again and again": (
-        0, ["cuts"], "cuts", len(CONTENT), 0, [("cuts", None), ("cuts", f"bytes={CUT}-"), ("cuts", f"bytes={2 * CUT}-")],
+        0,
+        ["cuts"],
+        "cuts",
+        len(CONTENT),
+        0,
+        [("cuts", None), ("cuts", f"bytes={CUT}-"), ("cuts", f"bytes={2 * CUT}-")],
     ),
-    "the next mirror continues": (0, ["cuts", "good"], "good", len(CONTENT), 0, [("cuts", None), ("good", f"bytes={CUT}-")]),
-    "a mirror that cannot continue": (CUT, ["no_ranges"], "no_ranges", len(CONTENT), 0, [("no_ranges", f"bytes={CUT}-")]),
+    "the next mirror continues": (
+        0,
+        ["cuts", "good"],
+        "good",
+        len(CONTENT),
+        0,
+        [("cuts", None), ("good", f"bytes={CUT}-")],
+    ),
+    "a mirror that cannot continue": (
+        CUT,
+        ["no_ranges"],
+        "no_ranges",
+        len(CONTENT),
+        0,
+        [("no_ranges", f"bytes={CUT}-")],
+    ),
     "a mirror that says what it does not give": (
-        CUT, ["lies_about_the_part"], "lies_about_the_part", len(CONTENT), 0, [("lies_about_the_part", f"bytes={CUT}-"), ("lies_about_the_part", None)],
+        CUT,
+        ["lies_about_the_part"],
+        "lies_about_the_part",
+        len(CONTENT),
+        0,
+        [("lies_about_the_part", f"bytes={CUT}-"), ("lies_about_the_part", None)],
     ),
     "a mirror that lies and is found out by the checksum": (
-        CUT, ["lies_without_a_word"], "lies_without_a_word", 2 * len(CONTENT) - CUT, 0,
+        CUT,
+        ["lies_without_a_word"],
+        "lies_without_a_word",
+        2 * len(CONTENT) - CUT,
+        0,
         [("lies_without_a_word", f"bytes={CUT}-"), ("lies_without_a_word", None)],
     ),
-    "a part that is longer than the file": (len(CONTENT) + 5, ["good"], "good", len(CONTENT), 0, [("good", f"bytes={len(CONTENT) + 5}-"), ("good", None)]),
+    "a part that is longer than the file": (
+        len(CONTENT) + 5,
+        ["good"],
+        "good",
+        len(CONTENT),
+        0,
+        [("good", f"bytes={len(CONTENT) + 5}-"), ("good", None)],
+    ),
     "mirrors that fail": (0, ["missing", "broken", "wrong", "login", "good"], "good", None, 0, None),
     "a mirror that stalls": (0, ["stalls", "good"], "good", None, 0, None),
 }
@@ -289,7 +335,9 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("manner", FAILURES)
-def test_a_mirror_that_does_not_give_the_file_is_one_error_and_the_old_file_stays(server: Server, tmp_path: Path, manner: str) -> None:
+def test_a_mirror_that_does_not_give_the_file_is_one_error_and_the_old_file_stays(
+    server: Server, tmp_path: Path, manner: str
+) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     result = alone(path, server.url(manner), timeout=1)
@@ -304,7 +352,8 @@ def test_a_mirror_that_does_not_give_the_file_is_one_error_and_the_old_file_stay
 
 def test_what_changes_is_tried_again_and_what_does_not_is_not(server: Server, tmp_path: Path) -> None:
     result = alone(tmp_path / "file", server.url("missing"), server.url("broken"), retries=1)
-    assert "404" in result["msg"] and "503" in result["msg"]
+    assert "404" in result["msg"]
+    assert "503" in result["msg"]
     assert [manner for manner, dummy in server.requests] == ["missing", "broken", "broken"]
 
 
@@ -316,8 +365,22 @@ def test_a_password_in_a_url_is_not_told(tmp_path: Path) -> None:
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(server: Server, tmp_path: Path) -> None:
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-keyout", tmp_path / "key", "-out", tmp_path / "cert"],
-        check=True, capture_output=True,
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+            tmp_path / "key",
+            "-out",
+            tmp_path / "cert",
+        ],
+        check=True,
+        capture_output=True,
     )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
@@ -352,6 +415,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_full(server: Server, tmp_
 
 # --- interrupted ---
 
+
 def wait_for_part(path: Path, size: int) -> None:
     wait_until(lambda: path.exists() and path.stat().st_size >= size, f"{size} bytes in {path}", pause=0.02)
 
@@ -383,6 +447,7 @@ def test_a_second_download_of_the_same_file_waits_and_finds_it_there(server: Ser
 
 # --- signatures ---
 
+
 class Keys:
     """Keys of a person who signs, and a keyring with one of them."""
 
@@ -396,7 +461,18 @@ class Keys:
         self.binary.write_bytes(self.gpg("--export", "maintainer"))
 
     def gpg(self, *arguments: str, data: bytes = b"") -> bytes:
-        command = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "", *arguments]
+        command = [
+            "gpg",
+            "--homedir",
+            str(self.home),
+            "--batch",
+            "--quiet",
+            "--pinentry-mode",
+            "loopback",
+            "--passphrase",
+            "",
+            *arguments,
+        ]
         return subprocess.run(command, input=data, capture_output=True, check=True).stdout
 
     def _make(self, name: str) -> str:
@@ -420,7 +496,15 @@ PACKED = lzma.compress(CONTENT, preset=0)
 PACKED_SHA256 = f"sha256:{hashlib.sha256(PACKED).hexdigest()}"
 
 
-def signed(path: Path, server: Server, keys: Keys, content: bytes, by: bytes, run: Callable[..., dict] = alone, **options: object) -> dict:
+def signed(
+    path: Path,
+    server: Server,
+    keys: Keys,
+    content: bytes,
+    by: bytes,
+    run: Callable[..., dict] = alone,
+    **options: object,
+) -> dict:
     server.files.update({"file": content, "file.sign": by})
     options = {"checksum": None, "signature": server.url("good", "file.sign"), "keyring": str(keys.armored), **options}
     return run(path, server.url("good"), **options)
@@ -437,7 +521,11 @@ def test_what_a_known_key_signed_arrives_in_four_runs(server: Server, keys: Keys
     assert (real["changed"], real["signed_by"], real["checksum"]) == (True, keys.fingerprints["maintainer"], SHA256)
     for check in (False, True):
         again = signed(path, server, keys, CONTENT, signature, get, check=check, **options)
-        assert (again["failed"], again["changed"], again["signed_by"]) == (False, False, keys.fingerprints["maintainer"])
+        assert (again["failed"], again["changed"], again["signed_by"]) == (
+            False,
+            False,
+            keys.fingerprints["maintainer"],
+        )
     # The file once; its signature each time but the first, in check mode.
     assert len(server.requests) == 4
 
@@ -454,9 +542,24 @@ def test_the_signature_may_be_of_what_is_in_the_compressed_file(server: Server, 
 FORGERIES = {
     "another file": (CONTENT[:-1] + b"!", "maintainer", {}, "it is not the signature of this file (key "),
     "the compressed file as it is": (PACKED, "maintainer", {}, "it is not the signature of this file (key "),
-    "a file that is not compressed": (CONTENT, "maintainer", {"signed": "uncompressed"}, "it is not compressed by xz, gzip or bzip2"),
-    "half of a compressed file": (PACKED[:100_000], "maintainer", {"signed": "uncompressed"}, "it cannot be uncompressed"),
-    "a damaged compressed file": (PACKED[:1000] + bytes(99) + PACKED[1099:], "maintainer", {"signed": "uncompressed"}, "it cannot be uncompressed"),
+    "a file that is not compressed": (
+        CONTENT,
+        "maintainer",
+        {"signed": "uncompressed"},
+        "it is not compressed by xz, gzip or bzip2",
+    ),
+    "half of a compressed file": (
+        PACKED[:100_000],
+        "maintainer",
+        {"signed": "uncompressed"},
+        "it cannot be uncompressed",
+    ),
+    "a damaged compressed file": (
+        PACKED[:1000] + bytes(99) + PACKED[1099:],
+        "maintainer",
+        {"signed": "uncompressed"},
+        "it cannot be uncompressed",
+    ),
     "a stranger's signature": (CONTENT, "stranger", {}, "keyring lacks the key (key "),
     "no keyring": (CONTENT, "maintainer", {"keyring": "/none"}, "keyring: /none: No such file or directory"),
     "no signature": (CONTENT, "maintainer", {"signature": "/none"}, "signature: /none: No such file or directory"),
@@ -464,7 +567,9 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("case", FORGERIES)
-def test_a_signature_that_is_not_good_is_one_error_and_nothing_stays(server: Server, keys: Keys, tmp_path: Path, case: str) -> None:
+def test_a_signature_that_is_not_good_is_one_error_and_nothing_stays(
+    server: Server, keys: Keys, tmp_path: Path, case: str
+) -> None:
     content, signer, options, words = FORGERIES[case]
     (tmp_path / "file").write_bytes(b"old")
     result = signed(tmp_path / "file", server, keys, content, keys.sign(CONTENT, signer), **options)
@@ -491,13 +596,21 @@ def test_an_error_page_is_no_signature(server: Server, keys: Keys, tmp_path: Pat
     assert missing["msg"] == f"signature: {server.url('missing')}: HTTP 404 Not Found"
 
 
-def test_of_several_places_the_first_that_gives_a_signature_by_a_known_key_counts(server: Server, keys: Keys, tmp_path: Path) -> None:
+def test_of_several_places_the_first_that_gives_a_signature_by_a_known_key_counts(
+    server: Server, keys: Keys, tmp_path: Path
+) -> None:
     server.files["page"] = b"<html>no</html>"
-    places = [server.url("missing"), server.url("good", "page"), str(tmp_path / "none"), server.url("good", "file.sign")]
+    places = [
+        server.url("missing"),
+        server.url("good", "page"),
+        str(tmp_path / "none"),
+        server.url("good", "file.sign"),
+    ]
     result = signed(tmp_path / "file", server, keys, CONTENT, keys.sign(CONTENT), signature=places)
     assert (result["changed"], (tmp_path / "file").read_bytes()) == (True, CONTENT)
     refused = signed(tmp_path / "other", server, keys, CONTENT, keys.sign(CONTENT), signature=places[:3])
-    assert refused["failed"] and refused["msg"].startswith(f"signature: {places[0]}: HTTP 404 Not Found; {places[1]}, with the keys in ")
+    assert refused["failed"]
+    assert refused["msg"].startswith(f"signature: {places[0]}: HTTP 404 Not Found; {places[1]}, with the keys in ")
     assert refused["msg"].endswith(f"there is no signature in it; {places[2]}: No such file or directory")
 
 

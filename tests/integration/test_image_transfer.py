@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images between real daemons: this machine's, one in a container of it, and one in a container of that one."""
+
 from __future__ import annotations
 
 import functools
@@ -13,16 +14,29 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon, wait_for_daemon
-from playing import BIN, CHECKOUT, MARK, ansible_environment, answer, module_environment, play, run_module, started, wait_until
+from playing import (
+    BIN,
+    CHECKOUT,
+    MARK,
+    ansible_environment,
+    answer,
+    module_environment,
+    play,
+    run_module,
+    started,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
-OUTER, INNER, SMALL, PLAIN, STOPPED, IDLE = (f"t-img-{MARK}-{name}" for name in ("outer", "inner", "small", "plain", "stopped", "idle"))
+OUTER, INNER, SMALL, PLAIN, STOPPED, IDLE = (
+    f"t-img-{MARK}-{name}" for name in ("outer", "inner", "small", "plain", "stopped", "idle")
+)
 LABEL = f"nested.kata.test=image_transfer-{MARK}"
 MEBIBYTE = 1 << 20
 
@@ -36,13 +50,17 @@ def location(hops: tuple[str, ...]) -> dict:
 
 
 def transfer(options: dict, *, check: bool = False) -> dict:
-    """Run the module as Ansible does on a target, but without Ansible around it, which takes longer than most transfers."""
+    """Run the module as Ansible does on a target, but without Ansible around it, which takes longer than most
+    transfers.
+    """
     return answer(started("image_transfer", {**options, "_ansible_check_mode": check, "_ansible_diff": True}), 180)
 
 
 def strays() -> list[str]:
     """Return the processes that are left of streams to our daemons, on this machine and in them."""
-    found = subprocess.run(["pgrep", "-af", f"exec -i t-img-{MARK}-.* dial-stdio"], capture_output=True, text=True, check=False).stdout.splitlines()
+    found = subprocess.run(
+        ["pgrep", "-af", f"exec -i t-img-{MARK}-.* dial-stdio"], capture_output=True, text=True, check=False
+    ).stdout.splitlines()
     for name in docker("ps", "--filter", f"name=t-img-{MARK}-", "--format", "{{.Names}}").split():
         found += [line for line in docker("top", name, check=False).splitlines() if "dial-stdio" in line]
     return found
@@ -50,7 +68,9 @@ def strays() -> list[str]:
 
 @pytest.fixture(scope="module")
 def daemons() -> Iterator[None]:
-    """Run a daemon in a container and one in a container of that; the inner one's image gets there by our own module."""
+    """Run a daemon in a container and one in a container of that; the inner one's image gets there by our own
+    module.
+    """
     docker("rm", "--force", "--volumes", PLAIN, STOPPED, IDLE, check=False)
     small = ("--tmpfs", "/var/lib/docker:size=150m")
     try:
@@ -70,7 +90,8 @@ def daemons() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_stays(daemons: None) -> Iterator[None]:
     yield
-    # What is left in a hop ends when it finds its stream closed. A daemon that was writing an archive writes it to the end first.
+    # What is left in a hop ends when it finds its stream closed. A daemon that was writing an archive writes it to the
+    # end first.
     wait_until(lambda: not strays(), f"no stray processes, found {strays()}", 20)
 
 
@@ -99,11 +120,23 @@ def test_an_image_arrives_in_four_runs(route: str) -> None:
     real = run(options)
     assert (real["failed"], real["changed"], real["diff"]) == (False, True, shown)
     assert MEBIBYTE < real["bytes_sent"] < 1.2 * MEBIBYTE
-    assert real["images"] == [{
-        "name": name, "destination": " > ".join(destination) or "/var/run/docker.sock", "names": [name], "id": made, "changed": True,
-        "bytes_sent": real["bytes_sent"], "layers_sent": 1, "layers_skipped": 0, "seconds": real["images"][0]["seconds"],
-        "reason": "the destination has no image of this name: all layers, since the destination has none of them; read from its store",
-    }]
+    assert real["images"] == [
+        {
+            "name": name,
+            "destination": " > ".join(destination) or "/var/run/docker.sock",
+            "names": [name],
+            "id": made,
+            "changed": True,
+            "bytes_sent": real["bytes_sent"],
+            "layers_sent": 1,
+            "layers_skipped": 0,
+            "seconds": real["images"][0]["seconds"],
+            "reason": (
+                "the destination has no image of this name: all layers, since the destination has none of them; read"
+                " from its store"
+            ),
+        }
+    ]
     assert image_id(name, destination) == made
 
     for check in (False, True):
@@ -115,7 +148,10 @@ def test_an_image_arrives_in_four_runs(route: str) -> None:
 
 def test_only_the_image_that_changed_under_its_name_is_sent() -> None:
     kept, changed = make_image(f"t-img-{MARK}/kept:1"), make_image(f"t-img-{MARK}/changing:1")
-    options = {"images": [f"t-img-{MARK}/kept:1", f"docker.io/t-img-{MARK}/changing:1"], "destination": location((OUTER,))}
+    options = {
+        "images": [f"t-img-{MARK}/kept:1", f"docker.io/t-img-{MARK}/changing:1"],
+        "destination": location((OUTER,)),
+    }
     assert transfer(options)["bytes_sent"] > 2 * MEBIBYTE
     renewed = make_image(f"t-img-{MARK}/changing:1")
 
@@ -130,10 +166,17 @@ def test_only_the_image_that_changed_under_its_name_is_sent() -> None:
 
 def test_an_unknown_image_is_told_with_near_names_and_none_is_sent() -> None:
     make_image(f"t-img-{MARK}/there:1.2")
-    result = transfer({"images": [f"t-img-{MARK}/there:1.2", f"t-img-{MARK}/there:1.3", f"t-img-{MARK}/their"], "destination": location((OUTER,))})
+    result = transfer(
+        {
+            "images": [f"t-img-{MARK}/there:1.2", f"t-img-{MARK}/there:1.3", f"t-img-{MARK}/their"],
+            "destination": location((OUTER,)),
+        }
+    )
     assert result["failed"]
     assert not result["changed"]
-    assert result["msg"].startswith(f"images: source /var/run/docker.sock has no image t-img-{MARK}/there:1.3 (near: t-img-{MARK}/there:1.2")
+    assert result["msg"].startswith(
+        f"images: source /var/run/docker.sock has no image t-img-{MARK}/there:1.3 (near: t-img-{MARK}/there:1.2"
+    )
     assert f"no image t-img-{MARK}/their:latest (near: t-img-{MARK}/there:1.2" in result["msg"]
     assert image_id(f"t-img-{MARK}/there:1.2", (OUTER,)) == ""
 
@@ -141,13 +184,26 @@ def test_an_unknown_image_is_told_with_near_names_and_none_is_sent() -> None:
 # Options, and what the error must name.
 BAD = {
     "a malformed name": ({"images": ["Debian"]}, "images: 'Debian' is not an image name"),
-    "an unknown hop": ({"destination": location((OUTER, "t-img-no"))}, f"destination {OUTER} > t-img-no: hop 2 of 2 (t-img-no in {OUTER}): no such container"),
-    "a stopped hop": ({"destination": location((STOPPED,))}, f"destination {STOPPED}: hop 1 of 1 ({STOPPED} on this machine): is not running"),
-    "a hop without a docker client": (
-        {"source": location((PLAIN,)), "destination": {}}, f"source {PLAIN}: hop 1 of 1 ({PLAIN} on this machine): it has no docker client"
+    "an unknown hop": (
+        {"destination": location((OUTER, "t-img-no"))},
+        f"destination {OUTER} > t-img-no: hop 2 of 2 (t-img-no in {OUTER}): no such container",
     ),
-    "a hop behind one without a client": ({"destination": location((PLAIN, "x1"))}, f"there is no docker client in {PLAIN}"),
-    "a socket that is not there": ({"destination": {"socket": "/nowhere/docker.sock"}}, "destination /nowhere/docker.sock: there is no socket"),
+    "a stopped hop": (
+        {"destination": location((STOPPED,))},
+        f"destination {STOPPED}: hop 1 of 1 ({STOPPED} on this machine): is not running",
+    ),
+    "a hop without a docker client": (
+        {"source": location((PLAIN,)), "destination": {}},
+        f"source {PLAIN}: hop 1 of 1 ({PLAIN} on this machine): it has no docker client",
+    ),
+    "a hop behind one without a client": (
+        {"destination": location((PLAIN, "x1"))},
+        f"there is no docker client in {PLAIN}",
+    ),
+    "a socket that is not there": (
+        {"destination": {"socket": "/nowhere/docker.sock"}},
+        "destination /nowhere/docker.sock: there is no socket",
+    ),
     "socket and hops": ({"destination": {"socket": "/x", "hops": ["x1"]}}, "mutually exclusive"),
     "the same daemon twice": ({"destination": {}}, "source and destination are the same daemon"),
 }
@@ -170,7 +226,11 @@ def test_a_hop_whose_daemon_does_not_run_is_told() -> None:
         result = transfer({"images": ["debian:trixie-slim"], "destination": location((IDLE,))})
     finally:
         docker("rm", "--force", IDLE)
-    assert result["msg"] == f"destination {IDLE}: hop 1 of 1 ({IDLE} on this machine): the docker daemon in it does not answer: start dockerd there"
+    assert (
+        result["msg"]
+        == f"destination {IDLE}: hop 1 of 1 ({IDLE} on this machine): the docker daemon in it does not answer: start"
+        " dockerd there"
+    )
 
 
 @pytest.mark.parametrize("source", [(), (OUTER,)], ids=["from the machine", "from a hop"])
@@ -187,7 +247,16 @@ def test_a_destination_without_space_fails_and_keeps_nothing_of_the_image(source
 def test_a_daemon_with_containerds_store_agrees_about_an_image_by_its_content() -> None:
     base, name, hop = f"t-img-{MARK}/base:1", f"t-img-{MARK}/rich:1", f"t-img-{MARK}-containerd"
     make_image(base)
-    lines = (f"FROM {base}", f"LABEL {LABEL} empty=", "ENV A=b", "EXPOSE 80", "VOLUME /data", "USER 1", "WORKDIR /", 'ENTRYPOINT ["/content"]')
+    lines = (
+        f"FROM {base}",
+        f"LABEL {LABEL} empty=",
+        "ENV A=b",
+        "EXPOSE 80",
+        "VOLUME /data",
+        "USER 1",
+        "WORKDIR /",
+        'ENTRYPOINT ["/content"]',
+    )
     docker("build", "--quiet", "--tag", name, "-", data="\n".join(lines).encode())
     made = image_id(name)
     features = {"containerd-snapshotter": True}
@@ -219,7 +288,11 @@ def test_a_destination_that_is_killed_in_the_middle_is_told_by_its_hop() -> None
     sending.join(60)
     assert time.monotonic() - start < 30  # seconds; what is waited for a silent one is 60
     assert result["failed"]
-    assert result["msg"] == f"destination {OUTER} > {INNER}: loading {DAEMON_IMAGE}: hop 2 of 2 ({INNER} in {OUTER}): is not running (exited)"
+    assert (
+        result["msg"]
+        == f"destination {OUTER} > {INNER}: loading {DAEMON_IMAGE}: hop 2 of 2 ({INNER} in {OUTER}): is not running"
+        " (exited)"
+    )
     docker("start", INNER, hops=(OUTER,))
     wait_for_daemon(OUTER, INNER)
     assert image_id(DAEMON_IMAGE, (OUTER, INNER)) == ""
@@ -230,10 +303,24 @@ def test_who_watches_sees_how_far_it_is() -> None:
     arguments = {"images": [DAEMON_IMAGE], "destination": location((OUTER, INNER))}
     done = subprocess.run(
         [
-            str(BIN / "ansible"), "localhost", "-i", "localhost,", "-c", "local", "-m", "nested.kata.image_transfer", "-a", json.dumps(arguments),
-            "-e", json.dumps({"nested_kata_progress_seconds": 0.5, "ansible_python_interpreter": sys.executable}),
+            str(BIN / "ansible"),
+            "localhost",
+            "-i",
+            "localhost,",
+            "-c",
+            "local",
+            "-m",
+            "nested.kata.image_transfer",
+            "-a",
+            json.dumps(arguments),
+            "-e",
+            json.dumps({"nested_kata_progress_seconds": 0.5, "ansible_python_interpreter": sys.executable}),
         ],
-        cwd=CHECKOUT, capture_output=True, text=True, check=True, env=ansible_environment(),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=ansible_environment(),
     )
     said = re.findall(rf"\.\.\. localhost: {DAEMON_IMAGE} to {OUTER} > {INNER}: (.*)", done.stderr)
     amounts = [int(line.split()[0]) for line in said if re.fullmatch(r"\d+ MiB, layer [1-9]", line)]
@@ -282,10 +369,22 @@ MEASURED = textwrap.dedent("""
 def measured(source: dict, destinations: list[dict]) -> tuple[dict, int]:
     """Return the result of a transfer of the largest image, and how much memory it took."""
     options = {
-        "images": [DAEMON_IMAGE], "source": source, "destinations": destinations, "tags": {}, "platform": None, "prune_other_tags": False, "timeout": 60,
+        "images": [DAEMON_IMAGE],
+        "source": source,
+        "destinations": destinations,
+        "tags": {},
+        "platform": None,
+        "prune_other_tags": False,
+        "timeout": 60,
     }
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, json.dumps(options)], capture_output=True, text=True, check=True, env=module_environment(), cwd="/", timeout=300,
+        [sys.executable, "-c", MEASURED, json.dumps(options)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=module_environment(),
+        cwd="/",
+        timeout=300,
     )
     told = json.loads(done.stdout.splitlines()[-1])
     return told["result"], told["peak"]

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images by contexts that Docker's own client made: a unix socket, a real sshd, and a real dockerd that wants certificates."""
+"""Images by contexts that Docker's own client made: a unix socket, a real sshd, and a real dockerd that wants
+certificates.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -9,9 +12,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from emulated import free_port
@@ -27,7 +30,12 @@ MEBIBYTE = 1 << 20
 SOCKET = "/var/run/docker.sock"
 
 
-TLS = {"tlsverify": True, "tlscacert": "/certs/ca.pem", "tlscert": "/certs/server.pem", "tlskey": "/certs/server-key.pem"}
+TLS = {
+    "tlsverify": True,
+    "tlscacert": "/certs/ca.pem",
+    "tlscert": "/certs/server.pem",
+    "tlskey": "/certs/server-key.pem",
+}
 
 
 def on_tcp(place: Path, port: int) -> tuple[str, ...]:
@@ -43,8 +51,23 @@ def openssl(*words: object) -> None:
 def make_certificates(place: Path) -> None:
     """Make certificates as Docker's manual does: a CA, one for the daemon at 127.0.0.1, and one for us."""
     place.mkdir()
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=a CA", "-keyout", place / "ca-key.pem", "-out", place / "ca.pem")
-    for who, extensions in {"server": "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth", "client": "extendedKeyUsage=clientAuth"}.items():
+    openssl(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=a CA",
+        "-keyout",
+        place / "ca-key.pem",
+        "-out",
+        place / "ca.pem",
+    )
+    for who, extensions in {
+        "server": "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth",
+        "client": "extendedKeyUsage=clientAuth",
+    }.items():
         key, request, cert = (place / f"{who}{suffix}" for suffix in ("-key.pem", ".csr", ".pem"))
         (place / f"{who}.ext").write_text(extensions)
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={who}", "-keyout", key, "-out", request)
@@ -54,7 +77,9 @@ def make_certificates(place: Path) -> None:
 
 @dataclass
 class Contexts:
-    """What leads to the daemon of this machine and to the far one, and the environment in which the module is to run."""
+    """What leads to the daemon of this machine and to the far one, and the environment in which the module is to
+    run.
+    """
 
     place: Path
     sshd: int  # ports on 127.0.0.1
@@ -63,7 +88,11 @@ class Contexts:
     @property
     def environment(self) -> dict[str, str]:
         # A daemon that nobody runs: the module must not care.
-        return {"DOCKER_CONFIG": str(self.place / "docker"), "DOCKER_HOST": "tcp://127.0.0.1:1", "PATH": f"{self.place}/bin:{os.environ['PATH']}"}
+        return {
+            "DOCKER_CONFIG": str(self.place / "docker"),
+            "DOCKER_HOST": "tcp://127.0.0.1:1",
+            "PATH": f"{self.place}/bin:{os.environ['PATH']}",
+        }
 
     @property
     def far_socket(self) -> str:
@@ -71,7 +100,12 @@ class Contexts:
 
     def make(self, name: str, endpoint: str) -> None:
         environment = {**os.environ, "DOCKER_CONFIG": str(self.place / "docker")}
-        subprocess.run(["docker", "context", "create", name, "--docker", endpoint], env=environment, check=True, capture_output=True)
+        subprocess.run(
+            ["docker", "context", "create", name, "--docker", endpoint],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
 
     def files(self, ca: str = "certs", pair: str = "certs") -> str:
         """Return what follows the host where certificates are in these directories, or are left out."""
@@ -83,7 +117,9 @@ class Contexts:
         return self.place / "docker" / "contexts" / "tls" / hashlib.sha256(name.encode()).hexdigest() / "docker"
 
     def transfer(self, options: dict, *, check: bool = False, **environment: str) -> dict:
-        running = started("image_transfer", {**options, "_ansible_check_mode": check}, **{**self.environment, **environment})
+        running = started(
+            "image_transfer", {**options, "_ansible_check_mode": check}, **{**self.environment, **environment}
+        )
         return answer(running, 180)
 
 
@@ -99,8 +135,12 @@ def contexts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contexts]:
         with own_sshd(place) as sshd, nested_daemon(FAR, storage=mounts, hosts=hosts, **TLS):
             made = Contexts(place, sshd, port)
             (place / "known").write_text(f"[127.0.0.1]:{sshd} {(place / 'host.pub').read_text()}")
-            (place / "ssh_config").write_text(f"IdentityFile {place}/user\nIdentitiesOnly yes\nUserKnownHostsFile {place}/known\nGlobalKnownHostsFile none\n")
-            # OpenSSH finds ~/.ssh by the user and not by HOME, so that its real program must be told of another configuration.
+            (place / "ssh_config").write_text(
+                f"IdentityFile {place}/user\nIdentitiesOnly yes\nUserKnownHostsFile {place}/known\nGlobalKnownHostsFile"
+                " none\n"
+            )
+            # OpenSSH finds ~/.ssh by the user and not by HOME, so that its real program must be told of another
+            # configuration.
             (place / "bin").mkdir()
             (place / "bin" / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {place}/ssh_config "$@"\n')
             (place / "bin" / "ssh").chmod(0o755)
@@ -119,7 +159,10 @@ def nothing_stays(contexts: Contexts) -> Iterator[None]:
     yield
 
     def strays() -> str:
-        return subprocess.run(["pgrep", "-af", f"^ssh .*{contexts.place}"], capture_output=True, text=True, check=False).stdout
+        return subprocess.run(
+            ["pgrep", "-af", f"^ssh .*{contexts.place}"], capture_output=True, text=True, check=False
+        ).stdout
+
     wait_until(lambda: not strays(), f"no stray processes, found {strays()}", 20)
 
 
@@ -166,7 +209,9 @@ def test_an_image_comes_from_a_context(contexts: Contexts, context: str) -> None
     name = f"t-by-context-{MARK}/from-{context}:1"
     made = make_image(name, (FAR,))
     result = contexts.transfer({"images": [name], "source": {"context": context}})
-    assert (result["failed"], result["changed"], result["transport"]) == (False, True, way(contexts, context)), result["msg"]
+    assert (result["failed"], result["changed"], result["transport"]) == (False, True, way(contexts, context)), result[
+        "msg"
+    ]
     elsewhere = "by docker save, since it is on another machine" in result["images"][0]["reason"]
     assert elsewhere == (context != "unix")
     assert image_id(name) == made
@@ -175,8 +220,12 @@ def test_an_image_comes_from_a_context(contexts: Contexts, context: str) -> None
 def test_contexts_at_both_ends_and_several_of_them(contexts: Contexts) -> None:
     made = make_image(f"t-by-context-{MARK}/several:1")
     ends = [{"context": "ssh-far"}, {"context": "tls"}]
-    result = contexts.transfer({"images": [f"t-by-context-{MARK}/several:1"], "source": {"context": "ssh"}, "destinations": ends})
-    assert (result["failed"], [end["failed"] for end in result["destinations"]]) == (False, [False, False]), result["msg"]
+    result = contexts.transfer(
+        {"images": [f"t-by-context-{MARK}/several:1"], "source": {"context": "ssh"}, "destinations": ends}
+    )
+    assert (result["failed"], [end["failed"] for end in result["destinations"]]) == (False, [False, False]), result[
+        "msg"
+    ]
     assert result["transport"] == {"name": "ssh", "reason": f"ssh://root@127.0.0.1:{contexts.sshd} leads to it"}
     assert image_id(f"t-by-context-{MARK}/several:1", (FAR,)) == made
 
@@ -185,7 +234,14 @@ def test_ansible_runs_it_with_the_context_of_the_user(contexts: Contexts, monkey
     made = make_image(f"t-by-context-{MARK}/played:1")
     for name, value in contexts.environment.items():
         monkeypatch.setenv(name, value)
-    result = run_module("image_transfer", {"images": [f"t-by-context-{MARK}/played:1"], "source": {"context": "default"}, "destination": {"context": "tls"}})
+    result = run_module(
+        "image_transfer",
+        {
+            "images": [f"t-by-context-{MARK}/played:1"],
+            "source": {"context": "default"},
+            "destination": {"context": "tls"},
+        },
+    )
     monkeypatch.undo()
     assert (result["failed"], result["changed"]) == (False, True), result["msg"]
     assert image_id(f"t-by-context-{MARK}/played:1", (FAR,)) == made
@@ -211,13 +267,15 @@ def failure_of(contexts: Contexts, name: str, endpoint: str, **environment: str)
 def test_a_name_that_docker_does_not_know_is_told_with_those_that_it_knows(contexts: Contexts) -> None:
     message = failure(contexts, {"context": "shh"})
     known = f"there is none of this name in {contexts.place}/docker (near: ssh), only default, "
-    assert message.startswith(f"destination: context 'shh': {known}") and ", ssh, ssh-far, tls, unix: correct the name" in message
+    assert message.startswith(f"destination: context 'shh': {known}")
+    assert ", ssh, ssh-far, tls, unix: correct the name" in message
 
 
 @pytest.mark.parametrize("other", [{"hops": [FAR]}, {"socket": SOCKET}, {"archive": "/a.tar"}])
 def test_a_context_stands_alone(contexts: Contexts, other: dict) -> None:
     message = failure(contexts, {"context": "unix", **other})
-    assert "mutually exclusive" in message and "found in destination" in message
+    assert "mutually exclusive" in message
+    assert "found in destination" in message
 
 
 def test_the_context_default_is_this_machine_s_own_socket(contexts: Contexts) -> None:
@@ -227,9 +285,15 @@ def test_the_context_default_is_this_machine_s_own_socket(contexts: Contexts) ->
 def test_tcp_without_tls_is_refused_and_nobody_is_dialled(contexts: Contexts) -> None:
     where = f"tcp://127.0.0.1:{contexts.tls}"
     message = failure_of(contexts, "plain", f"host={where}")
-    assert message.startswith(f"destination: context 'plain': {where} is TCP without TLS, which is refused: use ssh://, or give it certificates")
+    assert message.startswith(
+        f"destination: context 'plain': {where} is TCP without TLS, which is refused: use ssh://, or give it"
+        " certificates"
+    )
     message = failure_of(contexts, "unverified", f"host={where},skip-tls-verify=true{contexts.files()}")
-    assert message.startswith(f"destination: context 'unverified': {where} is used without verifying its certificate (SkipTLSVerify), which is refused")
+    assert message.startswith(
+        f"destination: context 'unverified': {where} is used without verifying its certificate (SkipTLSVerify), which"
+        " is refused"
+    )
     message = failure_of(contexts, "no-ca", f"host={where}{contexts.files(ca='')}")
     assert message.startswith(f"destination: context 'no-ca': {where} lacks ca.pem in ")
 
@@ -238,7 +302,8 @@ def test_each_side_s_certificate_must_hold(contexts: Contexts) -> None:
     where = f"tcp://127.0.0.1:{contexts.tls}"
     says = f"{where} shows a certificate that does not hold"
     message = failure_of(contexts, "their-ca", f"host={where}{contexts.files(ca='others')}")
-    assert message.startswith(f"destination context their-ca: {says} (") and "certificate verify failed" not in message
+    assert message.startswith(f"destination context their-ca: {says} (")
+    assert "certificate verify failed" not in message
     message = failure_of(contexts, "another-name", f"host=tcp://localhost:{contexts.tls}{contexts.files()}")
     assert f"{says.replace('127.0.0.1', 'localhost')} (Hostname mismatch" in message
     message = failure_of(contexts, "their-pair", f"host={where}{contexts.files(pair='others')}")
@@ -251,17 +316,29 @@ def test_certificates_that_cannot_be_used_are_told_by_their_files(contexts: Cont
     # Docker's client looks at them when it makes a context, so they are spoilt after that.
     where = f"host=tcp://127.0.0.1:{contexts.tls}{contexts.files()}"
     contexts.make("locked", where)
-    openssl("pkey", "-in", contexts.place / "certs" / "client-key.pem", "-aes256", "-passout", "pass:hidden", "-out", contexts.kept("locked") / "key.pem")
+    openssl(
+        "pkey",
+        "-in",
+        contexts.place / "certs" / "client-key.pem",
+        "-aes256",
+        "-passout",
+        "pass:hidden",
+        "-out",
+        contexts.kept("locked") / "key.pem",
+    )
     message = failure(contexts, {"context": "locked"})
     files = [f"{contexts.kept('locked')}/{name}" for name in ("cert.pem", "key.pem")]
-    assert message.startswith(f"destination context locked: {' and '.join(files)} cannot be used (") and "a key without a password" in message
+    assert message.startswith(f"destination context locked: {' and '.join(files)} cannot be used (")
+    assert "a key without a password" in message
     contexts.make("garbled", where)
     (contexts.kept("garbled") / "ca.pem").write_text("no certificate")
     message = failure(contexts, {"context": "garbled"})
     assert message.startswith(f"destination context garbled: {contexts.kept('garbled')}/ca.pem cannot be used (")
     (contexts.kept("garbled") / "ca.pem").unlink()
     message = failure(contexts, {"context": "garbled"})
-    assert message.startswith(f"destination: context 'garbled': tcp://127.0.0.1:{contexts.tls} lacks ca.pem in {contexts.kept('garbled')}: ")
+    assert message.startswith(
+        f"destination: context 'garbled': tcp://127.0.0.1:{contexts.tls} lacks ca.pem in {contexts.kept('garbled')}: "
+    )
 
 
 def test_who_does_not_speak_tls_or_does_not_listen_is_told(contexts: Contexts) -> None:
@@ -269,7 +346,9 @@ def test_who_does_not_speak_tls_or_does_not_listen_is_told(contexts: Contexts) -
     assert f"tcp://127.0.0.1:{contexts.sshd} cannot be spoken to by TLS (" in message
     port = free_port()
     message = failure_of(contexts, "deaf", f"host=tcp://127.0.0.1:{port}{contexts.files()}")
-    assert message.startswith(f"destination context deaf: tcp://127.0.0.1:{port} cannot be reached (Connection refused): start dockerd there")
+    assert message.startswith(
+        f"destination context deaf: tcp://127.0.0.1:{port} cannot be reached (Connection refused): start dockerd there"
+    )
 
 
 def test_ssh_has_the_last_word_where_it_fails(contexts: Contexts) -> None:
@@ -281,9 +360,14 @@ def test_ssh_has_the_last_word_where_it_fails(contexts: Contexts) -> None:
     assert f"ssh://nobody@127.0.0.1:{contexts.sshd}: nobody@127.0.0.1: Permission denied (publickey" in message
     deaf = f"ssh://root@127.0.0.1:{contexts.sshd}/nowhere.sock"
     message = failure_of(contexts, "no-daemon", f"host={deaf}")
-    assert re.fullmatch(rf"destination context no-daemon: {deaf}: .*dial unix /nowhere.sock: .*no such file or directory: see to it .*", message)
+    assert re.fullmatch(
+        rf"destination context no-daemon: {deaf}: .*dial unix /nowhere.sock: .*no such file or directory: see to it .*",
+        message,
+    )
     message = failure(contexts, {"context": "ssh"}, PATH="/nowhere")
-    assert message.startswith(f"destination context ssh: ssh://root@127.0.0.1:{contexts.sshd} is reached by ssh, which does not run here (")
+    assert message.startswith(
+        f"destination context ssh: ssh://root@127.0.0.1:{contexts.sshd} is reached by ssh, which does not run here ("
+    )
 
 
 def test_a_daemon_without_space_says_so_over_tls_before_it_hangs_up(contexts: Contexts) -> None:
@@ -293,5 +377,7 @@ def test_a_daemon_without_space_says_so_over_tls_before_it_hangs_up(contexts: Co
         contexts.make("small", f"host=tcp://127.0.0.1:{port}{contexts.files()}")
         result = contexts.transfer({"images": [DAEMON_IMAGE], "destination": {"context": "small"}})
         held = docker("images", "--quiet", "--all", hops=(SMALL,))
-    assert result["failed"] and result["msg"].startswith(f"destination context small: loading {DAEMON_IMAGE}: ")
-    assert "no space left on device" in result["msg"] and held == ""
+    assert result["failed"]
+    assert result["msg"].startswith(f"destination context small: loading {DAEMON_IMAGE}: ")
+    assert "no space left on device" in result["msg"]
+    assert held == ""

@@ -1,25 +1,27 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images between real daemons of all kinds: this machine's, Debian's 26.1 and its newest one, and Docker 29, with classic stores and containerd's."""
+"""Images between real daemons of all kinds: this machine's, Debian's 26.1 and its newest one, and Docker 29, with
+classic stores and containerd's.
+"""
+
 from __future__ import annotations
 
 import functools
 import itertools
 import json
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Iterator
 
 import pytest
-from made_images import Made, blob, digest, layer, legacy, made, tar
-from nested_daemon import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._image import copy
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonDestination
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
+from made_images import Made, blob, digest, layer, legacy, made, tar
+from nested_daemon import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.loop]
 
@@ -38,10 +40,23 @@ DAEMONS = {
 }
 CLASSIC = [kind for kind in DAEMONS if "containerd" not in kind]
 
-# A round in which each kind is once the source and once the destination, with classic stores and containerd's in every order.
-ROUND = ("machine", "26.1 overlay2", "26.1 btrfs", "26.1 containerd", "newest containerd", "29 containerd", "newest overlay2", "29 overlay2")
-USUAL = set(zip(ROUND, (*ROUND[1:], ROUND[0])))
-PAIRS = [pair if pair in USUAL else pytest.param(*pair, marks=pytest.mark.thorough) for pair in itertools.permutations(DAEMONS, 2)]
+# A round in which each kind is once the source and once the destination, with classic stores and containerd's in every
+# order.
+ROUND = (
+    "machine",
+    "26.1 overlay2",
+    "26.1 btrfs",
+    "26.1 containerd",
+    "newest containerd",
+    "29 containerd",
+    "newest overlay2",
+    "29 overlay2",
+)
+USUAL = set(zip(ROUND, (*ROUND[1:], ROUND[0]), strict=True))
+PAIRS = [
+    pair if pair in USUAL else pytest.param(*pair, marks=pytest.mark.thorough)
+    for pair in itertools.permutations(DAEMONS, 2)
+]
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +91,11 @@ LOADED: set[str] = set()
 
 
 def load(image: Made, name: str, kind: str) -> None:
-    """Have a daemon load an image, again where containerd's store loses a part of it on the way (copy.LOST_SNAPSHOT)."""
+    """Have a daemon load an image, again where containerd's store loses a part of it on the way
+    (copy.LOST_SNAPSHOT).
+    """
     LOADED.add(image.id)
-    for dummy in range(3):
+    for _dummy in range(3):
         docker("load", "--quiet", hops=DAEMONS[kind], data=legacy(image, [name]), check=False)
         if layers_there(name, kind) == image.diff_ids:
             return
@@ -98,7 +115,13 @@ def end(kind: str) -> dict:
 def transfer(*names: str, **more: object) -> dict:
     """Do what the module does with these options."""
     options = {
-        "images": list(names), "source": None, "destination": None, "destinations": None, "tags": {}, "platform": None, "prune_other_tags": False,
+        "images": list(names),
+        "source": None,
+        "destination": None,
+        "destinations": None,
+        "tags": {},
+        "platform": None,
+        "prune_other_tags": False,
         "timeout": 60,
     }
     try:
@@ -128,7 +151,9 @@ def test_an_image_goes_from_any_daemon_to_any_other(source: str, destination: st
 
 
 @pytest.mark.parametrize("source", DAEMONS)
-def test_what_docker_save_gives_is_less_for_those_who_have_the_base(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_docker_save_gives_is_less_for_those_who_have_the_base(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ansible_collections.nested.kata.plugins.module_utils._image.layer_store.SCRIPT", "exit 1")
     name = f"t-mx/saved-{source.replace(' ', '-')}:1"
     destinations = [kind for kind in CLASSIC[:2] if kind != source]
@@ -139,19 +164,25 @@ def test_what_docker_save_gives_is_less_for_those_who_have_the_base(source: str,
         load(image, name, source)
         result = transfer(name, source=end(source), destinations=[end(kind) for kind in destinations])
         assert not result["failed"], result["msg"]
-        assert [(sent["layers_sent"], "by docker save, since" in sent["reason"]) for sent in result["images"]] == [(layers, True)] * len(destinations)
+        assert [(sent["layers_sent"], "by docker save, since" in sent["reason"]) for sent in result["images"]] == [
+            (layers, True)
+        ] * len(destinations)
         assert [layers_there(name, kind) for kind in destinations] == [image.diff_ids] * len(destinations)
 
 
 @pytest.mark.parametrize("destination", CLASSIC[1:])
-def test_a_part_that_is_refused_is_followed_by_everything_once(destination: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_refused_is_followed_by_everything_once(
+    destination: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, image = f"t-mx/refused-{destination.replace(' ', '-')}:1", random_image(1000, 2000)
     load(image, name, "machine")
     # As if the base had been removed since it was looked up.
     monkeypatch.setattr(DaemonDestination, "leave_out", lambda end, image: (set(image.layers[:1]), "a part"))
     result = transfer(name, destination=end(destination))
     assert not result["failed"], result["msg"]
-    assert "all layers, after the destination refused a part of them (destination t-mx-" in result["images"][0]["reason"]
+    assert (
+        "all layers, after the destination refused a part of them (destination t-mx-" in result["images"][0]["reason"]
+    )
     assert result["images"][0]["layers_sent"] == 2
     assert layers_there(name, destination) == image.diff_ids
 
@@ -159,17 +190,27 @@ def test_a_part_that_is_refused_is_followed_by_everything_once(destination: str,
 def test_one_of_several_destinations_that_fails_is_told_and_the_others_go_on() -> None:
     image = random_image(MEBIBYTE)
     load(image, "t-mx/many:1", "machine")
-    result = transfer("t-mx/many:1", destinations=[end("26.1 overlay2"), {"hops": ["t-mx-no"]}, end("newest containerd")])
+    result = transfer(
+        "t-mx/many:1", destinations=[end("26.1 overlay2"), {"hops": ["t-mx-no"]}, end("newest containerd")]
+    )
     assert (result["failed"], result["changed"]) == (True, True)
     assert [one["failed"] for one in result["destinations"]] == [False, True, False]
-    assert result["msg"].startswith("1 of 3 destinations failed: destination t-mx-no: hop 1 of 1 (t-mx-no on this machine): no such container")
-    assert layers_there("t-mx/many:1", "26.1 overlay2") == layers_there("t-mx/many:1", "newest containerd") == image.diff_ids
+    assert result["msg"].startswith(
+        "1 of 3 destinations failed: destination t-mx-no: hop 1 of 1 (t-mx-no on this machine): no such container"
+    )
+    assert (
+        layers_there("t-mx/many:1", "26.1 overlay2")
+        == layers_there("t-mx/many:1", "newest containerd")
+        == image.diff_ids
+    )
     assert {one["destination"] for one in result["images"]} == {"t-mx-overlay2", "t-mx-newest-containerd"}
 
 
 @pytest.mark.parametrize("destination", ["26.1 overlay2", "26.1 containerd", "newest containerd"])
 @pytest.mark.parametrize("before", [False, True], ids=["a new name", "a name that leads to another image"])
-def test_a_layer_that_cannot_be_unpacked_leaves_every_name_as_it_was(destination: str, before: bool, tmp_path: Path) -> None:
+def test_a_layer_that_cannot_be_unpacked_leaves_every_name_as_it_was(
+    destination: str, before: bool, tmp_path: Path
+) -> None:
     name = f"t-mx/junk-{before}:1".lower()
     kept = random_image(1000)
     if before:
@@ -234,14 +275,22 @@ def test_another_name_for_what_is_there_costs_nothing() -> None:
     load(image, "t-mx/here:1", "machine")
     load(image, "t-mx/there:1", "26.1 overlay2")
     result = transfer("t-mx/here:1", destination=end("26.1 overlay2"))
-    assert (result["changed"], result["bytes_sent"], layers_there("t-mx/here:1", "26.1 overlay2")) == (True, 0, image.diff_ids)
+    assert (result["changed"], result["bytes_sent"], layers_there("t-mx/here:1", "26.1 overlay2")) == (
+        True,
+        0,
+        image.diff_ids,
+    )
 
 
 def test_an_image_goes_through_a_file_into_every_daemon(tmp_path: Path) -> None:
     image, path = random_image(100_000, 1000), str(tmp_path / "a.tar.zst")
     load(image, "t-mx/file:1", "26.1 containerd")
     assert not transfer("t-mx/file:1", source=end("26.1 containerd"), destination={"archive": path})["failed"]
-    result = transfer("t-mx/file:1", source={"archive": path}, destinations=[end(kind) for kind in DAEMONS if kind != "26.1 containerd"])
+    result = transfer(
+        "t-mx/file:1",
+        source={"archive": path},
+        destinations=[end(kind) for kind in DAEMONS if kind != "26.1 containerd"],
+    )
     assert not result["failed"], result["msg"]
     assert {layers_there("t-mx/file:1", kind) for kind in DAEMONS} == {image.diff_ids}
     assert {one["id"] for one in result["images"] if "containerd" not in one["destination"]} == {digest(image.config)}

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The internal roles serve the roles and playbooks of this collection, and nobody else."""
+
 from __future__ import annotations
 
 import json
@@ -11,7 +12,9 @@ import pytest
 from playing import CHECKOUT, play
 
 ENTRY_POINTS = sorted(
-    (path.parent.parent.name, path.stem) for path in CHECKOUT.glob("roles/internal_*/tasks/*.yml") if path.stem != "caller"
+    (path.parent.parent.name, path.stem)
+    for path in CHECKOUT.glob("roles/internal_*/tasks/*.yml")
+    if path.stem != "caller"
 )
 VARIABLES = {
     "internal_common_packages": ["no-such-package"],
@@ -27,13 +30,23 @@ def test_there_are_entry_points_to_call() -> None:
 
 @pytest.mark.parametrize(("role", "entry"), ENTRY_POINTS)
 @pytest.mark.parametrize("by_a_role", [False, True], ids=["from a play", "from a role outside the collection"])
-def test_a_caller_that_is_not_of_this_collection_is_refused_before_anything_is_done(tmp_path: Path, role: str, entry: str, by_a_role: bool) -> None:
-    include = [{"name": "Call", "ansible.builtin.include_role": {"name": f"nested.kata.{role}", "tasks_from": entry}, "vars": VARIABLES}]
+def test_a_caller_that_is_not_of_this_collection_is_refused_before_anything_is_done(
+    tmp_path: Path, role: str, entry: str, by_a_role: bool
+) -> None:
+    include = [
+        {
+            "name": "Call",
+            "ansible.builtin.include_role": {"name": f"nested.kata.{role}", "tasks_from": entry},
+            "vars": VARIABLES,
+        }
+    ]
     if by_a_role:
         (tmp_path / "roles" / "mine" / "tasks").mkdir(parents=True)
         (tmp_path / "roles" / "mine" / "tasks" / "main.yml").write_text(json.dumps(include))
     what = {"roles": ["mine"]} if by_a_role else {"tasks": include}
-    (tmp_path / "play.yml").write_text(json.dumps([{"name": "Mine", "hosts": "localhost", "gather_facts": False, **what}]))
+    (tmp_path / "play.yml").write_text(
+        json.dumps([{"name": "Mine", "hosts": "localhost", "gather_facts": False, **what}])
+    )
     done = play(tmp_path / "play.yml", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"{role} is internal to nested.kata and may change with any version" in " ".join(done.stdout.split())
@@ -44,10 +57,27 @@ def test_a_playbook_of_this_collection_may_call_them() -> None:
     """The test writes a playbook into the checkout and removes it."""
     mine = CHECKOUT / "tests" / "output" / "t-internal-roles.yml"
     mine.parent.mkdir(exist_ok=True)
-    mine.write_text(json.dumps([{"name": "Ours", "hosts": "localhost", "gather_facts": False, "tasks": [
-        {"name": "Call", "ansible.builtin.include_role": {"name": "nested.kata.internal_common", "tasks_from": "resolvers"}},
-        {"name": "Show", "ansible.builtin.debug": {"var": "internal_common_resolvers_file"}},
-    ]}]))
+    mine.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Ours",
+                    "hosts": "localhost",
+                    "gather_facts": False,
+                    "tasks": [
+                        {
+                            "name": "Call",
+                            "ansible.builtin.include_role": {
+                                "name": "nested.kata.internal_common",
+                                "tasks_from": "resolvers",
+                            },
+                        },
+                        {"name": "Show", "ansible.builtin.debug": {"var": "internal_common_resolvers_file"}},
+                    ],
+                }
+            ]
+        )
+    )
     try:
         done = play(mine, ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
     finally:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role kata_runtime on a dockerd of its own. The shim of the release is the stand-in: it runs on this machine's kernel, and says so."""
+"""The role kata_runtime on a dockerd of its own. The shim of the release is the stand-in: it runs on this machine's
+kernel, and says so.
+"""
+
 from __future__ import annotations
 
 import json
@@ -23,7 +26,13 @@ NAME = f"t-kata-runtime-{MARK}"
 BASE = "debian:trixie-slim"
 LIB, ETC = "/var/lib/nested-kata/kata", "/etc/nested-kata/kata"
 OLD, NEW = "4.1.0", "4.1.1"
-CONFIG = {"storage-driver": "overlay2", "bridge": "none", "iptables": False, "ip6tables": False, "labels": ["site=here"]}
+CONFIG = {
+    "storage-driver": "overlay2",
+    "bridge": "none",
+    "iptables": False,
+    "ip6tables": False,
+    "labels": ["site=here"],
+}
 
 inside = partial(within, NAME)
 
@@ -45,11 +54,25 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Release]:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory with an inventory and a playbook for a daemon that holds the base image."""
     directory = tmp_path_factory.mktemp("site")
-    (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"daemon": {
-        "ansible_connection": "nested.kata.nested", "ansible_nested_hops": [NAME], "ansible_python_interpreter": "/usr/bin/python3",
-        "docker_engine_log": "/var/log/dockerd.log",
-    }}}}))
-    (directory / "play.yml").write_text(json.dumps([{"name": "Kata", "hosts": "all", "gather_facts": True, "roles": ["nested.kata.kata_runtime"]}]))
+    (directory / "hosts.yml").write_text(
+        json.dumps(
+            {
+                "all": {
+                    "hosts": {
+                        "daemon": {
+                            "ansible_connection": "nested.kata.nested",
+                            "ansible_nested_hops": [NAME],
+                            "ansible_python_interpreter": "/usr/bin/python3",
+                            "docker_engine_log": "/var/log/dockerd.log",
+                        }
+                    }
+                }
+            }
+        )
+    )
+    (directory / "play.yml").write_text(
+        json.dumps([{"name": "Kata", "hosts": "all", "gather_facts": True, "roles": ["nested.kata.kata_runtime"]}])
+    )
     with nested_daemon(NAME, network=False):
         load(BASE, NAME)
         yield directory
@@ -58,17 +81,33 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def nothing(site: Path) -> None:
     """No runtime, no release and no container of an earlier test."""
-    inside("sh", "-c", f"docker ps --all --quiet | xargs --no-run-if-empty docker rm --force; rm -rf {LIB} {ETC} /run/nested-kata")
+    inside(
+        "sh",
+        "-c",
+        f"docker ps --all --quiet | xargs --no-run-if-empty docker rm --force; rm -rf {LIB} {ETC} /run/nested-kata",
+    )
     configure_without(NAME, "kata", json.dumps(CONFIG))
 
 
 def play_role(site: Path, variables: dict, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return play(site / "play.yml", "-i", str(site / "hosts.yml"), "-e", json.dumps({"kata_runtime_kernel": "stock", **variables}), *arguments,
-                ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
+    return play(
+        site / "play.yml",
+        "-i",
+        str(site / "hosts.yml"),
+        "-e",
+        json.dumps({"kata_runtime_kernel": "stock", **variables}),
+        *arguments,
+        ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
+    )
 
 
 def of(release: Release, **more: object) -> dict:
-    return {"kata_runtime_version": release.version, "kata_runtime_archive": str(release.archive), "kata_runtime_sha256": release.sha256, **more}
+    return {
+        "kata_runtime_version": release.version,
+        "kata_runtime_archive": str(release.archive),
+        "kata_runtime_sha256": release.sha256,
+        **more,
+    }
 
 
 def good(done: subprocess.CompletedProcess[str]) -> int:
@@ -87,7 +126,9 @@ def shims() -> set[str]:
     return set(inside("sh", "-c", "readlink /proc/[0-9]*/exe | grep containerd-shim-kata; true").split())
 
 
-def test_the_first_run_brings_a_runtime_that_works_the_second_does_nothing_and_check_mode_says_so(site: Path, releases: dict[str, Release]) -> None:
+def test_the_first_run_brings_a_runtime_that_works_the_second_does_nothing_and_check_mode_says_so(
+    site: Path, releases: dict[str, Release]
+) -> None:
     before = state()
     assert good(play_role(site, of(releases[OLD]), "--check")) > 0
     assert state() == before
@@ -97,17 +138,38 @@ def test_the_first_run_brings_a_runtime_that_works_the_second_does_nothing_and_c
     assert good(play_role(site, of(releases[OLD]))) == 0
     assert good(play_role(site, of(releases[OLD]), "--check")) == 0
     # Neither is the archive needed again, nor its digest where only GitHub's interface would know it.
-    assert good(play_role(site, {"kata_runtime_version": OLD, "kata_runtime_archive": "/nowhere", "kata_runtime_sha256": releases[OLD].sha256})) == 0
+    assert (
+        good(
+            play_role(
+                site,
+                {
+                    "kata_runtime_version": OLD,
+                    "kata_runtime_archive": "/nowhere",
+                    "kata_runtime_sha256": releases[OLD].sha256,
+                },
+            )
+        )
+        == 0
+    )
     assert state() == there
 
 
 def test_an_archive_on_the_target_is_taken_and_left_there(site: Path, releases: dict[str, Release]) -> None:
     docker("cp", str(releases[OLD].archive), f"{NAME}:/root/kata.tar.zst")
-    good(play_role(site, of(releases[OLD], kata_runtime_archive="/root/kata.tar.zst", kata_runtime_archive_remote_src=True)))
-    assert inside("ls", "/root/kata.tar.zst", f"{LIB}/{OLD}/VERSION").split() == ["/root/kata.tar.zst", f"{LIB}/{OLD}/VERSION"]
+    good(
+        play_role(
+            site, of(releases[OLD], kata_runtime_archive="/root/kata.tar.zst", kata_runtime_archive_remote_src=True)
+        )
+    )
+    assert inside("ls", "/root/kata.tar.zst", f"{LIB}/{OLD}/VERSION").split() == [
+        "/root/kata.tar.zst",
+        f"{LIB}/{OLD}/VERSION",
+    ]
 
 
-def test_a_container_keeps_its_version_until_it_is_started_again_and_then_the_old_one_goes(site: Path, releases: dict[str, Release]) -> None:
+def test_a_container_keeps_its_version_until_it_is_started_again_and_then_the_old_one_goes(
+    site: Path, releases: dict[str, Release]
+) -> None:
     good(play_role(site, of(releases[OLD])))
     docker("run", "-d", "--name", "t-tenant", "--runtime", "kata", BASE, "sleep", "infinity", hops=[NAME])
     good(play_role(site, of(releases[NEW])))
@@ -121,13 +183,17 @@ def test_a_container_keeps_its_version_until_it_is_started_again_and_then_the_ol
     assert (inside("ls", LIB).split(), inside("ls", f"{ETC}/kata").split()) == ([NEW], [NEW])
 
 
-def test_several_runtimes_stand_side_by_side_and_one_that_is_not_listed_any_more_goes(site: Path, releases: dict[str, Release]) -> None:
+def test_several_runtimes_stand_side_by_side_and_one_that_is_not_listed_any_more_goes(
+    site: Path, releases: dict[str, Release]
+) -> None:
     two = [{"name": "kata"}, {"name": "kata-big", "config": {"hypervisor": {"qemu": {"default_memory": 4096}}}}]
     good(play_role(site, of(releases[OLD], kata_runtime_list=two)))
     assert "default_memory = 4096" in inside("cat", f"{ETC}/kata-big/{OLD}/config.d/50-nested-kata.toml")
     assert "default_memory = 2048" in inside("cat", f"{ETC}/kata/{OLD}/config.d/50-nested-kata.toml")
     docker("create", "--name", "t-tenant", "--runtime", "kata-big", BASE, "true", hops=[NAME])
-    assert "The container t-tenant on daemon has the runtime kata-big: remove it first" in error(play_role(site, of(releases[OLD])))
+    assert "The container t-tenant on daemon has the runtime kata-big: remove it first" in error(
+        play_role(site, of(releases[OLD]))
+    )
     docker("rm", "t-tenant", hops=[NAME])
     good(play_role(site, of(releases[OLD])))
     assert inside("ls", ETC).split() == ["kata"]
@@ -138,11 +204,14 @@ def test_removing_takes_away_what_was_added_and_leaves_the_rest(site: Path, rele
     before = inside("cat", "/etc/docker/daemon.json")
     good(play_role(site, of(releases[OLD])))
     docker("create", "--name", "t-tenant", "--runtime", "kata", BASE, "true", hops=[NAME])
-    assert "The container t-tenant on daemon has the runtime kata" in error(play_role(site, {"kata_runtime_state": "absent"}))
+    assert "The container t-tenant on daemon has the runtime kata" in error(
+        play_role(site, {"kata_runtime_state": "absent"})
+    )
     docker("rm", "t-tenant", hops=[NAME])
     good(play_role(site, {"kata_runtime_state": "absent"}))
     assert json.loads(inside("cat", "/etc/docker/daemon.json")) == json.loads(before)
-    assert inside("find", LIB, "-mindepth", "1") == "" and "kata" not in inside("ls", "-A", "/etc/nested-kata")
+    assert inside("find", LIB, "-mindepth", "1") == ""
+    assert "kata" not in inside("ls", "-A", "/etc/nested-kata")
     assert good(play_role(site, {"kata_runtime_state": "absent"})) == 0
 
 
@@ -150,33 +219,61 @@ def test_removing_takes_away_what_was_added_and_leaves_the_rest(site: Path, rele
 BAD = [
     ({"kata_runtime_sha256": "0" * 64}, "sha256"),
     ({"kata_runtime_sha256": "123"}, "kata_runtime_sha256 is '123', which is no SHA-256"),
-    ({"kata_runtime_archive": "/nowhere/kata.tar.zst"}, "There is no file /nowhere/kata.tar.zst (kata_runtime_archive) on the control node"),
-    ({"kata_runtime_version": "3.32.0"}, "has known security holes (CVE-2026-50540): take 4.0.0 or newer, or set kata_runtime_allow_insecure"),
+    (
+        {"kata_runtime_archive": "/nowhere/kata.tar.zst"},
+        "There is no file /nowhere/kata.tar.zst (kata_runtime_archive) on the control node",
+    ),
+    (
+        {"kata_runtime_version": "3.32.0"},
+        "has known security holes (CVE-2026-50540): take 4.0.0 or newer, or set kata_runtime_allow_insecure",
+    ),
     ({"kata_runtime_version": "latest"}, "kata_runtime_version is 'latest', which is no version"),
     ({"kata_runtime_kernel": "netsim"}, "wants the kernel 'netsim', and daemon has none of the role guest_kernel"),
     ({"kata_runtime_list": [{"name": "runc"}]}, "kata_runtime_list has the name 'runc', which is Docker's own"),
     ({"kata_runtime_list": [{"name": "a"}, {"name": "a"}]}, "kata_runtime_list has a name more than once"),
     ({"kata_runtime_config": {"hypervisor": {"qemu": {"default_vcpu": 2}}}}, "did you mean default_vcpus"),
-    ({"kata_runtime_config": {"hypervisor": {"qemu": {"kernel": "/nowhere/vmlinux"}}}}, "names /nowhere/vmlinux, which is not there on daemon"),
+    (
+        {"kata_runtime_config": {"hypervisor": {"qemu": {"kernel": "/nowhere/vmlinux"}}}},
+        "names /nowhere/vmlinux, which is not there on daemon",
+    ),
     ({"kata_runtime_config": {"hypervisor": {"qemu": {"initrd": "/x"}}}}, "has both image and initrd"),
-    ({"kata_runtime_version": "4.0.7", "kata_runtime_archive": "", "kata_runtime_sha256": "", "kata_runtime_api": "http://127.0.0.1:9/releases"},
-     "No SHA-256 is known for Kata Containers 4.0.7"),
+    (
+        {
+            "kata_runtime_version": "4.0.7",
+            "kata_runtime_archive": "",
+            "kata_runtime_sha256": "",
+            "kata_runtime_api": "http://127.0.0.1:9/releases",
+        },
+        "No SHA-256 is known for Kata Containers 4.0.7",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("variables", "reason"), BAD, ids=[case[1] for case in BAD])
-def test_bad_input_is_one_error_and_registers_nothing(site: Path, releases: dict[str, Release], variables: dict, reason: str) -> None:
+def test_bad_input_is_one_error_and_registers_nothing(
+    site: Path, releases: dict[str, Release], variables: dict, reason: str
+) -> None:
     before = inside("cat", "/etc/docker/daemon.json")
     assert reason in error(play_role(site, {**of(releases[OLD]), **variables}))
     assert inside("cat", "/etc/docker/daemon.json") == before
     assert not has_runtime(NAME, "kata")
 
 
-def test_a_runtime_of_somebody_else_and_a_daemon_json_with_comments_are_left_alone(site: Path, releases: dict[str, Release]) -> None:
+def test_a_runtime_of_somebody_else_and_a_daemon_json_with_comments_are_left_alone(
+    site: Path, releases: dict[str, Release]
+) -> None:
     before = inside("cat", "/etc/docker/daemon.json")
     try:
         for text, reason in (
-            (json.dumps({**json.loads(before), "runtimes": {"kata": {"runtimeType": "/opt/kata/bin/containerd-shim-kata-v2"}}}), "is somebody else's"),
+            (
+                json.dumps(
+                    {
+                        **json.loads(before),
+                        "runtimes": {"kata": {"runtimeType": "/opt/kata/bin/containerd-shim-kata-v2"}},
+                    }
+                ),
+                "is somebody else's",
+            ),
             (before.replace("{", "{ // ours\n", 1), "line 1 has a comment"),
         ):
             inside("sh", "-c", "cat >/etc/docker/daemon.json", data=text)
@@ -186,12 +283,20 @@ def test_a_runtime_of_somebody_else_and_a_daemon_json_with_comments_are_left_alo
         inside("sh", "-c", "cat >/etc/docker/daemon.json", data=before)
 
 
-def test_a_runtime_that_does_not_start_a_container_is_an_error_with_the_words_of_its_shim(site: Path, releases: dict[str, Release]) -> None:
+def test_a_runtime_that_does_not_start_a_container_is_an_error_with_the_words_of_its_shim(
+    site: Path, releases: dict[str, Release]
+) -> None:
     """A file that goes between the check and the proof: another drop-in, which Kata reads after ours."""
     good(play_role(site, of(releases[OLD])))
-    inside("sh", "-c", f"printf '[hypervisor.qemu]\\nkernel = \"/nowhere/vmlinux\"\\n' >{ETC}/kata/{OLD}/config.d/90-site.toml; rm {ETC}/kata/{OLD}/proven")
+    inside(
+        "sh",
+        "-c",
+        f"printf '[hypervisor.qemu]\\nkernel = \"/nowhere/vmlinux\"\\n' >{ETC}/kata/{OLD}/config.d/90-site.toml; rm"
+        f" {ETC}/kata/{OLD}/proven",
+    )
     message = error(play_role(site, of(releases[OLD])))
-    assert "The runtime kata on daemon does not work" in message and "/nowhere/vmlinux is invalid" in message
+    assert "The runtime kata on daemon does not work" in message
+    assert "/nowhere/vmlinux is invalid" in message
     assert "the configuration names something that is not there" in message
 
 

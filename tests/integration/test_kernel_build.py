@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds of a real kernel, the smallest that there is. One is shared by all tests, which go through them in order."""
+
 from __future__ import annotations
 
 import hashlib
@@ -12,15 +13,14 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._kernel import build_machine
 from kernel_tree import copy_of
 from playing import answer, run_module, started, wait_until
-
-from ansible_collections.nested.kata.plugins.module_utils._kernel import build_machine
 
 VERSION = "6.12"
 FILES = ["System.map", "build.json", "bzImage", "config", "vmlinux"]
@@ -64,7 +64,11 @@ class Kernel:
             running.send_signal(by)
             output = running.communicate(timeout=60)[0]
         # Make and the compilers that a killed module leaves hold the lock until they find nobody listening.
-        wait_until(lambda: subprocess.run(["flock", "-n", self.tree, "true"], check=False).returncode == 0, "the end of make", 60)
+        wait_until(
+            lambda: subprocess.run(["flock", "-n", self.tree, "true"], check=False).returncode == 0,
+            "the end of make",
+            60,
+        )
         return json.loads(output) if output else None
 
 
@@ -74,7 +78,11 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     (directory / "kernels").mkdir()
     tree = copy_of(VERSION, directory / "tree")
     done = subprocess.run(
-        ["make", "-s", "-C", tree, "ARCH=x86_64", "tinyconfig"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        ["make", "-s", "-C", tree, "ARCH=x86_64", "tinyconfig"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
         env={key: os.environ[key] for key in ("PATH", "HOME")},
     )
     assert done.returncode == 0, done.stderr
@@ -117,7 +125,9 @@ def test_it_builds_once_also_when_two_want_it(kernel: Kernel, tmp_path: Path) ->
     line = tmp_path / "line"
     kernel.log.unlink(missing_ok=True)
     with started("kernel_build", kernel.options(info={"profile": "tiny"}), NESTED_KATA_PROGRESS=str(line)) as first:
-        wait_until(lambda: kernel.compiled() > 0 and line.exists() or first.poll() is not None, "the first object", 600)
+        wait_until(
+            lambda: (kernel.compiled() > 0 and line.exists()) or first.poll() is not None, "the first object", 600
+        )
         told = line.read_text(encoding="utf-8")
         second = run_module("kernel_build", kernel.options())
         result = answer(first, 900)
@@ -134,11 +144,18 @@ def test_it_builds_once_also_when_two_want_it(kernel: Kernel, tmp_path: Path) ->
     assert sorted(os.listdir(kernel.path.parent)) == ["tiny", "tiny.log"]
     build = result["build"]
     assert build["release"].startswith(f"{VERSION}.")
-    assert (build["arch"], build["targets"], build["key"], build["info"]) == ("x86_64", ["vmlinux", "bzImage"], "tiny", {"profile": "tiny"})
+    assert (build["arch"], build["targets"], build["key"], build["info"]) == (
+        "x86_64",
+        ["vmlinux", "bzImage"],
+        "tiny",
+        {"profile": "tiny"},
+    )
     assert build["compiler"].startswith("gcc ")
     assert build["seconds"] > 1
     found = digests(kernel.path)
-    assert {name: file["sha256"] for name, file in build["files"].items()} == {name: found[name] for name in FILES if name != "build.json"}
+    assert {name: file["sha256"] for name, file in build["files"].items()} == {
+        name: found[name] for name in FILES if name != "build.json"
+    }
     assert (kernel.path / "vmlinux").read_bytes()[:4] == b"\x7fELF"
     assert (kernel.path / "bzImage").read_bytes()[0x202:0x206] == b"HdrS"
     assert (kernel.path / "config").read_bytes() == (kernel.tree / ".config").read_bytes()
@@ -156,7 +173,9 @@ def test_again_nothing_is_run(built: Kernel) -> None:
     # without make, compiler and source
     result = alone(built.options(tree="/nowhere"), PATH="/nowhere")
     assert (result["failed"], result["changed"]) == (False, False)
-    assert [(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in [built.log, *built.path.iterdir()]] == before
+    assert [
+        (path, path.stat().st_mtime_ns, path.stat().st_ino) for path in [built.log, *built.path.iterdir()]
+    ] == before
 
 
 def test_a_broken_source_is_told_by_file_and_line_and_the_old_build_stays(built: Kernel) -> None:
@@ -172,7 +191,9 @@ def test_a_broken_source_is_told_by_file_and_line_and_the_old_build_stays(built:
         source.write_text(text, encoding="utf-8")
     line = len(text.splitlines()) + 2
     assert result["failed"]
-    assert result["msg"].startswith(f"tree: the build in {built.tree} failed: init/main.c:{line}:14: error: 'nothing' undeclared")
+    assert result["msg"].startswith(
+        f"tree: the build in {built.tree} failed: init/main.c:{line}:14: error: 'nothing' undeclared"
+    )
     assert result["msg"].endswith(f"; the whole output is in {built.log}")
     assert "\n" not in result["msg"]
     assert result["errors"][0].startswith(f"init/main.c:{line}:14: error: ")
@@ -254,6 +275,7 @@ def test_a_full_disk_is_told_by_where_it_is_mounted(built: Kernel, tmp_path: Pat
 
 # --- bad input ---
 
+
 def test_a_directory_with_something_else_in_it_is_refused(kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
     result = alone(kernel.options(path=str(tmp_path)))
@@ -270,8 +292,14 @@ BAD = {
     "no directory for the artifacts": ({"path": "/nowhere/kernel"}, "path: there is no directory /nowhere"),
     "a file as path": ({"path": "/etc/hostname"}, "path: /etc/hostname is not a directory"),
     "no directory for the log": ({"log": "/nowhere/log"}, "log: /nowhere/log is no file in a directory that exists"),
-    "another directory for the objects": ({"make_vars": {"KBUILD_OUTPUT": "/tmp"}}, "make_vars: KBUILD_OUTPUT cannot be set here"),
-    "a target that makes a configuration": ({"targets": ["oldconfig"]}, "targets: 'oldconfig' is no target that builds something"),
+    "another directory for the objects": (
+        {"make_vars": {"KBUILD_OUTPUT": "/tmp"}},
+        "make_vars: KBUILD_OUTPUT cannot be set here",
+    ),
+    "a target that makes a configuration": (
+        {"targets": ["oldconfig"]},
+        "targets: 'oldconfig' is no target that builds something",
+    ),
     "no jobs": ({"jobs": 0}, "jobs: 0 is not 1 or more"),
 }
 
@@ -297,6 +325,7 @@ def test_a_tree_without_a_configuration_is_refused(kernel: Kernel, tmp_path: Pat
 
 
 # --- the artifacts, as a whole ---
+
 
 def sources(directory: Path, generation: int) -> dict[str, str]:
     directory.mkdir(exist_ok=True)
@@ -334,7 +363,9 @@ def test_a_kill_at_any_moment_leaves_the_old_artifacts_or_the_new_ones(tmp_path:
     assert is_whole(path)
 
 
-def test_a_file_system_that_cannot_exchange_gets_the_new_artifacts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_cannot_exchange_gets_the_new_artifacts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "kernels").mkdir()
     path = tmp_path / "kernels" / "k"
     build_machine.put(sources(tmp_path / "source", 0), {"key": "0"}, str(path))

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """kernel_config on the trees of two kernels, with their own Kconfig and a real compiler."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +20,11 @@ from playing import module_command, module_environment, run_module
 
 FRAGMENTS = {
     "net.config": "# sockets\nCONFIG_NET=y\nCONFIG_INET=y\nCONFIG_UNIX=y\n",
-    "disk.config": "# a disk\n" + "".join(f"CONFIG_{name}=y\n" for name in ("BLOCK", "PCI", "VIRTIO_MENU", "VIRTIO_PCI", "BLK_DEV", "VIRTIO_BLK", "BTRFS_FS")),
+    "disk.config": "# a disk\n"
+    + "".join(
+        f"CONFIG_{name}=y\n"
+        for name in ("BLOCK", "PCI", "VIRTIO_MENU", "VIRTIO_PCI", "BLK_DEV", "VIRTIO_BLK", "BTRFS_FS")
+    ),
 }
 
 
@@ -46,11 +51,17 @@ def options(tree: Path, path: Path, **more) -> dict:
 
 def symbols(config: Path) -> dict[str, str]:
     found = dict(re.findall(r"^CONFIG_(\w+)=(.*)$", config.read_text(), re.MULTILINE))
-    return {**found, **{name: "n" for name in re.findall(r"^# CONFIG_(\w+) is not set$", config.read_text(), re.MULTILINE)}}
+    return {
+        **found,
+        **dict.fromkeys(re.findall(r"^# CONFIG_(\w+) is not set$", config.read_text(), re.MULTILINE), "n"),
+    }
 
 
 def state(directory: Path) -> dict[str, tuple]:
-    return {entry.name: (entry.stat().st_mtime_ns, entry.stat().st_ino, entry.stat().st_size) for entry in os.scandir(directory)}
+    return {
+        entry.name: (entry.stat().st_mtime_ns, entry.stat().st_ino, entry.stat().st_size)
+        for entry in os.scandir(directory)
+    }
 
 
 @pytest.fixture
@@ -66,6 +77,7 @@ def calls_of_make(tmp_path, monkeypatch):
 
 # --- four runs ---
 
+
 def test_check_real_again_and_again_in_check_mode(any_tree, tmp_path, fragments, calls_of_make):
     out = tmp_path / "out"
     out.mkdir()
@@ -76,25 +88,39 @@ def test_check_real_again_and_again_in_check_mode(any_tree, tmp_path, fragments,
 
     done = run_module("kernel_config", asked)
     assert done["changed"], done["msg"]
-    assert done["sha256"] == foreseen["sha256"] and done["diff"] == foreseen["diff"]
+    assert done["sha256"] == foreseen["sha256"]
+    assert done["diff"] == foreseen["diff"]
     kept = symbols(out / ".config")
     assert {name: kept[name] for name in ("BTRFS_FS", "VIRTIO_BLK", "UNIX", "64BIT", "LOCALVERSION")} == {
-        "BTRFS_FS": "y", "VIRTIO_BLK": "y", "UNIX": "y", "64BIT": "y", "LOCALVERSION": '"-test"',
+        "BTRFS_FS": "y",
+        "VIRTIO_BLK": "y",
+        "UNIX": "y",
+        "64BIT": "y",
+        "LOCALVERSION": '"-test"',
     }
-    assert kept["BRIDGE"] == "n" and kept["MODULES"] == "n"
-    assert done["missing"] == [] and done["config"]["requested"] == 11 and done["config"]["modules"] == 0
-    assert "CONFIG_BTRFS_FS=y" in done["diff"]["after"] and done["diff"]["before"] == ""
+    assert kept["BRIDGE"] == "n"
+    assert kept["MODULES"] == "n"
+    assert done["missing"] == []
+    assert done["config"]["requested"] == 11
+    assert done["config"]["modules"] == 0
+    assert "CONFIG_BTRFS_FS=y" in done["diff"]["after"]
+    assert done["diff"]["before"] == ""
 
     before, calls = state(out), len(calls_of_make())
     for check in (False, True):
         again = run_module("kernel_config", asked, check=check)
-        assert not again["changed"] and again["sha256"] == done["sha256"] and again["config"] == done["config"], again["msg"]
+        assert not again["changed"] and again["sha256"] == done["sha256"] and again["config"] == done["config"], again[
+            "msg"
+        ]
     assert state(out) == before
-    assert calls and len(calls_of_make()) == calls
+    assert calls
+    assert len(calls_of_make()) == calls
 
 
 @pytest.mark.parametrize("change", ["fragment", "option", "policy", "tree", "result", "result is gone"])
-def test_whatever_the_result_depends_on_brings_kconfig_into_play_again(tree, tmp_path, fragments, calls_of_make, change):
+def test_whatever_the_result_depends_on_brings_kconfig_into_play_again(
+    tree, tmp_path, fragments, calls_of_make, change
+):
     asked = options(tree, tmp_path / ".config", fragments=fragments)
     first = run_module("kernel_config", asked)
     calls = len(calls_of_make())
@@ -123,73 +149,100 @@ def test_the_time_stamp_of_a_configuration_that_comes_out_the_same_is_kept(tree,
     before = (tmp_path / ".config").stat().st_mtime_ns
     asked["options"] = {"UNIX": "y"}  # asked for twice, with the same value
     again = run_module("kernel_config", asked)
-    assert not again["changed"] and again["redefined"] == []
+    assert not again["changed"]
+    assert again["redefined"] == []
     assert (tmp_path / ".config").stat().st_mtime_ns == before
 
 
 def test_the_default_path_is_the_one_that_make_reads(tmp_path, fragments):
     tree = copy_of("6.12", tmp_path / "tree")
     assert run_module("kernel_config", {"tree": str(tree), "arch": "x86_64", "fragments": fragments})["changed"]
-    asked_again = subprocess.run(["make", "-s", "ARCH=x86_64", "listnewconfig"], cwd=tree, check=True, capture_output=True, text=True)
+    asked_again = subprocess.run(
+        ["make", "-s", "ARCH=x86_64", "listnewconfig"], cwd=tree, check=True, capture_output=True, text=True
+    )
     assert asked_again.stdout == ""
 
 
 # --- the same as the tree's own script ---
 
+
 def by_merge_config(tree: Path, where: Path, inputs: list[str], *flags: str) -> list[str]:
     """Return the lines that scripts/kconfig/merge_config.sh makes of the same input."""
     environment = {**os.environ, "ARCH": "x86_64", "KCONFIG_CONFIG": str(where / "merged")}
-    subprocess.run(["scripts/kconfig/merge_config.sh", *flags, *inputs], cwd=tree, env=environment, check=True, capture_output=True)
+    subprocess.run(
+        ["scripts/kconfig/merge_config.sh", *flags, *inputs], cwd=tree, env=environment, check=True, capture_output=True
+    )
     return (where / "merged").read_text().splitlines()
 
 
-@pytest.mark.parametrize("new_symbols, flags", [("no", ["-n"]), ("default", [])])
+@pytest.mark.parametrize(("new_symbols", "flags"), [("no", ["-n"]), ("default", [])])
 def test_the_result_is_that_of_merge_config_byte_for_byte(any_tree, tmp_path, fragments, new_symbols, flags):
-    result = run_module("kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, new_symbols=new_symbols))
+    result = run_module(
+        "kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, new_symbols=new_symbols)
+    )
     assert not result["failed"], result["msg"]
     assert (tmp_path / ".config").read_text().splitlines() == by_merge_config(any_tree, tmp_path, fragments, *flags)
 
 
 def test_a_base_counts_before_the_fragments_and_what_it_loses_is_no_error(any_tree, tmp_path, fragments):
     base = tmp_path / "base"
-    base.write_text("CONFIG_UNIX=n\nCONFIG_GONE_SINCE_5_0=y\nCONFIG_IPV6=y\nCONFIG_VIRTIO_NET=y\n# CONFIG_64BIT is not set\n")
+    base.write_text(
+        "CONFIG_UNIX=n\nCONFIG_GONE_SINCE_5_0=y\nCONFIG_IPV6=y\nCONFIG_VIRTIO_NET=y\n# CONFIG_64BIT is not set\n"
+    )
     result = run_module("kernel_config", options(any_tree, tmp_path / ".config", base=str(base), fragments=fragments))
     assert not result["failed"], result["msg"]
-    assert result["redefined"] == [] and result["missing"] == []
-    assert [(each["symbol"], each["actual"]) for each in result["base_missing"]] == [("GONE_SINCE_5_0", "n"), ("VIRTIO_NET", "n"), ("64BIT", "y")]
+    assert result["redefined"] == []
+    assert result["missing"] == []
+    assert [(each["symbol"], each["actual"]) for each in result["base_missing"]] == [
+        ("GONE_SINCE_5_0", "n"),
+        ("VIRTIO_NET", "n"),
+        ("64BIT", "y"),
+    ]
     kept = symbols(tmp_path / ".config")
     assert (kept["UNIX"], kept["IPV6"]) == ("y", "y")
-    assert (tmp_path / ".config").read_text().splitlines() == by_merge_config(any_tree, tmp_path, [str(base), *fragments], "-n")
+    assert (tmp_path / ".config").read_text().splitlines() == by_merge_config(
+        any_tree, tmp_path, [str(base), *fragments], "-n"
+    )
 
 
-@pytest.mark.parametrize("target, symbol", [("defconfig", "E1000"), ("tinyconfig", "KERNEL_XZ")])
+@pytest.mark.parametrize(("target", "symbol"), [("defconfig", "E1000"), ("tinyconfig", "KERNEL_XZ")])
 def test_a_target_of_make_can_be_the_base(tree, tmp_path, target, symbol):
-    result = run_module("kernel_config", options(tree, tmp_path / ".config", base_target=target, options={"EXPERT": True}))
+    result = run_module(
+        "kernel_config", options(tree, tmp_path / ".config", base_target=target, options={"EXPERT": True})
+    )
     assert not result["failed"], result["msg"]
     kept = symbols(tmp_path / ".config")
     assert (kept[symbol], kept["EXPERT"]) == ("y", "y")
 
 
 def test_another_architecture_is_configured_without_a_cross_compiler(any_tree, tmp_path):
-    asked = options(any_tree, tmp_path / ".config", options={"VIRTIO_MENU": True, "VIRTIO_MMIO": True, "OF": True}) | {"arch": "arm64"}
+    asked = options(any_tree, tmp_path / ".config", options={"VIRTIO_MENU": True, "VIRTIO_MMIO": True, "OF": True}) | {
+        "arch": "arm64"
+    }
     result = run_module("kernel_config", asked)
     assert not result["failed"], result["msg"]
     kept = symbols(tmp_path / ".config")
-    assert (kept["ARM64"], kept["VIRTIO_MMIO"]) == ("y", "y") and "X86" not in kept
+    assert (kept["ARM64"], kept["VIRTIO_MMIO"]) == ("y", "y")
+    assert "X86" not in kept
     assert result["config"]["arch"] == "arm64"
 
 
 # --- a person's way ---
 
+
 def by_hand(tree: Path, config: Path) -> list[str]:
-    """Answer make oldconfig: n to what can be n, Enter to a choice, a number or a text, which would be asked for ever if answered with n.
+    """Answer make oldconfig: n to what can be n, Enter to a choice, a number or a text, which would be asked for ever
+    if answered with n.
 
     Returns what was asked.
     """
     asked: list[str] = []
     process = subprocess.Popen(
-        ["make", "-s", "ARCH=x86_64", f"KCONFIG_CONFIG={config}", "oldconfig"], cwd=tree,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ["make", "-s", "ARCH=x86_64", f"KCONFIG_CONFIG={config}", "oldconfig"],
+        cwd=tree,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     said, alternatives = b"", []
     while letter := process.stdout.read(1):
@@ -217,7 +270,9 @@ def test_no_is_what_a_person_gets_who_says_no_in_oldconfig(any_tree, tmp_path, f
     asked = by_hand(any_tree, tmp_path / "theirs")
     assert len(asked) > 100
     ours, theirs = symbols(tmp_path / "ours"), symbols(tmp_path / "theirs")
-    differing = {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)}
+    differing = {
+        name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)
+    }
     # Both leave to Kconfig what has no prompt, a choice, a number or a text; there is no line in which they differ.
     assert differing == {}
 
@@ -242,29 +297,44 @@ def test_each_loss_has_the_reason_that_the_trees_kconfig_has_for_it(any_tree, tm
     asked = {name: value for name, (value, dummy) in LOSSES.items()}
     result = run_module("kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, options=asked))
     assert result["failed"]
-    assert f"{len(asked)} of {len(asked) + 10} requested symbols are not in the result" in result["msg"] and "\n" not in result["msg"]
+    assert f"{len(asked)} of {len(asked) + 10} requested symbols are not in the result" in result["msg"]
+    assert "\n" not in result["msg"]
     told = {each["symbol"]: each for each in result["missing"]}
     assert set(told) == set(asked)
-    for name, (dummy, why) in LOSSES.items():
+    for name, (_dummy, why) in LOSSES.items():
         assert told[name]["why"].startswith(why), (name, told[name])
-        assert told[name]["source"] == f"options.{name}" and told[name]["allowed"] is None
+        assert told[name]["source"] == f"options.{name}"
+        assert told[name]["allowed"] is None
     assert not (tmp_path / ".config").exists()
 
 
 def test_one_of_a_choice_loses_to_another(tree, tmp_path, fragments):
-    result = run_module("kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_XZ": "y", "KERNEL_ZSTD": "y"}))
+    result = run_module(
+        "kernel_config",
+        options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_XZ": "y", "KERNEL_ZSTD": "y"}),
+    )
     assert [each["why"] for each in result["missing"]] == ["is a choice, KERNEL_ZSTD was chosen"]
 
 
 @pytest.mark.thorough
 def test_what_a_choice_falls_back_to_cannot_be_turned_off_before_6_11(tmp_path, fragments):
     tree = copy_of("6.1", tmp_path / "tree")
-    result = run_module("kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"}))
-    assert [each["why"] for each in result["missing"]] == ["is a choice, KERNEL_GZIP was chosen: ask for another one of it"]
+    result = run_module(
+        "kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"})
+    )
+    assert [each["why"] for each in result["missing"]] == [
+        "is a choice, KERNEL_GZIP was chosen: ask for another one of it"
+    ]
 
 
 def test_a_loss_that_is_allowed_is_told_with_its_reason(tree, tmp_path, fragments):
-    asked = options(tree, tmp_path / ".config", fragments=fragments, options={"NO_SUCH_SYMBOL": "y"}, allow_missing={"NO_*": "never was"})
+    asked = options(
+        tree,
+        tmp_path / ".config",
+        fragments=fragments,
+        options={"NO_SUCH_SYMBOL": "y"},
+        allow_missing={"NO_*": "never was"},
+    )
     for changed in (True, False):
         result = run_module("kernel_config", asked)
         assert result["changed"] == changed, result["msg"]
@@ -272,6 +342,7 @@ def test_a_loss_that_is_allowed_is_told_with_its_reason(tree, tmp_path, fragment
 
 
 # --- bad input ---
+
 
 def bad(name: str, text: str) -> dict:
     return {"file": (name, text)}
@@ -285,7 +356,8 @@ BAD = {
     "a hexadecimal number without 0x": (bad("a.config", "CONFIG_PHYSICAL_START=1000000\n"), "write 0x1000000"),
     "a symbol that does not exist": (bad("a.config", "CONFIG_NETT=y\n"), "a.config:1): no such symbol in this tree"),
     "a contradiction": (
-        bad("a.config", "CONFIG_NET=y\n# CONFIG_NET is not set\n") | {"on_redefine": "error"}, "on_redefine: 1 symbols get two values: NET: y (/",
+        bad("a.config", "CONFIG_NET=y\n# CONFIG_NET is not set\n") | {"on_redefine": "error"},
+        "on_redefine: 1 symbols get two values: NET: y (/",
     ),
     "no such file": ({"fragments": ["/nowhere/a.config"]}, "fragments: /nowhere/a.config: No such file"),
     "no such base": ({"base": "/nowhere/config"}, "base: /nowhere/config: No such file"),
@@ -293,14 +365,20 @@ BAD = {
     "no tree": ({"tree": "/usr"}, "tree: /usr is no Linux source tree"),
     "an unknown architecture": ({"arch": "z80"}, "arch: this tree has no architecture z80; it has "),
     "an architecture outside the tree": ({"arch": "../arch/x86"}, "arch: this tree has no architecture"),
-    "ARCH by the back door": ({"make_vars": {"ARCH": "arm64"}}, "make_vars: ARCH cannot be set here; use the option arch"),
+    "ARCH by the back door": (
+        {"make_vars": {"ARCH": "arm64"}},
+        "make_vars: ARCH cannot be set here; use the option arch",
+    ),
     "a target that asks": ({"base_target": "menuconfig"}, "base_target: menuconfig is no target"),
     "a target that is none": ({"base_target": "nosuch_defconfig"}, "tree: make -C "),
     "a base and a target": ({"base": "/x", "base_target": "defconfig"}, "mutually exclusive"),
     "no reason": ({"allow_missing": {"NET": ""}}, "allow_missing: NET has no reason"),
     "an option without a value": ({"options": {"NET": None}}, "options: NET has the value None"),
     "no directory": ({"path": "/nowhere/at/all"}, "path: there is no directory /nowhere/at"),
-    "a compiler that is not there": ({"make_vars": {"CROSS_COMPILE": "z80-linux-"}}, "z80-linux-gcc, z80-linux-ld: not found in "),
+    "a compiler that is not there": (
+        {"make_vars": {"CROSS_COMPILE": "z80-linux-"}},
+        "z80-linux-gcc, z80-linux-ld: not found in ",
+    ),
 }
 
 
@@ -333,7 +411,8 @@ def test_all_missing_tools_are_named_before_anything_starts(tree, tmp_path):
     for tool in ("sh", "env", "make", "gcc", "ld"):
         (bin_ / tool).symlink_to(shutil.which(tool))
     result = alone(options(tree, tmp_path / ".config"), PATH=str(bin_))
-    assert result["failed"] and result["msg"] == f"flex, bison: not found in {bin_}; install flex bison"
+    assert result["failed"]
+    assert result["msg"] == f"flex, bison: not found in {bin_}; install flex bison"
     assert not (tmp_path / ".config").exists()
 
 
@@ -345,7 +424,9 @@ def test_a_full_disk_leaves_the_old_configuration(tree, tmp_path, fragments):
     try:
         (small / ".config").write_text("CONFIG_OLD=y\n")
         result = run_module("kernel_config", options(tree, small / ".config", fragments=fragments))
-        assert result["failed"] and "No space left on device" in result["msg"] and str(small) in result["msg"], result["msg"]
+        assert result["failed"] and "No space left on device" in result["msg"] and str(small) in result["msg"], result[
+            "msg"
+        ]
         assert (small / ".config").read_text() == "CONFIG_OLD=y\n"
     finally:
         subprocess.run(["umount", small], check=True)
@@ -376,7 +457,13 @@ for step in steps:
 
 def alone(asked: dict, **environment: str) -> dict:
     """Run the module without Ansible around it and return its result."""
-    done = subprocess.run(module_command("kernel_config", asked), env=module_environment(**environment), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        module_command("kernel_config", asked),
+        env=module_environment(**environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout, done.stderr
     return {"failed": False, **json.loads(done.stdout)}
 
@@ -386,7 +473,9 @@ def carried_out_until(line: int, steps: list[list[str]]) -> int:
     return subprocess.run(command, env=module_environment(), check=False).returncode
 
 
-def test_killed_at_any_line_that_writes_there_is_the_old_configuration_or_the_new_one_and_the_next_run_converges(tree, tmp_path, fragments):
+def test_killed_at_any_line_that_writes_there_is_the_old_configuration_or_the_new_one_and_the_next_run_converges(
+    tree, tmp_path, fragments
+):
     config, memory = tmp_path / ".config", tmp_path / ".config.nested-kata"
     old, new = options(tree, config), options(tree, config, fragments=fragments)
     texts = {}
@@ -403,8 +492,12 @@ def test_killed_at_any_line_that_writes_there_is_the_old_configuration_or_the_ne
         assert status == -signal.SIGKILL
         assert config.read_text() in (texts["old"][0], texts["new"][0])
         assert memory.read_text() in (texts["old"][1], texts["new"][1])
-        left.setdefault((config.read_text(), memory.read_text()), {path.name: path.read_bytes() for path in tmp_path.glob(".config*")})
-    assert line > 10 and {texts["old"], (texts["new"][0], texts["old"][1])} <= set(left)
+        left.setdefault(
+            (config.read_text(), memory.read_text()),
+            {path.name: path.read_bytes() for path in tmp_path.glob(".config*")},
+        )
+    assert line > 10
+    assert {texts["old"], (texts["new"][0], texts["old"][1])} <= set(left)
     for files in left.values():
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
@@ -419,7 +512,12 @@ def test_killed_while_kconfig_runs_nothing_has_changed_and_the_next_run_converge
     config = tmp_path / ".config"
     config.write_text("CONFIG_OLD=y\n")
     asked = options(tree, config, fragments=fragments)
-    process = subprocess.Popen(module_command("kernel_config", asked), env=module_environment(), start_new_session=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        module_command("kernel_config", asked),
+        env=module_environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

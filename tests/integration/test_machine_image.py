@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The role machine_image removes what it made and nothing that people made of it. In a nested daemon, to which no other test comes."""
+"""The role machine_image removes what it made and nothing that people made of it. In a nested daemon, to which no other
+test comes.
+"""
+
 from __future__ import annotations
 
 import io
@@ -31,10 +34,14 @@ def inner_docker(*arguments: str, **options) -> str:
 
 
 def context(*commands: str, mark: str = "") -> bytes:
-    """Return the role's own build, with other commands in its RUN instructions: the last of them in all that are left."""
+    """Return the role's own build, with other commands in its RUN instructions: the last of them in all that are
+    left.
+    """
     todo = list(commands)
     instruction = re.compile(r"^RUN (?:.*\\\n(?: *#.*\n)*)*.*$", re.MULTILINE)
-    dockerfile = instruction.sub(lambda _found: f"RUN {todo.pop(0) if len(todo) > 1 else todo[0]}", (FILES / "Dockerfile").read_text())
+    dockerfile = instruction.sub(
+        lambda _found: f"RUN {todo.pop(0) if len(todo) > 1 else todo[0]}", (FILES / "Dockerfile").read_text()
+    )
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         member = tarfile.TarInfo("Dockerfile")
@@ -53,17 +60,27 @@ def build_upon(image: str, *options: str) -> str:
 def unfinished() -> list[str]:
     """Return the untagged images at the end of a build that ended too early."""
     listed = inner_docker("images", "--quiet", "--no-trunc", "--filter", "dangling=true").split()
-    return [image for image in listed if "nested.kata.finished" not in inner_docker("image", "inspect", "--format", "{{json .Config.Labels}}", image)]
+    return [
+        image
+        for image in listed
+        if "nested.kata.finished" not in inner_docker("image", "inspect", "--format", "{{json .Config.Labels}}", image)
+    ]
 
 
 def interrupt_a_build() -> str:
-    """Let the daemon die in the middle of a build, start it again, and return the name of the container that the build left behind."""
+    """Let the daemon die in the middle of a build, start it again, and return the name of the container that the build
+    left behind.
+    """
     way = ["docker", "exec", "-i", HOP, "docker", "build", "-"]
     before = set(inner_docker("ps", "--all", "--format", "{{.Names}}").split())
     with subprocess.Popen(way, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as building:
         building.stdin.write(context("sleep 600", mark="-interrupted"))
         building.stdin.close()
-        wait_until(lambda: "sleep 600" in inner_docker("ps", "--no-trunc", "--format", "{{.Command}}"), "the build to come to its first command", pause=0.1)
+        wait_until(
+            lambda: "sleep 600" in inner_docker("ps", "--no-trunc", "--format", "{{.Command}}"),
+            "the build to come to its first command",
+            pause=0.1,
+        )
         docker("exec", HOP, "sh", "-c", "kill -9 $(cat /run/docker.pid)")
     docker("wait", HOP)
     docker("start", HOP)
@@ -90,17 +107,35 @@ def daemon() -> Iterator[None]:
 def removal(daemon: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A playbook that removes the machine image, and an inventory, in one directory."""
     directory = tmp_path_factory.mktemp("removal")
-    (directory / "remove.yml").write_text(json.dumps([{
-        "name": "Remove", "hosts": "machine", "gather_facts": False,
-        "roles": [{"role": "nested.kata.machine_image", "machine_image_state": "absent"}],
-    }]))
-    variables = {"ansible_connection": "nested.kata.nested", "ansible_nested_hops": [HOP], "ansible_python_interpreter": "/usr/bin/python3"}
+    (directory / "remove.yml").write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Remove",
+                    "hosts": "machine",
+                    "gather_facts": False,
+                    "roles": [{"role": "nested.kata.machine_image", "machine_image_state": "absent"}],
+                }
+            ]
+        )
+    )
+    variables = {
+        "ansible_connection": "nested.kata.nested",
+        "ansible_nested_hops": [HOP],
+        "ansible_python_interpreter": "/usr/bin/python3",
+    }
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"machine": variables}}}))
     return directory
 
 
 def remove(directory: Path, *arguments: str) -> str:
-    done = play(directory / "remove.yml", "-i", str(directory / "hosts.yml"), *arguments, ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
+    done = play(
+        directory / "remove.yml",
+        "-i",
+        str(directory / "hosts.yml"),
+        *arguments,
+        ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -120,8 +155,14 @@ def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(remov
     inner_docker("create", "--name", "debugging", debugged)
     interrupted = interrupt_a_build()
     (left,) = set(unfinished()) - {debugged}
-    docker("exec", HOP, "sh", "-c", f"mkdir -p /var/lib/nested-kata/images && echo {BASE} {inner_docker('image', 'inspect', '--format', '{{.Id}}', BASE)} "
-           "> /var/lib/nested-kata/images/base")
+    docker(
+        "exec",
+        HOP,
+        "sh",
+        "-c",
+        f"mkdir -p /var/lib/nested-kata/images && echo {BASE}"
+        f" {inner_docker('image', 'inspect', '--format', '{{.Id}}', BASE)} > /var/lib/nested-kata/images/base",
+    )
 
     containers = {"user-of-ours", "user-of-theirs", "user-of-base", "debugging"}
     images = {RUN, "theirs:1", "theirs:2", "nested-kata/machine:theirs", untagged, debugged, BASE}
@@ -133,7 +174,11 @@ def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(remov
 
     said = remove(removal)
     assert holds() == {"containers": containers, "images": images}
-    for line in (f"{RUN} stays, used by user-of-ours", f"{debugged} stays, used by debugging", f"{BASE} stays, used by user-of-base"):
+    for line in (
+        f"{RUN} stays, used by user-of-ours",
+        f"{debugged} stays, used by debugging",
+        f"{BASE} stays, used by user-of-base",
+    ):
         assert f'"msg": "{line}"' in said
     assert said.count(" stays, used by ") == 3
     inner_docker("run", "--rm", "--network", "none", "--entrypoint", "cat", "theirs:1", "/mine")

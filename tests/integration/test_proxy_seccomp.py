@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A proxy under its seccomp profile: what is denied fails because of it, and all that a proxy is for still works."""
+
 from __future__ import annotations
 
 import json
@@ -28,13 +29,16 @@ PROXY = f"t-seccomp-{MARK}"
 ON_CGROUP_2 = f"t-seccomp-{MARK}-cgroup2"
 BASE = "debian:trixie-slim"
 
-# Without these the kernel itself says EPERM to some of what the profile denies, and nothing would be seen of the profile.
+# Without these the kernel itself says EPERM to some of what the profile denies, and nothing would be seen of the
+# profile.
 FOR_THE_PROBE = ["DAC_READ_SEARCH", "SYSLOG", "SYS_BOOT", "SYS_MODULE", "SYS_PACCT", "SYS_RAWIO", "SYS_TIME"]
 
-# A 32-bit program's calls are others to seccomp. A 64-bit one makes them by int 0x80, which is a known way around a filter without them.
+# A 32-bit program's calls are others to seccomp. A 64-bit one makes them by int 0x80, which is a known way around a
+# filter without them.
 DOORS = {"x86_64": ["syscall", "int 0x80"]}.get(platform.machine(), ["syscall"])
 
-# Makes each call with -1 in every argument, which no kernel takes for good, and prints what the kernel said to it, where it has the call.
+# Makes each call with -1 in every argument, which no kernel takes for good, and prints what the kernel said to it,
+# where it has the call.
 PROBE = r"""
 import ctypes, errno, json, mmap, sys
 
@@ -53,7 +57,8 @@ by_int_0x80 = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(ctypes.addressof(ctyp
 
 native, x86 = libseccomp.seccomp_arch_native(), 0x40000003
 call, architecture = (by_syscall, native) if door == "syscall" else (by_int_0x80, x86)
-numbers = {name: libseccomp.seccomp_syscall_resolve_name_arch(ctypes.c_uint32(architecture), name.encode()) for name in names}
+number_of = libseccomp.seccomp_syscall_resolve_name_arch
+numbers = {name: number_of(ctypes.c_uint32(architecture), name.encode()) for name in names}
 print(json.dumps({name: errno.errorcode[-call(number)] for name, number in numbers.items() if number >= 0}))
 """
 
@@ -70,35 +75,68 @@ for command in map(int, sys.argv[1:]):
 print(json.dumps(said))
 """
 
-# What the proxy is for, each with what Docker's default profile makes of it or the caller that needs it: command, and a word of the answer.
+# What the proxy is for, each with what Docker's default profile makes of it or the caller that needs it: command, and a
+# word of the answer.
 CALL = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); libc.syscall.restype = ctypes.c_long; "
 NUMBER = CALL + "number = ctypes.CDLL('libseccomp.so.2').seccomp_syscall_resolve_name; "
 WORKS = {
     "pivot_root, for virtiofsd's sandbox": [
-        "unshare", "--mount", "sh", "-ec",
-        "mount -t tmpfs none /mnt; mkdir /mnt/old; cd /mnt; pivot_root . old; echo /*"],
+        "unshare",
+        "--mount",
+        "sh",
+        "-ec",
+        "mount -t tmpfs none /mnt; mkdir /mnt/old; cd /mnt; pivot_root . old; echo /*",
+    ],
     "mount namespaces of every kind, for dockerd and runc": [
-        "unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--mount-proc", "sh", "-ec", "echo /old $$"],
+        "unshare",
+        "--mount",
+        "--uts",
+        "--ipc",
+        "--net",
+        "--pid",
+        "--cgroup",
+        "--fork",
+        "--mount-proc",
+        "sh",
+        "-ec",
+        "echo /old $$",
+    ],
     "user namespaces": ["unshare", "--user", "--map-root-user", "echo", "/old"],
     "setns": ["nsenter", "--target", "1", "--mount", "--net", "--uts", "--ipc", "echo", "/old"],
-    "keyctl, for runc": ["python3", "-c", NUMBER + "print('/old' if libc.syscall(number(b'keyctl'), 1, None) > 0 else ctypes.get_errno())"],
+    "keyctl, for runc": [
+        "python3",
+        "-c",
+        NUMBER + "print('/old' if libc.syscall(number(b'keyctl'), 1, None) > 0 else ctypes.get_errno())",
+    ],
     "io_uring, for QEMU": [
-        "python3", "-c", NUMBER + "print('/old' if libc.syscall(number(b'io_uring_setup'), 8, ctypes.create_string_buffer(256)) > 0 else ctypes.get_errno())"],
+        "python3",
+        "-c",
+        NUMBER + "print('/old' if libc.syscall(number(b'io_uring_setup'), 8, ctypes.create_string_buffer(256)) > 0 else"
+        " ctypes.get_errno())",
+    ],
     "reading how the clock is kept": [
-        "python3", "-c", CALL + "print('/old' if libc.adjtimex(ctypes.create_string_buffer(512)) >= 0 else ctypes.get_errno())"],
+        "python3",
+        "-c",
+        CALL + "print('/old' if libc.adjtimex(ctypes.create_string_buffer(512)) >= 0 else ctypes.get_errno())",
+    ],
 }
 
-# As Kata starts them: virtiofsd with its sandbox, QEMU with its own and with guest memory on /dev/shm that virtiofsd shares.
+# As Kata starts them: virtiofsd with its sandbox, QEMU with its own and with guest memory on /dev/shm that virtiofsd
+# shares.
 VM = r"""
 set -e
 mkdir --parents /srv/shared
 truncate --size 16M /var/lib/nested-kata/t-disk
-/usr/libexec/virtiofsd --socket-path=/run/t-virtiofsd --shared-dir=/srv/shared --sandbox=namespace 2>/run/t-virtiofsd.log &
+/usr/libexec/virtiofsd --socket-path=/run/t-virtiofsd --shared-dir=/srv/shared --sandbox=namespace \
+  2>/run/t-virtiofsd.log &
 for _ in $(seq 100); do if grep -q Waiting /run/t-virtiofsd.log; then break; fi; sleep 0.1; done
-{ printf 'info status\nqemu-io disk "write 0 4096"\n'; sleep 3; printf 'quit\n'; } | qemu-system-x86_64 -accel tcg -machine q35,memory-backend=ram \
-  -m 128 -object memory-backend-file,id=ram,size=128M,mem-path=/dev/shm,share=on -nodefaults -display none -monitor stdio \
+{ printf 'info status\nqemu-io disk "write 0 4096"\n'; sleep 3; printf 'quit\n'; } \
+  | qemu-system-x86_64 -accel tcg -machine q35,memory-backend=ram \
+  -m 128 -object memory-backend-file,id=ram,size=128M,mem-path=/dev/shm,share=on \
+  -nodefaults -display none -monitor stdio \
   -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-  -blockdev driver=file,node-name=disk,filename=/var/lib/nested-kata/t-disk,aio=io_uring,cache.direct=on -device virtio-blk-pci,drive=disk,share-rw=on \
+  -blockdev driver=file,node-name=disk,filename=/var/lib/nested-kata/t-disk,aio=io_uring,cache.direct=on \
+  -device virtio-blk-pci,drive=disk,share-rw=on \
   -chardev socket,id=fs,path=/run/t-virtiofsd -device vhost-user-fs-pci,chardev=fs,tag=shared
 wait
 cat /run/t-virtiofsd.log
@@ -106,16 +144,34 @@ cat /run/t-virtiofsd.log
 
 
 def role(directory: Path, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
-    """Let the role make the proxy, or change or remove it, on this machine; where no image is named, after the role that builds one."""
+    """Let the role make the proxy, or change or remove it, on this machine; where no image is named, after the role
+    that builds one.
+    """
     playbook = directory / "proxy.yml"
-    playbook.write_text(json.dumps([{
-        "name": "A proxy", "hosts": "localhost", "gather_facts": True,
-        "vars": {
-            "machine_image_directory": str(directory), "machine_image_packages_extra": ["qemu-system-x86", "virtiofsd", "libseccomp2"],
-            "kata_proxy_name": PROXY, "kata_proxy_images": [BASE], "kata_proxy_shm_size": "1G", **variables,
-        },
-        "roles": [*([] if "kata_proxy_image" in variables else ["nested.kata.machine_image"]), "nested.kata.kata_proxy"],
-    }]), encoding="utf-8")
+    playbook.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "A proxy",
+                    "hosts": "localhost",
+                    "gather_facts": True,
+                    "vars": {
+                        "machine_image_directory": str(directory),
+                        "machine_image_packages_extra": ["qemu-system-x86", "virtiofsd", "libseccomp2"],
+                        "kata_proxy_name": PROXY,
+                        "kata_proxy_images": [BASE],
+                        "kata_proxy_shm_size": "1G",
+                        **variables,
+                    },
+                    "roles": [
+                        *([] if "kata_proxy_image" in variables else ["nested.kata.machine_image"]),
+                        "nested.kata.kata_proxy",
+                    ],
+                }
+            ]
+        ),
+        encoding="utf-8",
+    )
     return play(playbook, *arguments, ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default")
 
 
@@ -157,18 +213,46 @@ def filters() -> str:
 
 def flags(*more_capabilities: str, profile: str = str(FILE)) -> list[str]:
     granted = [argument for capability in [*CAPABILITIES, *more_capabilities] for argument in ("--cap-add", capability)]
-    return ["--cap-drop", "ALL", *granted, "--security-opt", f"seccomp={profile}", "--security-opt", "systempaths=unconfined",
-            "--security-opt", "apparmor=unconfined", "--cgroupns", "private"]
+    return [
+        "--cap-drop",
+        "ALL",
+        *granted,
+        "--security-opt",
+        f"seccomp={profile}",
+        "--security-opt",
+        "systempaths=unconfined",
+        "--security-opt",
+        "apparmor=unconfined",
+        "--cgroupns",
+        "private",
+    ]
 
 
 def probe(image: str, script: str, *arguments: str, profile: str) -> dict[str, str]:
     """Return what the kernel says to each call in a container that has a proxy's capabilities, and more."""
     started = flags(*FOR_THE_PROBE, profile=profile)
-    return json.loads(output("docker", "run", "--rm", "--network", "none", *started, "--entrypoint", "python3", image, "-c", script, *arguments))
+    return json.loads(
+        output(
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            *started,
+            "--entrypoint",
+            "python3",
+            image,
+            "-c",
+            script,
+            *arguments,
+        )
+    )
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_each_denied_call_fails_with_eperm_and_with_something_else_where_there_is_no_profile(proxy: str, door: str) -> None:
+def test_each_denied_call_fails_with_eperm_and_with_something_else_where_there_is_no_profile(
+    proxy: str, door: str
+) -> None:
     names = [name for rule in PROFILE["syscalls"] if "args" not in rule for name in rule["names"]]
     free = probe(proxy, PROBE, door, *names, profile="unconfined")
     assert len(free) > 20
@@ -199,7 +283,9 @@ def test_systemd_runs_without_a_failed_unit_and_docker_answers(proxy: str) -> No
 
 def test_containers_in_the_proxy_run_with_limits_and_are_built(proxy: str) -> None:
     limit = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
-    assert inside("docker", "run", "--rm", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "50", BASE, "sh", "-c", limit) == str(64 * 1024**2)
+    assert inside(
+        "docker", "run", "--rm", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "50", BASE, "sh", "-c", limit
+    ) == str(64 * 1024**2)
     inside("sh", "-ec", f"printf 'FROM {BASE}\\nRUN echo built >/made\\n' | docker build --quiet --tag t-built -")
     assert inside("docker", "run", "--rm", "t-built", "cat", "/made") == "built"
 
@@ -222,13 +308,41 @@ def test_qemu_runs_on_io_uring_with_virtiofsd_in_its_sandbox(proxy: str) -> None
 
 
 def test_on_cgroup_2_systemd_and_runc_load_their_bpf_programs(proxy: str) -> None:
-    """A tree of cgroup 2 can be mounted where Docker uses version 1 too. It has no controllers there, but rules for devices and addresses."""
+    """A tree of cgroup 2 can be mounted where Docker uses version 1 too. It has no controllers there, but rules for
+    devices and addresses.
+    """
     onto = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec /usr/lib/nested-kata/entry"
     try:
-        output("docker", "run", "--detach", "--name", ON_CGROUP_2, *flags(), "--tmpfs", "/run", "--tmpfs", "/tmp", "--volume", "/var/lib/docker",
-               "--device", "/dev/loop-control", "--env", "NESTED_KATA_RESOLVERS=192.0.2.1", "--entrypoint", "sh", proxy, "-c", onto)
+        output(
+            "docker",
+            "run",
+            "--detach",
+            "--name",
+            ON_CGROUP_2,
+            *flags(),
+            "--tmpfs",
+            "/run",
+            "--tmpfs",
+            "/tmp",
+            "--volume",
+            "/var/lib/docker",
+            "--device",
+            "/dev/loop-control",
+            "--env",
+            "NESTED_KATA_RESOLVERS=192.0.2.1",
+            "--entrypoint",
+            "sh",
+            proxy,
+            "-c",
+            onto,
+        )
         end = time.monotonic() + 60
-        while subprocess.run(["docker", "exec", ON_CGROUP_2, "docker", "version"], capture_output=True, check=False).returncode != 0:
+        while (
+            subprocess.run(
+                ["docker", "exec", ON_CGROUP_2, "docker", "version"], capture_output=True, check=False
+            ).returncode
+            != 0
+        ):
             assert time.monotonic() < end, output("docker", "logs", "--tail", "20", ON_CGROUP_2)
             time.sleep(0.5)
         assert inside("docker", "info", "--format", "{{.CgroupVersion}}", container=ON_CGROUP_2) == "2"
@@ -243,7 +357,12 @@ def test_on_cgroup_2_systemd_and_runc_load_their_bpf_programs(proxy: str) -> Non
         assert (under(*ping), under("--property", "IPAddressDeny=any", *ping)) == (0, 1)
 
         with subprocess.Popen(["docker", "save", BASE], stdout=subprocess.PIPE) as saving:
-            subprocess.run(["docker", "exec", "-i", ON_CGROUP_2, "docker", "load", "--quiet"], stdin=saving.stdout, capture_output=True, check=True)
+            subprocess.run(
+                ["docker", "exec", "-i", ON_CGROUP_2, "docker", "load", "--quiet"],
+                stdin=saving.stdout,
+                capture_output=True,
+                check=True,
+            )
         tries = "mknod /loop c 10 237; if (: </loop) 2>/dev/null; then echo opened; else echo refused; fi"
         run = ["docker", "run", "--rm", "--network", "none"]
         assert inside(*run, BASE, "sh", "-c", tries, container=ON_CGROUP_2) == "refused"
@@ -272,7 +391,9 @@ NO_PROFILE = {
 
 
 @pytest.mark.parametrize("case", NO_PROFILE)
-def test_what_is_no_profile_is_one_error_and_changes_nothing(proxy: str, directory: Path, tmp_path: Path, case: str) -> None:
+def test_what_is_no_profile_is_one_error_and_changes_nothing(
+    proxy: str, directory: Path, tmp_path: Path, case: str
+) -> None:
     content, words = NO_PROFILE[case]
     file = tmp_path / "profile.json"
     if content is not None:
@@ -286,16 +407,27 @@ def test_what_is_no_profile_is_one_error_and_changes_nothing(proxy: str, directo
     assert running() == before
 
 
-def test_another_profile_makes_the_container_anew_but_not_in_check_mode(proxy: str, directory: Path, tmp_path: Path) -> None:
+def test_another_profile_makes_the_container_anew_but_not_in_check_mode(
+    proxy: str, directory: Path, tmp_path: Path
+) -> None:
     own = tmp_path / "own.json"
-    own.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]}), encoding="utf-8")
+    own.write_text(
+        json.dumps(
+            {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["swapon"], "action": "SCMP_ACT_ERRNO"}]}
+        ),
+        encoding="utf-8",
+    )
     before = running()
 
-    assert not re.search(r"changed=0 ", made(directory, "--check", kata_proxy_image=proxy, kata_proxy_seccomp_profile=str(own)))
+    assert not re.search(
+        r"changed=0 ", made(directory, "--check", kata_proxy_image=proxy, kata_proxy_seccomp_profile=str(own))
+    )
     assert running() == before
 
     made(directory, kata_proxy_image=proxy, kata_proxy_seccomp_profile=str(own))
-    assert '"names":["swapon"]' in output("docker", "inspect", "--format", "{{.HostConfig.SecurityOpt}}", PROXY).replace(" ", "")
+    assert '"names":["swapon"]' in output(
+        "docker", "inspect", "--format", "{{.HostConfig.SecurityOpt}}", PROXY
+    ).replace(" ", "")
     assert filters() == "2"
 
     made(directory, kata_proxy_image=proxy, kata_proxy_seccomp_profile="unconfined")

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tunnels to real daemons, in a container of this machine's and in one of that: with the program of the machine image, over real networks."""
+"""Tunnels to real daemons, in a container of this machine's and in one of that: with the program of the machine image,
+over real networks.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -16,14 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, load, nested_daemon, wait_for_daemon, within
-from playing import MARK, answer, run_module, started, wait_until
-from tunnel_program import install
-
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM, TUNNEL, Tunnel
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon
+from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, load, nested_daemon, wait_for_daemon, within
+from playing import MARK, answer, run_module, started, wait_until
+from tunnel_program import install
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -58,18 +60,32 @@ def listeners(*hops: str) -> list[str]:
 
 
 def programs(*hops: str) -> str:
-    return docker("exec", hops[-1], "sh", "-c", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '[t]unnel.py [a-z]*' || true", hops=hops[:-1])
+    return docker(
+        "exec",
+        hops[-1],
+        "sh",
+        "-c",
+        "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -o '[t]unnel.py [a-z]*' || true",
+        hops=hops[:-1],
+    )
 
 
 @pytest.fixture(autouse=True)
 def nothing_stays(daemons: None) -> Iterator[None]:
     yield
     for hops in (ONE, TWO):
-        wait_until(lambda: not programs(*hops) and not listeners(*hops), f"the end of the programs in {hops}: {programs(*hops)} {listeners(*hops)}", 20)
+        wait_until(
+            lambda hops=hops: not programs(*hops) and not listeners(*hops),
+            f"the end of the programs in {hops}: {programs(*hops)} {listeners(*hops)}",
+            20,
+        )
 
 
 def move(name: str, source: tuple[str, ...] = (), destination: tuple[str, ...] = (), **way: str) -> dict:
-    ends = {end: {"hops": list(hops), **(way if hops else {})} for end, hops in (("source", source), ("destination", destination))}
+    ends = {
+        end: {"hops": list(hops), **(way if hops else {})}
+        for end, hops in (("source", source), ("destination", destination))
+    }
     return run_module("image_transfer", {"images": [name], **ends})
 
 
@@ -80,10 +96,19 @@ def ways(result: dict) -> dict:
 # Images
 
 
-@pytest.mark.parametrize("source, destination, tunnels", [
-    ((), ONE, ["destination"]), ((), TWO, ["destination"]), (TWO, (), ["source"]), (ONE, TWO, ["source", "destination"]),
-], ids=["one hop", "two hops", "back", "from hop to hop"])
-def test_an_image_goes_through_the_tunnel_and_an_unchanged_one_needs_none(source: tuple, destination: tuple, tunnels: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("source", "destination", "tunnels"),
+    [
+        ((), ONE, ["destination"]),
+        ((), TWO, ["destination"]),
+        (TWO, (), ["source"]),
+        (ONE, TWO, ["source", "destination"]),
+    ],
+    ids=["one hop", "two hops", "back", "from hop to hop"],
+)
+def test_an_image_goes_through_the_tunnel_and_an_unchanged_one_needs_none(
+    source: tuple, destination: tuple, tunnels: list[str]
+) -> None:
     name = f"t-tun-{MARK}/{len(source)}-{len(destination)}:1"
     made = make_image(name, source)
     real = move(name, source, destination)
@@ -91,8 +116,11 @@ def test_an_image_goes_through_the_tunnel_and_an_unchanged_one_needs_none(source
     assert image_id(name, destination) == made
     taken = ways(real)
     assert sorted(end for end, way in taken.items() if way["name"] == "tunnel") == sorted(tunnels)
-    assert all(f", the address of {hops[-1]}" in taken[end]["reason"]
-               for end, hops in (("source", source), ("destination", destination)) if end in tunnels)
+    assert all(
+        f", the address of {hops[-1]}" in taken[end]["reason"]
+        for end, hops in (("source", source), ("destination", destination))
+        if end in tunnels
+    )
 
     again = move(name, source, destination)
     assert (again["failed"], again["changed"]) == (False, False)
@@ -110,7 +138,11 @@ def lose_program(*hops: str) -> None:
     docker("exec", hops[-1], "mv", PROGRAM, f"{PROGRAM}.away", hops=hops[:-1])
 
 
-@pytest.mark.parametrize("hops, at", [(TWO, f"hop 2 of 2 ({INNER} in {OUTER})"), (ONE, f"hop 1 of 2 ({OUTER} on this machine)")], ids=["innermost", "above"])
+@pytest.mark.parametrize(
+    ("hops", "at"),
+    [(TWO, f"hop 2 of 2 ({INNER} in {OUTER})"), (ONE, f"hop 1 of 2 ({OUTER} on this machine)")],
+    ids=["innermost", "above"],
+)
 def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tuple[str, ...], at: str) -> None:
     name = f"t-tun-{MARK}/lacking-{len(hops)}:1"
     made = make_image(name)
@@ -122,7 +154,10 @@ def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tu
     finally:
         install(*hops)
     missing = f"{at}: it has no {PROGRAM}: it is not made from the machine image, or from an older one"
-    assert demanded["msg"] == f"destination {OUTER} > {INNER}: loading {name}: transport is tunnel, and there is none: {missing}"
+    assert (
+        demanded["msg"]
+        == f"destination {OUTER} > {INNER}: loading {name}: transport is tunnel, and there is none: {missing}"
+    )
     assert (demanded["changed"], arrived) == (False, "")
     assert (result["failed"], result["changed"]) == (False, True)
     assert ways(result)["destination"] == {"name": "exec", "reason": f"no tunnel: {missing}"}
@@ -148,13 +183,19 @@ def test_a_firewall_in_between_is_told_and_exec_taken() -> None:
     finally:
         within(OUTER, "iptables", "-D", *wall)
     assert (result["failed"], result["changed"]) == (False, True)
-    assert "cannot be reached from this machine: [Errno 111] Connection refused" in ways(result)["destination"]["reason"]
+    assert (
+        "cannot be reached from this machine: [Errno 111] Connection refused" in ways(result)["destination"]["reason"]
+    )
 
 
 def test_a_socket_has_no_transport_to_choose() -> None:
-    result = run_module("image_transfer", {"images": ["x:1"], "destination": {"socket": "/x.sock", "transport": "tunnel"}})
+    result = run_module(
+        "image_transfer", {"images": ["x:1"], "destination": {"socket": "/x.sock", "transport": "tunnel"}}
+    )
     assert result["failed"]
-    assert result["msg"] == "destination: transport tunnel and socket exclude each other: a transport leads through hops"
+    assert (
+        result["msg"] == "destination: transport tunnel and socket exclude each other: a transport leads through hops"
+    )
 
 
 @pytest.mark.parametrize("hops", [ONE, TWO], ids=["one hop", "two hops"])
@@ -183,7 +224,9 @@ def test_few_bytes_go_by_exec() -> None:
 # What breaks
 
 
-@pytest.mark.parametrize("victim, at", [(INNER, f"hop 2 of 2 ({INNER} in {OUTER})"), (OUTER, f"hop 1 of 2 ({OUTER} on this machine)")])
+@pytest.mark.parametrize(
+    ("victim", "at"), [(INNER, f"hop 2 of 2 ({INNER} in {OUTER})"), (OUTER, f"hop 1 of 2 ({OUTER} on this machine)")]
+)
 @pytest.mark.parametrize("cut", [False, True], ids=["killed", "cut off and killed"])
 def test_a_hop_that_dies_in_the_middle_is_named(victim: str, at: str, cut: bool) -> None:
     """Cut off, nothing says goodbye on the network, as with a VM whose power fails."""
@@ -195,7 +238,15 @@ def test_a_hop_that_dies_in_the_middle_is_named(victim: str, at: str, cut: bool)
     try:
         wait_until(lambda: half_loaded(*TWO), "20 MB at the destination")
         if cut:
-            docker("exec", victim, "sh", "-c", "for port in /sys/class/net/*; do ip link set ${port##*/} down; done", hops=hops, check=False)
+            docker(
+                "exec",
+                victim,
+                "sh",
+                "-c",
+                "for port in /sys/class/net/*; do ip link set ${port##*/} down; done",
+                hops=hops,
+                check=False,
+            )
         docker("kill", victim, hops=hops)
         start = time.monotonic()
         sending.join(60)
@@ -265,8 +316,12 @@ def request(image: str) -> bytes:
 
 
 def heard_of(image: str) -> bool:
-    """Say whether the outer daemon was asked for this image: with `debug` it logs each request (on its standard error)."""
-    logs = subprocess.run(["docker", "logs", OUTER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    """Say whether the outer daemon was asked for this image: with `debug` it logs each request (on its standard
+    error).
+    """
+    logs = subprocess.run(
+        ["docker", "logs", OUTER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    ).stdout
     return f"/images/{image}/json" in logs
 
 
@@ -296,7 +351,7 @@ def test_strangers_reach_nothing_while_it_waits_and_the_right_one_still_comes(wa
         for first in (wrong + request("t-wrong"), request("t-plain") + bytes(100)):
             with waiting.connect(first) as stranger, contextlib.suppress(ConnectionResetError):
                 assert stranger.recv(100) == b""
-        for dummy in range(200):
+        for _dummy in range(200):
             waiting.connect().close()
         late = open_streams.enter_context(waiting.connect(waiting.token[:63]))
         right = open_streams.enter_context(waiting.connect(waiting.token))
@@ -323,8 +378,8 @@ def test_it_ends_after_ten_seconds_without_the_right_one(waiting: Waiting) -> No
 
 
 def test_the_token_is_seen_by_nobody_on_the_machine_or_in_the_hop(waiting: Waiting) -> None:
-    of_the_client = [f"/proc/{waiting.far.process.pid}/{name}" for name in ("cmdline", "environ")]
-    seen = b"".join(open(path, "rb").read() for path in of_the_client)
+    of_the_client = [Path(f"/proc/{waiting.far.process.pid}/{name}") for name in ("cmdline", "environ")]
+    seen = b"".join(path.read_bytes() for path in of_the_client)
     assert b"tunnel.py" in seen
     in_the_hop = within(OUTER, "sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
     assert "tunnel.py" in in_the_hop
@@ -333,5 +388,5 @@ def test_the_token_is_seen_by_nobody_on_the_machine_or_in_the_hop(waiting: Waiti
 
 
 def test_a_tunnel_that_is_demanded_to_a_hop_that_is_not_there_names_it() -> None:
-    with pytest.raises(Broken, match="hop 2 of 2 .*No such container: t-tun-no"):
+    with pytest.raises(Broken, match=r"hop 2 of 2 .*No such container: t-tun-no"):
         Tunnel((OUTER, "t-tun-no"), or_exec=False).open(bulk=True)

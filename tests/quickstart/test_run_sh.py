@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""run.sh from an untouched machine to an untouched machine. The tests build on each other, in the order of this file."""
+"""run.sh from an untouched machine to an untouched machine. The tests build on each other, in the order of this
+file.
+"""
+
 from __future__ import annotations
 
 import json
@@ -18,11 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
 from kept import MACHINE_IMAGE, locked
 from machine import INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
 from playing import CHECKOUT, HEEDING_SIGNALS, play, wait_until
-
-from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
 
 pytestmark = pytest.mark.docker
 
@@ -32,13 +34,22 @@ RUN = [str(CHECKOUT / "run.sh"), "-e", f"machine_image_base={BASE}"]
 
 
 def run_sh(*arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, *arguments], capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        [*RUN, *arguments], capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL
+    )
 
 
 def interrupt(mark: str, after: float) -> str:
     """Start run.sh, press Ctrl-C some seconds after it printed the mark, and return what it had said."""
     command = [*HEEDING_SIGNALS, *RUN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    ) as process:
         said = []
         for line in process.stdout:
             said.append(line)
@@ -64,7 +75,13 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
 @pytest.fixture(scope="module")
 def first(before: dict[str, list[str]]) -> subprocess.CompletedProcess[str]:
     """The first run that was not interrupted, after five that were."""
-    for mark, after in [("The machine image", 6.0), ("Build the image", 3.0), ("- The proxy", 8.0), ("- The instance", 12.0), ("==> The proof", 6.0)]:
+    for mark, after in [
+        ("The machine image", 6.0),
+        ("Build the image", 3.0),
+        ("- The proxy", 8.0),
+        ("- The instance", 12.0),
+        ("==> The proof", 6.0),
+    ]:
         assert "Interrupted. Nothing is lost" in interrupt(mark, after)
     return run_sh()
 
@@ -97,14 +114,25 @@ def test_without_root_and_sudo_it_says_so() -> None:
         for tool in ("bash", "env", "cat", "id", "dirname"):
             os.symlink(shutil.which(tool), f"{directory}/{tool}")
         done = subprocess.run(
-            [f"{directory}/run.sh"], capture_output=True, text=True, check=False, env={"PATH": directory}, user=65534, group=65534, extra_groups=[]
+            [f"{directory}/run.sh"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={"PATH": directory},
+            user=65534,
+            group=65534,
+            extra_groups=[],
         )
     assert (done.returncode, done.stderr) == (1, "run.sh: needs root, and there is no sudo: run it as root\n")
 
 
 def test_after_five_interruptions_it_ends_with_the_table(first: subprocess.CompletedProcess[str]) -> None:
     assert first.returncode == 0, first.stdout + first.stderr
-    rows = {line.split()[1]: line.split() for line in first.stdout.splitlines() if line.startswith(("machine ", "proxy ", "instance "))}
+    rows = {
+        line.split()[1]: line.split()
+        for line in first.stdout.splitlines()
+        if line.startswith(("machine ", "proxy ", "instance "))
+    }
     assert list(rows) == ["localhost", "kata-in-docker", "kata"]
     assert rows["kata"][4] == "btrfs"
     assert rows["kata"][3] == output(*INSTANCE, "docker", "version", "--format", "{{.Server.Version}}")
@@ -120,7 +148,9 @@ def test_the_stand_in_is_in_a_box_that_says_that_it_isolates_nothing(first: subp
     box = [line for line in first.stdout.splitlines() if line.startswith("##")]
     assert "NO VIRTUAL MACHINE" in box[1]
     assert any("ISOLATES NOTHING" in line for line in box)
-    missing = [line.strip("# ") for line in box[box.index(next(line for line in box if "Missing for Kata:" in line)) + 1:]]
+    missing = [
+        line.strip("# ") for line in box[box.index(next(line for line in box if "Missing for Kata:" in line)) + 1 :]
+    ]
     assert missing[0].split(":")[0] in CHECKS
 
 
@@ -139,7 +169,9 @@ def test_the_docker_in_the_instance_does_real_work(first: subprocess.CompletedPr
 
 
 def test_the_words_of_the_readme_reach_the_inner_docker(first: subprocess.CompletedProcess[str]) -> None:
-    info = json.loads(output("docker", "exec", "kata-in-docker", "docker", "exec", "kata", "docker", "info", "--format", "{{json .}}"))
+    info = json.loads(
+        output("docker", "exec", "kata-in-docker", "docker", "exec", "kata", "docker", "info", "--format", "{{json .}}")
+    )
     assert (info["Driver"], info["DockerRootDir"], info["Name"]) == ("btrfs", "/var/lib/docker", "kata")
 
 
@@ -152,14 +184,24 @@ def test_systemd_is_pid_1_and_says_running(first: subprocess.CompletedProcess[st
 def test_the_second_call_has_nothing_to_do_but_the_table(first: subprocess.CompletedProcess[str]) -> None:
     second = run_sh()
     assert second.returncode == 0
-    assert [line for line in second.stdout.splitlines() if line.startswith("==>")] == ["==> Look at every level", "==> Show what runs where"]
+    assert [line for line in second.stdout.splitlines() if line.startswith("==>")] == [
+        "==> Look at every level",
+        "==> Show what runs where",
+    ]
     assert "ISOLATES NOTHING" in second.stdout
 
 
-def test_a_command_runs_there_instead_with_its_own_output_and_exit_status(first: subprocess.CompletedProcess[str]) -> None:
+def test_a_command_runs_there_instead_with_its_own_output_and_exit_status(
+    first: subprocess.CompletedProcess[str],
+) -> None:
     done = run_sh("--", "run", "--rm", BASE, "sh", "-c", "echo out; echo err >&2; exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, "out\n", "err\n")
-    piped = subprocess.run([*RUN, "--", "docker", "run", "--rm", "--interactive", BASE, "cat"], input=b"\0\xff" * 100_000, capture_output=True, check=True)
+    piped = subprocess.run(
+        [*RUN, "--", "docker", "run", "--rm", "--interactive", BASE, "cat"],
+        input=b"\0\xff" * 100_000,
+        capture_output=True,
+        check=True,
+    )
     assert piped.stdout == b"\0\xff" * 100_000
 
 
@@ -185,17 +227,46 @@ def test_at_a_terminal_it_ends_at_a_root_prompt_in_a_container(first: subprocess
 
 
 @pytest.mark.parametrize("host", ["kata-in-docker.localhost", "kata.kata-in-docker.localhost"])
-def test_proxy_and_instance_are_ordinary_hosts_of_the_inventory(first: subprocess.CompletedProcess[str], host: str, tmp_path: Path) -> None:
+def test_proxy_and_instance_are_ordinary_hosts_of_the_inventory(
+    first: subprocess.CompletedProcess[str], host: str, tmp_path: Path
+) -> None:
     playbook = tmp_path / "ordinary.yml"
-    playbook.write_text(json.dumps([{
-        "name": "Ordinary tasks", "hosts": host, "gather_facts": True, "tasks": [
-            {"ansible.builtin.ping": {}},
-            {"ansible.builtin.copy": {"content": "from the control node\n", "dest": "/root/ordinary", "mode": "0600"}},
-            {"ansible.builtin.fetch": {"src": "/root/ordinary", "dest": f"{tmp_path}/fetched", "flat": True}},
-            {"ansible.builtin.apt": {"name": "hello", "update_cache": True}},
-            {"ansible.builtin.command": {"cmd": "hello"}, "register": "hello"},
-            {"ansible.builtin.assert": {"that": ["'Hello, world!' in hello.stdout", "ansible_facts['service_mgr'] == 'systemd'"]}},
-        ]}]), encoding="utf-8")
+    playbook.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Ordinary tasks",
+                    "hosts": host,
+                    "gather_facts": True,
+                    "tasks": [
+                        {"ansible.builtin.ping": {}},
+                        {
+                            "ansible.builtin.copy": {
+                                "content": "from the control node\n",
+                                "dest": "/root/ordinary",
+                                "mode": "0600",
+                            }
+                        },
+                        {
+                            "ansible.builtin.fetch": {
+                                "src": "/root/ordinary",
+                                "dest": f"{tmp_path}/fetched",
+                                "flat": True,
+                            }
+                        },
+                        {"ansible.builtin.apt": {"name": "hello", "update_cache": True}},
+                        {"ansible.builtin.command": {"cmd": "hello"}, "register": "hello"},
+                        {
+                            "ansible.builtin.assert": {
+                                "that": ["'Hello, world!' in hello.stdout", "ansible_facts['service_mgr'] == 'systemd'"]
+                            }
+                        },
+                    ],
+                }
+            ]
+        ),
+        encoding="utf-8",
+    )
     done = play(playbook)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "fetched").read_text(encoding="utf-8") == "from the control node\n"
@@ -214,7 +285,17 @@ def test_a_proxy_killed_and_removed_comes_back_with_images_and_disks(first: subp
     def kept() -> list[str]:
         return [
             output(*INSTANCE, "docker", "image", "inspect", "--format", "{{.Id}}", "nested-kata/proof"),
-            output(*INSTANCE, "docker", "run", "--rm", "--volume", "nested-kata-proof:/data", "nested-kata/proof", "cat", "/data/written"),
+            output(
+                *INSTANCE,
+                "docker",
+                "run",
+                "--rm",
+                "--volume",
+                "nested-kata-proof:/data",
+                "nested-kata/proof",
+                "cat",
+                "/data/written",
+            ),
             output(*INSTANCE, "findmnt", "--noheadings", "--output", "UUID", "/var/lib/docker"),
         ]
 
@@ -226,37 +307,77 @@ def test_a_proxy_killed_and_removed_comes_back_with_images_and_disks(first: subp
     assert kept() == before_the_kill
 
 
-def test_a_restart_of_the_proxy_brings_its_instance_back_without_ansible(first: subprocess.CompletedProcess[str]) -> None:
+def test_a_restart_of_the_proxy_brings_its_instance_back_without_ansible(
+    first: subprocess.CompletedProcess[str],
+) -> None:
     output("docker", "restart", "kata-in-docker")
-    wait_until(lambda: subprocess.run([*INSTANCE, "docker", "version"], capture_output=True, check=False).returncode == 0, "the instance's Docker", 90, 1,
-               log=lambda: output(*PROXY, "journalctl", "--no-pager", "--lines", "50"))
+    wait_until(
+        lambda: subprocess.run([*INSTANCE, "docker", "version"], capture_output=True, check=False).returncode == 0,
+        "the instance's Docker",
+        90,
+        1,
+        log=lambda: output(*PROXY, "journalctl", "--no-pager", "--lines", "50"),
+    )
     assert output(*INSTANCE, "docker", "info", "--format", "{{.Driver}}") == "btrfs"
 
 
 # What is asked for, the role it is asked of, the host, and what the one error has to say.
 BAD_INPUT = {
     "an unknown image": (
-        "kata_instance", {"kata_instance_list": [{"name": "kata", "images": ["debian:t-none"]}]}, ["debian:t-none"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "kata", "images": ["debian:t-none"]}]},
+        ["debian:t-none"],
+    ),
     "a size that is none": (
-        "kata_instance", {"kata_instance_list": [{"name": "kata", "disk": {"size": "lots"}}]}, ["size", "lots"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "kata", "disk": {"size": "lots"}}]},
+        ["size", "lots"],
+    ),
     "a size smaller than what is there": (
-        "kata_instance", {"kata_instance_list": [{"name": "kata", "disk": {"size": "1G"}}]}, ["size", "kata.img", "smaller"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "kata", "disk": {"size": "1G"}}]},
+        ["size", "kata.img", "smaller"],
+    ),
     "a disk path that holds other data": (
-        "kata_instance", {"kata_instance_list": [{"name": "t-other"}]}, ["t-other.img", "nothing was changed"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "t-other"}]},
+        ["t-other.img", "nothing was changed"],
+    ),
     "an instance name that Docker refuses": (
-        "kata_instance", {"kata_instance_list": [{"name": "a/b"}]}, ["kata_instance_list", "a/b"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "a/b"}]},
+        ["kata_instance_list", "a/b"],
+    ),
     "a network that is not there": (
-        "kata_instance", {"kata_instance_list": [{"name": "kata", "network": "t-none"}]}, ["t-none", "network"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "kata", "network": "t-none"}]},
+        ["t-none", "network"],
+    ),
     "an instance name of somebody else's container": (
-        "kata_instance", {"kata_instance_list": [{"name": "t-foreign"}]}, ["t-foreign", "not touched"]),
+        "kata_instance",
+        {"kata_instance_list": [{"name": "t-foreign"}]},
+        ["t-foreign", "not touched"],
+    ),
     "the runtime kata where there is none": (
-        "kata_instance", {"kata_instance_runtime": "kata"}, ["no runtime 'kata'", "kata_instance_runtime"]),
+        "kata_instance",
+        {"kata_instance_runtime": "kata"},
+        ["no runtime 'kata'", "kata_instance_runtime"],
+    ),
     "a proxy name that Docker refuses": ("kata_proxy", {"kata_proxy_name": "-x"}, ["kata_proxy_name", "-x"]),
-    "a proxy name of somebody else's container": ("kata_proxy", {"kata_proxy_name": "t-foreign"}, ["t-foreign", "not touched"]),
+    "a proxy name of somebody else's container": (
+        "kata_proxy",
+        {"kata_proxy_name": "t-foreign"},
+        ["t-foreign", "not touched"],
+    ),
     "a mirror that cannot be reached": (
         "machine_image",
-        {"machine_image_base": "debian:t-none", "machine_image_pull": False, "machine_image_mirror": "http://127.0.0.1:9/debian"},
-        ["http://127.0.0.1:9/debian", "machine_image_mirror"]),
+        {
+            "machine_image_base": "debian:t-none",
+            "machine_image_pull": False,
+            "machine_image_mirror": "http://127.0.0.1:9/debian",
+        },
+        ["http://127.0.0.1:9/debian", "machine_image_mirror"],
+    ),
 }
 
 
@@ -264,7 +385,13 @@ BAD_INPUT = {
 def others(first: subprocess.CompletedProcess[str]) -> None:
     """Somebody else's container in the proxy, and a disk image with somebody's data; they go with the proxy."""
     output(*PROXY, "docker", "create", "--name", "t-foreign", BASE)
-    output(*PROXY, "sh", "-c", "truncate --size 20G /var/lib/nested-kata/disks/t-other.img && mkfs.ext4 -q /var/lib/nested-kata/disks/t-other.img")
+    output(
+        *PROXY,
+        "sh",
+        "-c",
+        "truncate --size 20G /var/lib/nested-kata/disks/t-other.img && mkfs.ext4 -q"
+        " /var/lib/nested-kata/disks/t-other.img",
+    )
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
@@ -272,7 +399,9 @@ def test_bad_input_is_one_error_and_changes_nothing(others: None, case: str, tmp
     role, variables, words = BAD_INPUT[case]
     playbook = tmp_path / "bad.yml"
     standing = {
-        "kata_instance_runtime": "runc", "kata_instance_base": BASE, "machine_image_base": BASE,
+        "kata_instance_runtime": "runc",
+        "kata_instance_base": BASE,
+        "machine_image_base": BASE,
         "kata_instance_image": output("docker", "inspect", "--format", "{{.Config.Image}}", "kata-in-docker"),
         "machine_image_reference": output("docker", "inspect", "--format", "{{.Config.Image}}", "kata-in-docker"),
         "kata_instance_address_pool": "10.213.128.0/18",
@@ -290,17 +419,30 @@ def test_bad_input_is_one_error_and_changes_nothing(others: None, case: str, tmp
 
 def test_without_root_the_roles_say_so(first: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
     playbook = tmp_path / "nobody.yml"
-    playbook.write_text(json.dumps([{
-        "name": "As nobody", "hosts": "localhost", "become": True, "become_user": "nobody", "roles": ["nested.kata.docker_engine"],
-        "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
-    }]), encoding="utf-8")
+    playbook.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "As nobody",
+                    "hosts": "localhost",
+                    "become": True,
+                    "become_user": "nobody",
+                    "roles": ["nested.kata.docker_engine"],
+                    "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
+                }
+            ]
+        ),
+        encoding="utf-8",
+    )
     done = play(playbook, ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
     assert done.returncode != 0, done.stdout
     assert "nobody may not use Docker on localhost" in done.stderr
     assert "become: true" in done.stderr
 
 
-def test_site_yml_says_before_it_changes_anything_why_kata_cannot_run_here(first: subprocess.CompletedProcess[str]) -> None:
+def test_site_yml_says_before_it_changes_anything_why_kata_cannot_run_here(
+    first: subprocess.CompletedProcess[str],
+) -> None:
     held = all_levels_hold()
     done = play("site.yml", ANSIBLE_STDOUT_CALLBACK="nested.kata.steps")
     assert done.returncode != 0
@@ -309,7 +451,9 @@ def test_site_yml_says_before_it_changes_anything_why_kata_cannot_run_here(first
     assert all_levels_hold() == held
 
 
-def test_remove_leaves_the_machine_as_it_was(before: dict[str, list[str]], first: subprocess.CompletedProcess[str]) -> None:
+def test_remove_leaves_the_machine_as_it_was(
+    before: dict[str, list[str]], first: subprocess.CompletedProcess[str]
+) -> None:
     template = '{{range .Mounts}}{{if eq .Type "volume"}}{{println .Name}}{{end}}{{end}}'
     volumes = set(output("docker", "inspect", "--format", template, "kata-in-docker").split())
     done = run_sh("--remove")

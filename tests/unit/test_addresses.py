@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Address ranges for daemons inside daemons."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -10,11 +11,16 @@ from itertools import combinations
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible_collections.nested.kata.plugins.filter.address_plan import DOCUMENTATION, address_plan
+from ansible_collections.nested.kata.plugins.plugin_utils.addresses import (
+    SPACES,
+    NoRangeLeft,
+    choose,
+    divide,
+    routed_networks,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.nested.kata.plugins.filter.address_plan import DOCUMENTATION, address_plan
-from ansible_collections.nested.kata.plugins.plugin_utils.addresses import SPACES, NoRangeLeft, choose, divide, routed_networks
 
 # As the kernel writes it: default route, a Docker bridge, the network of eth0, and one route to a single host.
 ROUTES = """\
@@ -26,7 +32,9 @@ wg0\t0105D50A\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0
 """
 
 RANGES = st.builds(
-    lambda address, length: ipaddress.IPv4Network((address, length), strict=False), st.integers(0, 2**32 - 1), st.integers(8, 32)
+    lambda address, length: ipaddress.IPv4Network((address, length), strict=False),
+    st.integers(0, 2**32 - 1),
+    st.integers(8, 32),
 )
 
 
@@ -53,7 +61,9 @@ def test_the_first_range_that_nothing_uses_is_taken() -> None:
 
 
 def test_where_all_are_in_use_the_error_names_each_with_what_it_overlaps() -> None:
-    with pytest.raises(NoRangeLeft, match=r"10\.213\.0\.0/16 overlaps 10\.213\.5\.1/32; 172\.16\.0\.0/12 overlaps 172\.17\.0\.0/16"):
+    with pytest.raises(
+        NoRangeLeft, match=r"10\.213\.0\.0/16 overlaps 10\.213\.5\.1/32; 172\.16\.0\.0/12 overlaps 172\.17\.0\.0/16"
+    ):
         choose(["10.213.0.0/16", "172.16.0.0/12"], routed_networks(ROUTES))
 
 
@@ -67,8 +77,13 @@ def test_what_is_chosen_never_overlaps_what_is_taken(taken: list[ipaddress.IPv4N
 
 
 def test_the_filter_passes_over_ipv6_and_says_what_is_wrong_in_one_line() -> None:
-    assert address_plan(["10.213.0.0/16"], routes=ROUTES.replace("0105D50A", "0105DD0A"), taken=["fd00::/64", "10.9.0.1/24"])["space"] == "10.213.0.0/16"
-    with pytest.raises(AnsibleFilterError, match="no free address range: 10.9.0.0/16 overlaps 10.9.0.0/24"):
+    assert (
+        address_plan(
+            ["10.213.0.0/16"], routes=ROUTES.replace("0105D50A", "0105DD0A"), taken=["fd00::/64", "10.9.0.1/24"]
+        )["space"]
+        == "10.213.0.0/16"
+    )
+    with pytest.raises(AnsibleFilterError, match=r"no free address range: 10.9.0.0/16 overlaps 10.9.0.0/24"):
         address_plan(["10.9.0.0/16"], taken=["10.9.0.1/24"])
 
 
@@ -76,4 +91,6 @@ def test_without_candidates_the_filter_takes_from_those_that_its_documentation_l
     assert tuple(re.findall(r"V\((\d[\d.]+/\d+)\)", DOCUMENTATION)) == SPACES
     assert address_plan([], routes=ROUTES)["space"] == SPACES[1]
     assert all(divide(space) for space in SPACES)
-    assert not any(ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other)) for one, other in combinations(SPACES, 2))
+    assert not any(
+        ipaddress.IPv4Network(one).overlaps(ipaddress.IPv4Network(other)) for one, other in combinations(SPACES, 2)
+    )

@@ -2,15 +2,15 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a boot's lines are read as, and what the tables of proofs owe the tests that name them."""
+
 from __future__ import annotations
 
 import json
 import subprocess
 from pathlib import Path
 
-import pytest
-
 import boot
+import pytest
 from boot import Proof, Report, follow, parse
 from guest.prove import PROFILES
 
@@ -29,7 +29,13 @@ INCOMPLETE = {
 
 def test_a_report_has_what_the_guest_said() -> None:
     report = parse([ABOUT, PROVEN, DISPROVED, END])
-    assert (report.release, report.config, report.init, report.started, report.complete) == ("6.12.1-docker", "c0ffee", 1.5, 9.0, True)
+    assert (report.release, report.config, report.init, report.started, report.complete) == (
+        "6.12.1-docker",
+        "c0ffee",
+        1.5,
+        9.0,
+        True,
+    )
     assert report.proofs == {"it holds": Proof(True, "seen", 0.5), "it does not": Proof(False, "why", 1.0)}
     assert report.failed() == {"it does not": "why"}
 
@@ -50,12 +56,22 @@ def test_why_a_guest_was_ended_comes_before_the_console() -> None:
     assert Report(ended="exit status 1", console=Path("/nowhere")).last_lines().splitlines()[0] == "exit status 1"
 
 
-@pytest.mark.parametrize(("script", "limits", "ended"), [
-    ("echo booted >$0", {}, ""),
-    ("echo booted >$0; exec sleep 60", {"silence": 2}, "killed: it said nothing for 2 s"),
-    ("while sleep 0.2; do echo booting >>$0; done", {"silence": 3, "seconds": 4}, "killed: it took longer than 4 s"),
-], ids=["ends", "falls silent", "takes too long"])
-def test_a_guest_that_falls_silent_is_told_from_one_that_takes_too_long(tmp_path: Path, script: str, limits: dict[str, float], ended: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "limits", "ended"),
+    [
+        ("echo booted >$0", {}, ""),
+        ("echo booted >$0; exec sleep 60", {"silence": 2}, "killed: it said nothing for 2 s"),
+        (
+            "while sleep 0.2; do echo booting >>$0; done",
+            {"silence": 3, "seconds": 4},
+            "killed: it took longer than 4 s",
+        ),
+    ],
+    ids=["ends", "falls silent", "takes too long"],
+)
+def test_a_guest_that_falls_silent_is_told_from_one_that_takes_too_long(
+    tmp_path: Path, script: str, limits: dict[str, float], ended: str
+) -> None:
     console = tmp_path / "console.log"
     with subprocess.Popen(["sh", "-c", script, str(console)]) as process:
         assert follow(process, (console, tmp_path / "proofs.jsonl"), **limits) == ended
@@ -64,10 +80,19 @@ def test_a_guest_that_falls_silent_is_told_from_one_that_takes_too_long(tmp_path
 
 
 def test_every_profile_is_booted_and_proves_something_of_its_own() -> None:
-    own = {profile: {name for name in proofs if all(name not in others for other, others in PROFILES.items() if other != profile)}
-           for profile, proofs in PROFILES.items()}
+    own = {
+        profile: {
+            name for name in proofs if all(name not in others for other, others in PROFILES.items() if other != profile)
+        }
+        for profile, proofs in PROFILES.items()
+    }
     assert "systemd says running" in set.intersection(*(set(proofs) for proofs in PROFILES.values()))
-    assert {profile: len(names) > 3 for profile, names in own.items()} == {"stock": False, "docker": True, "netsim": True, "nested": True}
+    assert {profile: len(names) > 3 for profile, names in own.items()} == {
+        "stock": False,
+        "docker": True,
+        "netsim": True,
+        "nested": True,
+    }
 
 
 def test_a_changed_recipe_makes_another_root_file_system(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A compression is detected from the first bytes."""
+
 from __future__ import annotations
 
 import bz2
@@ -9,12 +10,15 @@ import gzip
 import lzma
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 
 ALL = ("bzip2", "gzip", "xz", "zstd")
 HEADS = {
-    "xz": lzma.compress(b"")[:8], "gzip": gzip.compress(b"")[:3], "bzip2": bz2.compress(b"x")[:7], "zstd": b"\x28\xb5\x2f\xfd", "": b"ustar",
+    "xz": lzma.compress(b"")[:8],
+    "gzip": gzip.compress(b"")[:3],
+    "bzip2": bz2.compress(b"x")[:7],
+    "zstd": b"\x28\xb5\x2f\xfd",
+    "": b"ustar",
 }
 
 

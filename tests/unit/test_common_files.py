@@ -9,7 +9,14 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, alone_in, digest_of, sync_directory, sync_file_system, take_turn
+from ansible_collections.nested.kata.plugins.module_utils._common.files import (
+    PIECE,
+    alone_in,
+    digest_of,
+    sync_directory,
+    sync_file_system,
+    take_turn,
+)
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1])
@@ -17,7 +24,10 @@ from ansible_collections.nested.kata.plugins.module_utils._common.files import P
 def test_a_digest_is_that_of_the_whole_file_and_so_is_the_copy(tmp_path: Path, algorithm: str, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
-    assert digest_of(str(tmp_path / "file"), algorithm, str(tmp_path / "copy")) == hashlib.new(algorithm, content).hexdigest()
+    assert (
+        digest_of(str(tmp_path / "file"), algorithm, str(tmp_path / "copy"))
+        == hashlib.new(algorithm, content).hexdigest()
+    )
     assert (tmp_path / "copy").read_bytes() == content
     assert digest_of(str(tmp_path / "file"), algorithm) == hashlib.new(algorithm, content).hexdigest()
 

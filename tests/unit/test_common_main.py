@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A module ends with its result, or fails with its error in one line."""
+
 from __future__ import annotations
 
 import errno
 from typing import Any, NoReturn
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.main import finish
 
@@ -16,7 +16,10 @@ COMMAND = ("mkfs", "a")
 FAILURES = {
     "a refusal": (Refused("size: too small"), {"msg": "size: too small"}),
     "a refusal with details": (Refused("tree: why", missing=["A"]), {"msg": "tree: why", "missing": ["A"]}),
-    "a command": (CommandFailed(COMMAND, 3, "why"), {"msg": "mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3}),
+    "a command": (
+        CommandFailed(COMMAND, 3, "why"),
+        {"msg": "mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3},
+    ),
     "a command with output": (
         CommandFailed(COMMAND, 3, "why", "all\nwhy\n", option="tree"),
         {"msg": "tree: mkfs a failed with exit status 3: why", "cmd": ["mkfs", "a"], "rc": 3, "stdout": "all\nwhy\n"},

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file system that a path lies in."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common import mounts
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 
@@ -19,8 +19,10 @@ def test_a_path_that_is_not_there_yet_lies_where_its_nearest_directory_does(tmp_
     assert (mount_of("/proc/x/y").fstype, mount_of("/proc/x/y").point) == ("proc", "/proc")
 
 
-@pytest.mark.parametrize("flags, reflink", [(1 << 20, True), ((1 << 19) | 1, False), (0x1FFFFF, True)])
-def test_xfs_says_in_its_geometry_whether_it_has_reflink(flags: int, reflink: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("flags", "reflink"), [(1 << 20, True), ((1 << 19) | 1, False), (0x1FFFFF, True)])
+def test_xfs_says_in_its_geometry_whether_it_has_reflink(
+    flags: int, reflink: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def geometry(dummy: int, request: int, buffer: bytearray) -> int:
         assert request >> 16 & 0x3FFF == len(buffer)
         buffer[92:96] = flags.to_bytes(4, "little")

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The files that the connection plugin writes on this machine."""
+
 from __future__ import annotations
 
 import os
 
 import pytest
 from ansible.errors import AnsibleError
-
 from ansible_collections.nested.kata.plugins.connection import nested
 
 

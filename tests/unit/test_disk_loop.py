@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What loop.py says and refuses without a loop device, as a library and as the program that a unit runs at boot."""
+
 from __future__ import annotations
 
 import ast
@@ -10,25 +11,42 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop
 from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Content, Link
 
 BLKID = {
-    "btrfs with a label": ("DEVNAME=a\nLABEL=my\\ la\\\"b\\\\el\\$x\nUUID=1-2\nTYPE=btrfs\nUSAGE=filesystem\n", Content("btrfs", "1-2", 'my la"b\\el$x')),
+    "btrfs with a label": (
+        'DEVNAME=a\nLABEL=my\\ la\\"b\\\\el\\$x\nUUID=1-2\nTYPE=btrfs\nUSAGE=filesystem\n',
+        Content("btrfs", "1-2", 'my la"b\\el$x'),
+    ),
     "nothing": ("", Content()),
     "swap": ("TYPE=swap\nUSAGE=other\n", Content(alien="swap, which is no file system")),
     "LUKS": ("TYPE=crypto_LUKS\nUSAGE=crypto\n", Content(alien="crypto_LUKS, which is no file system")),
     "partitions": ("PTTYPE=gpt\n", Content(alien="a partition table (gpt)")),
-    "a file system under a partition table": ("TYPE=ext4\nUSAGE=filesystem\nPTTYPE=dos\n", Content(alien="a partition table (dos)")),
+    "a file system under a partition table": (
+        "TYPE=ext4\nUSAGE=filesystem\nPTTYPE=dos\n",
+        Content(alien="a partition table (dos)"),
+    ),
 }
 BAD_CALLS = {
-    "an image that is not there": (["attach", "--image", "{dir}/none.img", "--link", "{dir}/link"], "{dir}/none.img does not exist"),
-    "an image that is a directory": (["attach", "--image", "{dir}", "--link", "{dir}/link"], "{dir} is no regular file"),
+    "an image that is not there": (
+        ["attach", "--image", "{dir}/none.img", "--link", "{dir}/link"],
+        "{dir}/none.img does not exist",
+    ),
+    "an image that is a directory": (
+        ["attach", "--image", "{dir}", "--link", "{dir}/link"],
+        "{dir} is no regular file",
+    ),
     "a relative image": (["attach", "--image", "a.img", "--link", "{dir}/link"], "--image a.img is no absolute path"),
-    "a link that is a file": (["attach", "--image", "{dir}/data", "--link", "{dir}/data"], "{dir}/data is no symlink: it is left as it is"),
-    "no file system": (["attach", "--image", "{dir}/data", "--link", "{dir}/link"], "{dir}/data holds no file system: nothing was attached"),
+    "a link that is a file": (
+        ["attach", "--image", "{dir}/data", "--link", "{dir}/data"],
+        "{dir}/data is no symlink: it is left as it is",
+    ),
+    "no file system": (
+        ["attach", "--image", "{dir}/data", "--link", "{dir}/link"],
+        "{dir}/data holds no file system: nothing was attached",
+    ),
 }
 
 
@@ -48,8 +66,12 @@ def test_what_blkid_cannot_tell_apart_is_no_file_system(monkeypatch):
 def test_a_failed_command_is_told_with_its_status_and_the_lines_that_matter():
     with pytest.raises(CommandFailed) as failure:
         loop.run("blkid", "--no-such-option")
-    assert str(failure.value).startswith("blkid --no-such-option failed with exit status ") and failure.value.status != 0
-    assert loop.reason("NOTE: something\nERROR: too small\nERROR: minimum is 9\n\nhint\n") == "ERROR: too small; ERROR: minimum is 9"
+    assert str(failure.value).startswith("blkid --no-such-option failed with exit status ")
+    assert failure.value.status != 0
+    assert (
+        loop.reason("NOTE: something\nERROR: too small\nERROR: minimum is 9\n\nhint\n")
+        == "ERROR: too small; ERROR: minimum is 9"
+    )
     assert loop.reason("first\nlast\n") == "last"
     assert loop.reason("") == "no message"
 
@@ -87,7 +109,10 @@ def test_the_program_refuses_in_one_line_and_touches_nothing(case, tmp_path):
     arguments, message = BAD_CALLS[case]
     (tmp_path / "data").write_text("data")
     done = subprocess.run(
-        [sys.executable, "-I", loop.__file__, *(argument.format(dir=tmp_path) for argument in arguments)], capture_output=True, text=True, check=False
+        [sys.executable, "-I", loop.__file__, *(argument.format(dir=tmp_path) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"loop.py: {message.format(dir=tmp_path)}\n"
@@ -96,7 +121,9 @@ def test_the_program_refuses_in_one_line_and_touches_nothing(case, tmp_path):
 
 def test_the_program_needs_nothing_but_the_standard_library():
     tree = ast.parse(Path(loop.__file__).read_text(encoding="utf-8"))
-    library = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'")
+    library = next(
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+    )
     library.orelse.clear()
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]

@@ -2,18 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What disk_image reads and copies without a loop device and without root."""
+
 from __future__ import annotations
 
 import errno
 import os
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._disk import machine
 from ansible_collections.nested.kata.plugins.module_utils._disk.machine import copy_data, first_data, leftovers
 
-M = 1024 ** 2
-G = 1024 ** 3
+M = 1024**2
+G = 1024**3
 
 
 def test_the_first_byte_that_is_not_zero_is_found_and_holes_are_none(tmp_path):
@@ -34,7 +34,11 @@ def test_the_first_byte_that_is_not_zero_is_found_and_holes_are_none(tmp_path):
     assert first_data(str(file)) == 2 * M + 5
 
 
-@pytest.mark.parametrize("parts", [{}, {0: M}, {8 * G - M: M}, {0: 5, M: 3 * M, 4 * G: 100, 8 * G - 1: 1}], ids=["a hole", "start", "end", "parts"])
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {0: M}, {8 * G - M: M}, {0: 5, M: 3 * M, 4 * G: 100, 8 * G - 1: 1}],
+    ids=["a hole", "start", "end", "parts"],
+)
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY])
 def test_where_extents_cannot_be_shared_what_is_no_hole_is_copied(parts, code, tmp_path, monkeypatch):
     def refuse(*arguments):
@@ -58,7 +62,11 @@ def test_another_error_of_sharing_is_an_error(tmp_path, monkeypatch):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(machine.fcntl, "ioctl", fail)
-    with (tmp_path / "golden").open("w+b") as golden, (tmp_path / "clone").open("w+b") as clone, pytest.raises(OSError, match="Input/output error"):
+    with (
+        (tmp_path / "golden").open("w+b") as golden,
+        (tmp_path / "clone").open("w+b") as clone,
+        pytest.raises(OSError, match="Input/output error"),
+    ):
         copy_data(golden.fileno(), clone.fileno())
 
 

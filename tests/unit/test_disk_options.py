@@ -2,22 +2,36 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of disk_image are parsed, or refused with the option, what was found and what to do."""
+
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted, parse
 
-G = 1024 ** 3
+G = 1024**3
 PATH = "/disks/kata.img"
 LINK = "/run/disks/kata"
 GOLDEN_PATH = "/golden/web.img"
 UUID = "7d57472b-5630-4e76-9191-1ca5e456a9da"
 OPTIONS = {
-    "path": PATH, "size": None, "fstype": "btrfs", "label": None, "uuid": None, "attached": None, "link": None,
-    "owner": None, "group": None, "mode": None, "state": "present",
-    "mkfs_options": None, "allocation": None, "clone_of": None, "resizefs": True, "sealed": None, "trim": False,
+    "path": PATH,
+    "size": None,
+    "fstype": "btrfs",
+    "label": None,
+    "uuid": None,
+    "attached": None,
+    "link": None,
+    "owner": None,
+    "group": None,
+    "mode": None,
+    "state": "present",
+    "mkfs_options": None,
+    "allocation": None,
+    "clone_of": None,
+    "resizefs": True,
+    "sealed": None,
+    "trim": False,
 }
 BAD_OPTIONS = {
     "a relative path": ({"path": "kata.img"}, "path: 'kata.img' is no absolute path"),
@@ -36,18 +50,39 @@ BAD_OPTIONS = {
     "a decimal mode": ({"mode": "0800"}, "mode: '0800' is no mode"),
     "a relative golden image": ({"clone_of": "web.img"}, "clone_of: 'web.img' is no absolute path"),
     "a clone of itself": ({"clone_of": f"/disks/../{PATH}"}, "clone_of: is the path itself"),
-    "options for a file system that is cloned": ({"clone_of": GOLDEN_PATH, "mkfs_options": ["-f"]}, "mkfs_options: are for a new file system"),
-    "a device in mkfs_options": ({"mkfs_options": ["-f", "/dev/sda"]}, "mkfs_options: '/dev/sda' may name another file or device"),
-    "an external journal": ({"mkfs_options": ["-J", "device=/dev/sda"]}, "mkfs_options: 'device=/dev/sda' may name another"),
-    "a second word after an option": ({"mkfs_options": ["-m", "single", "sda"]}, "mkfs_options: 'sda' may name another file or device"),
+    "options for a file system that is cloned": (
+        {"clone_of": GOLDEN_PATH, "mkfs_options": ["-f"]},
+        "mkfs_options: are for a new file system",
+    ),
+    "a device in mkfs_options": (
+        {"mkfs_options": ["-f", "/dev/sda"]},
+        "mkfs_options: '/dev/sda' may name another file or device",
+    ),
+    "an external journal": (
+        {"mkfs_options": ["-J", "device=/dev/sda"]},
+        "mkfs_options: 'device=/dev/sda' may name another",
+    ),
+    "a second word after an option": (
+        {"mkfs_options": ["-m", "single", "sda"]},
+        "mkfs_options: 'sda' may name another file or device",
+    ),
     "a first word that is no option": ({"mkfs_options": ["sda"]}, "mkfs_options: 'sda' may name"),
-    "a preallocated clone": ({"allocation": "preallocated", "clone_of": GOLDEN_PATH}, "allocation: preallocated cannot go with clone_of"),
-    "trimming what is allocated": ({"allocation": "preallocated", "trim": True}, "allocation: preallocated cannot go with trim"),
+    "a preallocated clone": (
+        {"allocation": "preallocated", "clone_of": GOLDEN_PATH},
+        "allocation: preallocated cannot go with clone_of",
+    ),
+    "trimming what is allocated": (
+        {"allocation": "preallocated", "trim": True},
+        "allocation: preallocated cannot go with trim",
+    ),
     "trimming what is attached": ({"attached": True, "trim": True}, "trim: true cannot go with attached: true"),
     "sealing what is attached": ({"attached": True, "sealed": True}, "sealed: true cannot go with attached: true"),
     "sealing what is removed": ({"state": "absent", "sealed": True}, "sealed: true cannot go with state: absent"),
     "a mode that seals": ({"mode": "0400"}, "mode: 0400 lets nobody write, which seals an image: say sealed: true"),
-    "a mode that opens what is to be sealed": ({"mode": "0600", "sealed": True}, "mode: 0600 lets somebody write, and sealed: true nobody"),
+    "a mode that opens what is to be sealed": (
+        {"mode": "0600", "sealed": True},
+        "mode: 0600 lets somebody write, and sealed: true nobody",
+    ),
     "a label too long for xfs": ({"label": "a" * 13, "fstype": "xfs"}, "is no label for xfs: 1 to 12 characters"),
     "a truth as mode": ({"mode": True}, "mode: 'True' is no mode"),
 }
@@ -62,7 +97,17 @@ def test_options_that_cannot_be_meant_are_refused(case):
 
 
 def test_options_become_what_is_wanted():
-    options = {**OPTIONS, "size": "10G", "uuid": UUID.upper(), "label": "a b", "attached": True, "link": LINK, "owner": "root", "group": "12", "mode": "0640"}
+    options = {
+        **OPTIONS,
+        "size": "10G",
+        "uuid": UUID.upper(),
+        "label": "a b",
+        "attached": True,
+        "link": LINK,
+        "owner": "root",
+        "group": "12",
+        "mode": "0640",
+    }
     assert parse(options) == Wanted(PATH, "btrfs", 10 * G, "a b", UUID, True, LINK, 0, 12, 0o640)
     assert parse({**OPTIONS, "mode": 0o600}).mode == 0o600
     assert parse({**OPTIONS, "path": "/disks/../disks//kata.img"}).path == PATH

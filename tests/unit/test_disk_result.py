@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The result of disk_image says what the machine has, and nothing that is only foreseen."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,7 +28,12 @@ def test_a_device_that_the_kernel_will_choose_is_not_reported() -> None:
 
 def test_an_attached_image_is_reported_with_its_device_and_link() -> None:
     result = result_of(WANTED, Plan((), "everything is as asked"), ATTACHED, ATTACHED)
-    assert (result["changed"], result["device"], result["direct_io"], result["link"]) == (False, "/dev/loop3", True, LINK)
+    assert (result["changed"], result["device"], result["direct_io"], result["link"]) == (
+        False,
+        "/dev/loop3",
+        True,
+        LINK,
+    )
     assert (result["steps"], result["msg"]) == ([], "everything is as asked")
 
 

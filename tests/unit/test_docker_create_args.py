@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The arguments of `docker create`, and those by which the roles compare the containers that people have."""
+
 from __future__ import annotations
 
 import hashlib
@@ -12,9 +13,8 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from playing import CHECKOUT
-
 from ansible_collections.nested.kata.plugins.filter.docker_create_args import FilterModule
+from playing import CHECKOUT
 
 docker_create_args = FilterModule().filters()["docker_create_args"]
 
@@ -24,7 +24,10 @@ GOOD = [
     ([{}], []),
     ([{"cap-drop": "ALL"}], ["--cap-drop", "ALL"]),
     ([{"cap-add": ["A", "B"], "env": []}], ["--cap-add", "A", "--cap-add", "B"]),
-    ([{"device": "a", "env": "X="}, {"device": ["b", "a"]}], ["--device", "a", "--env", "X=", "--device", "b", "--device", "a"]),
+    (
+        [{"device": "a", "env": "X="}, {"device": ["b", "a"]}],
+        ["--device", "a", "--env", "X=", "--device", "b", "--device", "a"],
+    ),
     ([{"memory": 4294967296, "cpus": "1.5"}], ["--memory", 4294967296, "--cpus", "1.5"]),
 ]
 
@@ -36,7 +39,7 @@ def test_options_become_arguments_in_their_order_and_keep_their_type(groups: lis
 
 @pytest.mark.parametrize("value", [None, True, {"a": 1}, [["a"]], [None]])
 def test_a_value_that_is_none_is_an_error_that_names_the_option(value: object) -> None:
-    with pytest.raises(AnsibleFilterError, match="docker_create_args: env: .* is not a valid value"):
+    with pytest.raises(AnsibleFilterError, match=r"docker_create_args: env: .* is not a valid value"):
         docker_create_args([{"env": value}])
 
 
@@ -51,24 +54,41 @@ def trusted(value: object) -> object:
 
 def arguments_of(role: str, variables: dict) -> list:
     """Return a role's arguments for `docker create`, as its defaults and variables have them."""
-    files = [trusted(yaml.safe_load((CHECKOUT / "roles" / role / part / "main.yml").read_text())) for part in ("defaults", "vars")]
+    files = [
+        trusted(yaml.safe_load((CHECKOUT / "roles" / role / part / "main.yml").read_text()))
+        for part in ("defaults", "vars")
+    ]
     templar = Templar(loader=DataLoader(), variables={**files[0], **files[1], **variables})
-    options, more = (templar.template(trust_as_template(f"{{{{ {name} | default([]) }}}}")) for name in (f"{role}_options", f"{role}_extra_args"))
+    options, more = (
+        templar.template(trust_as_template(f"{{{{ {name} | default([]) }}}}"))
+        for name in (f"{role}_options", f"{role}_extra_args")
+    )
     return docker_create_args(options) + more
 
 
 FACTS = {"ansible_facts": {"memtotal_mb": 8000, "processor_vcpus": 4, "env": {}}, "inventory_hostname": "machine"}
 RESOLVERS = {"internal_common_resolvers_file": "/etc/resolv.conf"}
 PROXY = {
-    **FACTS, **RESOLVERS, "role_path": "/roles/kata_proxy", "kata_proxy_volumes": ["/srv:/srv"], "kata_proxy_resolvers": ["192.0.2.1", "192.0.2.2"],
+    **FACTS,
+    **RESOLVERS,
+    "role_path": "/roles/kata_proxy",
+    "kata_proxy_volumes": ["/srv:/srv"],
+    "kata_proxy_resolvers": ["192.0.2.1", "192.0.2.2"],
     "kata_proxy_addresses": {"target": "10.213.64.0/18"},
-    "kata_proxy_devices_found": {"results": [
-        {"kata_proxy_device": "/dev/kvm", "stat": {"exists": True}}, {"kata_proxy_device": "/dev/vhost-net", "stat": {"exists": False}},
-    ]},
+    "kata_proxy_devices_found": {
+        "results": [
+            {"kata_proxy_device": "/dev/kvm", "stat": {"exists": True}},
+            {"kata_proxy_device": "/dev/vhost-net", "stat": {"exists": False}},
+        ]
+    },
 }
 INSTANCE = {
-    **FACTS, **RESOLVERS, "kata_instance_disk": {"uuid": "5b0f0f5e-0000-4000-8000-000000000001"}, "kata_instance_pool": "10.213.128.0/18",
-    "kata_instance": {"name": "web", "cpus": 2, "memory": 1073741824, "runtime": "kata", "network": ""}, "kata_instance_extra_args": ["--publish", "8080:80"],
+    **FACTS,
+    **RESOLVERS,
+    "kata_instance_disk": {"uuid": "5b0f0f5e-0000-4000-8000-000000000001"},
+    "kata_instance_pool": "10.213.128.0/18",
+    "kata_instance": {"name": "web", "cpus": 2, "memory": 1073741824, "runtime": "kata", "network": ""},
+    "kata_instance_extra_args": ["--publish", "8080:80"],
 }
 # What the releases so far made of these: a difference would make every container of everybody again.
 HASHES = {"kata_proxy": "66569520ad143505", "kata_instance": "1b005ce963b7dc92"}

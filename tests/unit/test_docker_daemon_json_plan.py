@@ -2,26 +2,38 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a daemon.json becomes, which of it a running daemon reads again, and what is refused."""
+
 from __future__ import annotations
 
 import json
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_plan import (
-    Found, Plan, Reload, Remove, Wanted, Write, decide, parse_options,
+    Found,
+    Plan,
+    Reload,
+    Remove,
+    Wanted,
+    Write,
+    decide,
+    parse_options,
 )
 from ansible_collections.nested.kata.plugins.modules.daemon_config import DOCUMENTATION
 
 OURS = "/var/lib/nested-kata"
-KATA = {"runtimeType": f"{OURS}/kata/4.1.0/shim", "options": {"ConfigPath": "/etc/nested-kata/kata/kata/configuration.toml"}}
+KATA = {
+    "runtimeType": f"{OURS}/kata/4.1.0/shim",
+    "options": {"ConfigPath": "/etc/nested-kata/kata/kata/configuration.toml"},
+}
 NEWER = {**KATA, "runtimeType": f"{OURS}/kata/4.2.0/shim"}
 FOREIGN = {"runtimeType": "/opt/kata/bin/containerd-shim-kata-v2"}
 
 
 def parsed(settings: dict) -> Wanted:
-    return parse_options({"settings": settings, "runtimes_below": OURS, "path": "/etc/docker/daemon.json", "timeout": 30})
+    return parse_options(
+        {"settings": settings, "runtimes_below": OURS, "path": "/etc/docker/daemon.json", "timeout": 30}
+    )
 
 
 def plan(text: str | None, settings: dict, read: bool | None = None) -> Plan:
@@ -29,10 +41,16 @@ def plan(text: str | None, settings: dict, read: bool | None = None) -> Plan:
 
 
 def test_what_is_there_keeps_its_values_its_order_and_its_indentation() -> None:
-    text = '{\n\t"log-driver": "journald",\n\t"runtimes": {\n\t\t"other": {"path": "/usr/bin/crun"}\n\t},\n\t"bip": "10.0.0.1/24"\n}\n'
+    text = (
+        '{\n\t"log-driver": "journald",\n\t"runtimes": {\n\t\t"other": {"path": "/usr/bin/crun"}\n\t},\n\t"bip":'
+        ' "10.0.0.1/24"\n}\n'
+    )
     result = plan(text, {"runtimes": {"kata": KATA}})
     (write,) = result.steps
-    assert json.loads(write.text) == {**json.loads(text), "runtimes": {"other": {"path": "/usr/bin/crun"}, "kata": KATA}}
+    assert json.loads(write.text) == {
+        **json.loads(text),
+        "runtimes": {"other": {"path": "/usr/bin/crun"}, "kata": KATA},
+    }
     assert list(json.loads(write.text)) == ["log-driver", "runtimes", "bip"]
     assert write.text.splitlines()[1] == '\t"log-driver": "journald",'
 
@@ -55,13 +73,18 @@ def test_a_daemon_that_did_not_read_the_file_since_is_told_again() -> None:
 
 
 def test_a_runtime_of_ours_is_replaced_whole() -> None:
-    write, reload = plan(json.dumps({"runtimes": {"kata": {**KATA, "extra": 1}}}), {"runtimes": {"kata": NEWER}}, read=True).steps
+    write, reload = plan(
+        json.dumps({"runtimes": {"kata": {**KATA, "extra": 1}}}), {"runtimes": {"kata": NEWER}}, read=True
+    ).steps
     assert (json.loads(write.text), reload) == ({"runtimes": {"kata": NEWER}}, Reload())
 
 
 def test_a_runtime_of_somebody_else_is_neither_replaced_nor_removed() -> None:
     text = json.dumps({"runtimes": {"kata": FOREIGN}})
-    with pytest.raises(Refused, match="'kata' there is somebody else's .*/opt/kata/bin/containerd-shim-kata-v2, not below /var/lib/nested-kata"):
+    with pytest.raises(
+        Refused,
+        match=r"'kata' there is somebody .*/opt/kata/bin/containerd-shim-kata-v2, not below /var/lib/nested-kata",
+    ):
         plan(text, {"runtimes": {"kata": KATA}})
     assert plan(text, {"runtimes": {"kata": None}}, read=True).steps == ()
 
@@ -79,7 +102,11 @@ def test_removing_takes_away_what_was_added_and_no_more() -> None:
     assert json.loads(write.text) == {"debug": True}
     assert plan(json.dumps({"runtimes": {"kata": KATA}}), {"runtimes": {"kata": None}}).steps == (Remove(),)
     first, reload, last = plan(json.dumps({"runtimes": {"kata": KATA}}), {"runtimes": {"kata": None}}, read=True).steps
-    assert (json.loads(first.text), reload, last) == ({"runtimes": {}}, Reload(), Remove())  # dockerd forgets none that the file is silent about
+    assert (json.loads(first.text), reload, last) == (
+        {"runtimes": {}},
+        Reload(),
+        Remove(),
+    )  # dockerd forgets none that the file is silent about
     assert plan(None, {"runtimes": {"kata": None}}, read=True).steps == ()
     assert plan('{"runtimes": {}}', {"runtimes": {"kata": None}}, read=True).steps == ()
 
@@ -94,7 +121,10 @@ def test_settings_that_take_a_restart_are_named_and_the_others_reloaded() -> Non
 # text, what the error says
 BAD_FILES = [
     ('{"a": 1,}', "line 1 is no JSON"),
-    ('{\n  // a comment\n  "a": 1\n}', r"line 2 has a comment \('// a comment'\), which JSON and dockerd do not know: remove it"),
+    (
+        '{\n  // a comment\n  "a": 1\n}',
+        r"line 2 has a comment \('// a comment'\), which JSON and dockerd do not know: remove it",
+    ),
     ('{\n  "a": 1, # why\n  "b": 2\n}', "line 2 has a comment"),
     ('{"a": 1 /* why */}', "line 1 has a comment"),
     ('["a"]', r"it holds list and no JSON object"),
@@ -115,7 +145,10 @@ def test_a_file_that_is_not_as_dockerd_has_it_is_refused_with_the_line(text: str
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("runtimes", [["kata"], {"kata": "shim"}, {"kata": {}}, {"kata": {"path": "a", "runtimeType": "b"}}, {"kata": {"options": {}}}])
+@pytest.mark.parametrize(
+    "runtimes",
+    [["kata"], {"kata": "shim"}, {"kata": {}}, {"kata": {"path": "a", "runtimeType": "b"}}, {"kata": {"options": {}}}],
+)
 def test_a_runtime_that_dockerd_could_not_have_is_refused(runtimes: object) -> None:
     with pytest.raises(Refused, match="nothing was changed"):
         parsed({"runtimes": runtimes})

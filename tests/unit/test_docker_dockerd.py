@@ -2,16 +2,23 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file daemon.json on this machine, and whether a daemon has read it: files only, no dockerd."""
+
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker import dockerd
-from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd import Dockerd, has_read, look, mark_of, replace, text_of
+from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd import (
+    Dockerd,
+    has_read,
+    look,
+    mark_of,
+    replace,
+    text_of,
+)
 
 TEXT = '{"debug": true}\n'
 
@@ -32,11 +39,13 @@ def test_a_byte_order_mark_is_skipped_as_by_dockerd(path: str) -> None:
 
 def test_a_file_that_is_no_utf_8_is_refused_with_the_byte(path: str) -> None:
     Path(path).write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(Refused, match="^byte 7 is no UTF-8: mend it"):
+    with pytest.raises(Refused, match=r"^byte 7 is no UTF-8: mend it"):
         text_of(path)
 
 
-@pytest.mark.parametrize("pid", [None, "", "no number", pytest.param(str(os.getpid()), id="of another process"), "4194999"])
+@pytest.mark.parametrize(
+    "pid", [None, "", "no number", pytest.param(str(os.getpid()), id="of another process"), "4194999"]
+)
 def test_without_a_running_dockerd_nothing_has_read_the_file(path: str, pid: str | None) -> None:
     if pid is not None:
         Path(dockerd.PIDFILE).write_text(pid)
@@ -72,7 +81,11 @@ def test_a_file_that_is_replaced_keeps_its_mode_and_what_leads_to_it(path: str, 
     os.chmod(path, 0o640)
     (tmp_path / "link.json").symlink_to("daemon.json")
     replace(str(tmp_path / "link.json"), "{}\n")
-    assert (Path(path).read_text(), os.stat(path).st_mode & 0o777, (tmp_path / "link.json").is_symlink()) == ("{}\n", 0o640, True)
+    assert (Path(path).read_text(), os.stat(path).st_mode & 0o777, (tmp_path / "link.json").is_symlink()) == (
+        "{}\n",
+        0o640,
+        True,
+    )
     assert sorted(os.listdir(tmp_path)) == ["daemon.json", "link.json"]
 
 

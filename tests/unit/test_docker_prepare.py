@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program of the machine image that prepares Docker's disk and configuration."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -12,7 +13,9 @@ from types import ModuleType
 import pytest
 from playing import CHECKOUT
 
-PROGRAM = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"
+PROGRAM = (
+    CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"
+)
 
 
 @pytest.fixture
@@ -23,7 +26,10 @@ def prepare() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("fstype", "driver"), [("btrfs", "btrfs"), ("ext2/ext3", "overlay2"), ("xfs", "overlay2"), ("overlayfs", "overlay2")])
+@pytest.mark.parametrize(
+    ("fstype", "driver"),
+    [("btrfs", "btrfs"), ("ext2/ext3", "overlay2"), ("xfs", "overlay2"), ("overlayfs", "overlay2")],
+)
 def test_the_storage_driver_is_named_after_the_file_system(prepare: ModuleType, fstype: str, driver: str) -> None:
     assert prepare.daemon_config({}, fstype=fstype, mtu=1400, pool=None)["storage-driver"] == driver
 
@@ -63,7 +69,9 @@ def test_the_configuration_is_replaced_whole_and_only_when_it_differs(prepare: M
     assert [file.name for file in path.parent.iterdir()] == ["daemon.json"]
 
 
-def test_without_a_disk_docker_is_not_started_on_the_root_file_system(prepare: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_without_a_disk_docker_is_not_started_on_the_root_file_system(
+    prepare: ModuleType, tmp_path: Path, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr(prepare, "DATA", tmp_path)
     monkeypatch.setattr(prepare, "DAEMON_JSON", tmp_path / "daemon.json")
     monkeypatch.delenv("NESTED_KATA_DISK_UUID", raising=False)
@@ -72,7 +80,9 @@ def test_without_a_disk_docker_is_not_started_on_the_root_file_system(prepare: M
     assert not (tmp_path / "daemon.json").exists()
 
 
-def test_a_disk_that_was_promised_and_is_missing_keeps_docker_from_starting(prepare: ModuleType, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_disk_that_was_promised_and_is_missing_keeps_docker_from_starting(
+    prepare: ModuleType, tmp_path: Path, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr(prepare, "DISK", tmp_path / "docker-disk")
     monkeypatch.setenv("NESTED_KATA_DISK_UUID", "11111111-2222-3333-4444-555555555555")
     assert prepare.main() == 1

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tunnels: the real program at both ends, behind a docker client that runs it here."""
+
 from __future__ import annotations
 
 import socket
@@ -11,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_client import DockerClient, docker_client
-from playing import wait_until
-
 from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel as tunnels
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Way
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec, Taken, UnixSocket
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
+from docker_client import DockerClient, docker_client
+from playing import wait_until
 
 
 @pytest.fixture
@@ -46,7 +46,9 @@ def tunnel(request: pytest.FixtureRequest, hops: DockerClient) -> Iterator[Tunne
     found.close()
 
 
-@pytest.mark.parametrize("tunnel", [("inner",), ("outer", "inner")], ids=["this process dials", "the hop above dials"], indirect=True)
+@pytest.mark.parametrize(
+    "tunnel", [("inner",), ("outer", "inner")], ids=["this process dials", "the hop above dials"], indirect=True
+)
 def test_archives_go_through_a_tunnel_and_questions_by_exec(hops: DockerClient, tunnel: Tunnel) -> None:
     assert echoed(tunnel.open())
     assert tunnel.taken == Taken("exec", "nothing of 4 MiB or more was to be carried")
@@ -65,10 +67,14 @@ def test_archives_go_through_a_tunnel_and_questions_by_exec(hops: DockerClient, 
     assert [child.process.returncode is not None for child in children] == [True] * len(children)
 
 
-def test_every_stream_has_a_token_of_its_own_and_no_call_shows_it(hops: DockerClient, tunnel: Tunnel, tmp_path: Path) -> None:
-    hops.does["*tunnel.py*listen"] = f"exec tee -a {tmp_path}/told | {hops.does['*tunnel.py*listen'].removeprefix('exec ')}"
+def test_every_stream_has_a_token_of_its_own_and_no_call_shows_it(
+    hops: DockerClient, tunnel: Tunnel, tmp_path: Path
+) -> None:
+    hops.does["*tunnel.py*listen"] = (
+        f"exec tee -a {tmp_path}/told | {hops.does['*tunnel.py*listen'].removeprefix('exec ')}"
+    )
     hops.write()
-    for dummy in range(2):
+    for _dummy in range(2):
         assert echoed(tunnel.open(bulk=True))
     tokens = [line for line in (tmp_path / "told").read_text().splitlines() if line != "127.0.0.1"]
     assert [len(bytes.fromhex(token)) for token in tokens] == [32, 32]
@@ -76,20 +82,29 @@ def test_every_stream_has_a_token_of_its_own_and_no_call_shows_it(hops: DockerCl
     assert not any(token in (tmp_path / "called").read_text() for token in tokens)
 
 
-@pytest.mark.parametrize("transport_of, size, parts", [
-    (lambda: UnixSocket("/x"), None, False),
-    (lambda: Exec(["x"]), None, False),
-    (lambda: Tunnel(["x"], or_exec=True), None, True),
-    (lambda: Tunnel(["x"], or_exec=True), 4 << 20, True),
-    (lambda: Tunnel(["x"], or_exec=True), (4 << 20) - 1, False),
-    (lambda: Tunnel(["x"], or_exec=False), 1, True),
-])
+@pytest.mark.parametrize(
+    ("transport_of", "size", "parts"),
+    [
+        (lambda: UnixSocket("/x"), None, False),
+        (lambda: Exec(["x"]), None, False),
+        (lambda: Tunnel(["x"], or_exec=True), None, True),
+        (lambda: Tunnel(["x"], or_exec=True), 4 << 20, True),
+        (lambda: Tunnel(["x"], or_exec=True), (4 << 20) - 1, False),
+        (lambda: Tunnel(["x"], or_exec=False), 1, True),
+    ],
+)
 def test_few_bytes_are_not_worth_a_tunnel(transport_of, size: int | None, parts: bool) -> None:
     assert transport_of().parts(size) is parts
 
 
-NO_PROGRAM = "echo \"python3: can't open file '/usr/lib/nested-kata/tunnel.py': [Errno 2] No such file or directory\" >&2; exit 2"
-NO_PYTHON = 'echo \'OCI runtime exec failed: exec failed: exec: "python3": executable file not found in $PATH: unknown\'; exit 127'
+NO_PROGRAM = (
+    "echo \"python3: can't open file '/usr/lib/nested-kata/tunnel.py': [Errno 2] No such file or directory\" >&2;"
+    " exit 2"
+)
+NO_PYTHON = (
+    "echo 'OCI runtime exec failed: exec failed: exec: \"python3\": executable file not found in $PATH: unknown';"
+    " exit 127"
+)
 LACKING = "it has no /usr/lib/nested-kata/tunnel.py: it is not made from the machine image, or from an older one"
 IN = "hop 2 of 2 (inner in outer): "
 
@@ -101,13 +116,25 @@ NO_TUNNEL = {
     "no Python above": ({"*tunnel.py*dial": NO_PYTHON}, "hop 1 of 2 (outer on this machine): " + LACKING),
     "no address": ({"*IPAddress*": "echo; echo fd00::2"}, IN + "it has no IPv4 address of its own"),
     "no answer about it": ({"*IPAddress*": "echo 'no such object: inner' >&2; exit 1"}, IN + "no such object: inner"),
-    "an address that is not there": ({"*IPAddress*": "echo 192.0.2.77"}, IN + "tunnel: [Errno 99] Cannot assign requested address"),
+    "an address that is not there": (
+        {"*IPAddress*": "echo 192.0.2.77"},
+        IN + "tunnel: [Errno 99] Cannot assign requested address",
+    ),
     "a port where nobody listens": (
         {"*tunnel.py*listen": "echo listening 1; exec cat >/dev/null"},
-        "hop 1 of 2 (outer on this machine): tunnel: port 1 of 127.0.0.1 cannot be reached from here: [Errno 111] Connection refused",
+        (
+            "hop 1 of 2 (outer on this machine): tunnel: port 1 of 127.0.0.1 cannot be reached from here: [Errno 111]"
+            " Connection refused"
+        ),
     ),
-    "another address than its own": ({"*tunnel.py*listen": "echo listening 192.0.2.1 22; exec cat >/dev/null"}, IN + "listening 192.0.2.1 22"),
-    "a port that is none": ({"*tunnel.py*listen": "echo listening 99999; exec cat >/dev/null"}, "hop 1 of 2 (outer on this machine): tunnel: "),
+    "another address than its own": (
+        {"*tunnel.py*listen": "echo listening 192.0.2.1 22; exec cat >/dev/null"},
+        IN + "listening 192.0.2.1 22",
+    ),
+    "a port that is none": (
+        {"*tunnel.py*listen": "echo listening 99999; exec cat >/dev/null"},
+        "hop 1 of 2 (outer on this machine): tunnel: ",
+    ),
     "much talk": ({"*tunnel.py*listen": "head -c 2000 /dev/zero | tr '\\0' y; exec cat >/dev/null 2>&1"}, IN + "yyyyy"),
     "no talk": ({"*tunnel.py*listen": "exec cat >/dev/null"}, IN + "the far end of the tunnel said nothing for 0.7 s"),
     "an end at once": ({"*tunnel.py*listen": "exit 0"}, IN + "the tunnel ended before it was there"),
@@ -116,7 +143,9 @@ NO_TUNNEL = {
 
 @pytest.mark.parametrize("tunnel", [("outer", "inner")], indirect=True)
 @pytest.mark.parametrize("name", NO_TUNNEL)
-def test_where_there_can_be_no_tunnel_exec_is_taken_and_the_reason_told(hops: DockerClient, tunnel: Tunnel, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_where_there_can_be_no_tunnel_exec_is_taken_and_the_reason_told(
+    hops: DockerClient, tunnel: Tunnel, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setattr(tunnels, "LISTENING_SECONDS", 0.7 if name == "no talk" else 10)
     does, reason = NO_TUNNEL[name]
     hops.does.update(does)
@@ -127,19 +156,28 @@ def test_where_there_can_be_no_tunnel_exec_is_taken_and_the_reason_told(hops: Do
     tried = len(hops.called("listen"))
     assert echoed(tunnel.open(bulk=True))
     assert len(hops.called("listen")) == tried == 1
-    with pytest.raises(Broken, match="^transport is tunnel, and there is none: hop "):
+    with pytest.raises(Broken, match=r"^transport is tunnel, and there is none: hop "):
         Tunnel(("outer", "inner"), or_exec=False).open(bulk=True)
 
 
 def test_a_port_where_nobody_listens_is_told_where_this_process_dials(hops: DockerClient) -> None:
     hops.does["*tunnel.py*listen"] = "echo listening 1; exec cat >/dev/null"
     hops.write()
-    with pytest.raises(Broken, match=r"hop 1 of 1 \(inner on this machine\): port 1 of 127.0.0.1 cannot be reached from this machine: .*refused"):
+    with pytest.raises(
+        Broken,
+        match=(
+            r"hop 1 of 1 \(inner on this machine\): port 1 of 127.0.0.1 cannot be reached from this machine: .*refused"
+        ),
+    ):
         Tunnel(("inner",), or_exec=False).open(bulk=True)
 
 
-def test_who_answers_in_place_of_the_far_end_is_not_believed(hops: DockerClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The far end says that the token came, and it is the only one who can: what says so on the connection has taken its address."""
+def test_who_answers_in_place_of_the_far_end_is_not_believed(
+    hops: DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The far end says that the token came, and it is the only one who can: what says so on the connection has taken
+    its address.
+    """
     with socket.create_server(("127.0.0.1", 0)) as impostor:
         hops.does["*tunnel.py*listen"] = f"echo listening {impostor.getsockname()[1]}; exec cat >/dev/null"
         hops.write()
@@ -168,7 +206,9 @@ def test_a_far_end_that_dies_ends_the_stream_at_once_and_the_hop_is_named(hops: 
         while True:
             stream.sendall(b"x")
     assert time.monotonic() - start < 5
-    assert tunnel.why() == Way("this machine", (), tunnel.exec.way.hops).blame(len(tunnel.exec.way.hops), "is not running (exited)")
+    assert tunnel.why() == Way("this machine", (), tunnel.exec.way.hops).blame(
+        len(tunnel.exec.way.hops), "is not running (exited)"
+    )
 
 
 def test_a_connection_that_the_far_end_ended_well_is_read_to_its_end(hops: DockerClient, tunnel: Tunnel) -> None:
@@ -190,4 +230,8 @@ def test_nothing_is_left_of_a_tunnel_that_is_closed(hops: DockerClient, tunnel: 
     assert stream.recv(10) == b""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), 5)
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("tunnel")], "the end of its thread", 5)
+    wait_until(
+        lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("tunnel")],
+        "the end of its thread",
+        5,
+    )

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A server's answer is believed only where it is consistent."""
+
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._download.answer import Answer, is_complete, read_answer
 
 ANSWERS = {

@@ -2,20 +2,27 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of download are parsed, or refused."""
+
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Checksum, Wanted, parse
 
 DIGEST = "ab" * 32
 URL = "http://mirror/file"
 OPTIONS: dict[str, Any] = {
-    "urls": [URL], "path": "/f", "checksum": f"sha256:{DIGEST}", "signature": [], "keyring": None, "signed": "file", "timeout": 30, "retries": 2,
+    "urls": [URL],
+    "path": "/f",
+    "checksum": f"sha256:{DIGEST}",
+    "signature": [],
+    "keyring": None,
+    "signed": "file",
+    "timeout": 30,
+    "retries": 2,
 }
 BAD_OPTIONS = {
     "no time at all": ({"timeout": 0}, "timeout is 1 at least and retries 0, found 0 and 2"),
@@ -24,7 +31,10 @@ BAD_OPTIONS = {
     "a URL of another kind": ({"urls": [URL, "ftp://mirror/file"]}, "urls: 'ftp://mirror/file' is no URL"),
     "a URL without a host": ({"urls": ["http:///file"]}, "urls: 'http:///file' is no URL"),
     "a path as URL": ({"urls": ["/srv/file"]}, "urls: '/srv/file' is no URL"),
-    "a signature of another kind": ({"signature": ["gopher://x/y"], "keyring": "/k"}, "signature: 'gopher://x/y' is no URL"),
+    "a signature of another kind": (
+        {"signature": ["gopher://x/y"], "keyring": "/k"},
+        "signature: 'gopher://x/y' is no URL",
+    ),
     "nothing to verify with": ({"checksum": None}, "checksum: nothing says what the file is to be"),
     "a signature without keys": ({"signature": ["/s"]}, "signature and keyring belong together"),
     "keys without a signature": ({"keyring": "/k"}, "signature and keyring belong together"),
@@ -50,6 +60,16 @@ def test_a_checksum_may_be_written_in_capitals() -> None:
 
 def test_options_become_what_is_wanted_and_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
-    wanted = parse({**OPTIONS, "path": str(tmp_path / "link"), "checksum": None, "signature": ["/s"], "keyring": "/k", "signed": "uncompressed", "retries": 0})
+    wanted = parse(
+        {
+            **OPTIONS,
+            "path": str(tmp_path / "link"),
+            "checksum": None,
+            "signature": ["/s"],
+            "keyring": "/k",
+            "signed": "uncompressed",
+            "retries": 0,
+        }
+    )
     assert wanted == Wanted((URL,), str(tmp_path / "file"), None, ("/s",), "/k", True, 30, 0)
     assert wanted.part == str(tmp_path / "file.part")

@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A signature needs keys that can be read, and a file that gpgv finds good."""
+
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._download import signature
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Wanted
@@ -17,7 +17,9 @@ from ansible_collections.nested.kata.plugins.module_utils._download.signature im
 
 def test_without_gpgv_a_signature_is_refused_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signature.shutil, "which", lambda name: None)
-    with pytest.raises(Refused, match="^signature: there is no gpgv on this machine: install it .Debian package gpgv.$"):
+    with pytest.raises(
+        Refused, match=r"^signature: there is no gpgv on this machine: install it .Debian package gpgv.$"
+    ):
         Signature(Wanted(("http://x/f",), "/f", None, ("/s",), "/k"), str(tmp_path))
 
 

@@ -2,17 +2,32 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Why a task failed, in one line."""
+
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.filter.failure_reason import FilterModule
 
 failure_reason = FilterModule().filters()["failure_reason"]
 
-COMMAND = {"failed": True, "msg": "non-zero return code", "stderr_lines": ["e1", "e2"], "stdout_lines": ["o1", "o2", "o3"], "stderr": "e1\ne2"}
-LOOP = {"failed": True, "msg": "One or more items failed", "results": [{"failed": False, "msg": "fine"}, {**COMMAND, "patch": "b.patch"}, {"failed": True}]}
-APT = {"failed": True, "msg": "non-zero return code", "stderr": "I: x\nE: no key \nW: y", "stderr_lines": ["I: x", "E: no key ", "W: y"]}
+COMMAND = {
+    "failed": True,
+    "msg": "non-zero return code",
+    "stderr_lines": ["e1", "e2"],
+    "stdout_lines": ["o1", "o2", "o3"],
+    "stderr": "e1\ne2",
+}
+LOOP = {
+    "failed": True,
+    "msg": "One or more items failed",
+    "results": [{"failed": False, "msg": "fine"}, {**COMMAND, "patch": "b.patch"}, {"failed": True}],
+}
+APT = {
+    "failed": True,
+    "msg": "non-zero return code",
+    "stderr": "I: x\nE: no key \nW: y",
+    "stderr_lines": ["I: x", "E: no key ", "W: y"],
+}
 
 # the result, options, the reason
 CASES = {

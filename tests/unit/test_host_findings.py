@@ -2,13 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How findings are decided, ignored and shown, whatever is checked."""
+
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import (
-    Judgement, decide, known, sentence, summary, table,
+    Judgement,
+    decide,
+    known,
+    sentence,
+    summary,
+    table,
 )
 
 JUDGEMENTS = {
@@ -29,11 +34,14 @@ def test_findings_come_in_the_order_of_the_checks_and_a_check_may_have_nothing_t
     assert [finding.id for finding in findings()] == ["fine", "better", "doubtful", "broken"]
 
 
-@pytest.mark.parametrize("ignored, states, stopping", [
-    ((), ["ok", "note", "WARNING", "ERROR"], ["broken"]),
-    (("broken",), ["ok", "note", "WARNING", "ignored"], []),
-    (("doubtful", "fine", "better"), ["ok", "note", "WARNING", "ERROR"], ["broken"]),
-])
+@pytest.mark.parametrize(
+    ("ignored", "states", "stopping"),
+    [
+        ((), ["ok", "note", "WARNING", "ERROR"], ["broken"]),
+        (("broken",), ["ok", "note", "WARNING", "ignored"], []),
+        (("doubtful", "fine", "better"), ["ok", "note", "WARNING", "ERROR"], ["broken"]),
+    ],
+)
 def test_only_an_error_stops_and_only_an_error_can_be_ignored(ignored: tuple, states: list, stopping: list) -> None:
     found = findings(*ignored)
     assert [finding.state for finding in found] == states
@@ -45,17 +53,28 @@ def test_what_is_ignored_is_a_warning_that_says_so() -> None:
     assert (broken.ok, broken.severity, broken.ignored) == (False, "warning", True)
 
 
-@pytest.mark.parametrize("ignored, said", [
-    ((), "this machine cannot run Kata: broken; warnings: doubtful"),
-    (("broken",), "nothing found that keeps this machine from running Kata (4 findings); warnings: doubtful; ignored: broken"),
-])
+@pytest.mark.parametrize(
+    ("ignored", "said"),
+    [
+        ((), "this machine cannot run Kata: broken; warnings: doubtful"),
+        (
+            ("broken",),
+            "nothing found that keeps this machine from running Kata (4 findings); warnings: doubtful; ignored: broken",
+        ),
+    ],
+)
 def test_the_summary_names_what_stops_what_warns_and_what_is_ignored(ignored: tuple, said: str) -> None:
     assert summary(findings(*ignored)) == said
 
 
-@pytest.mark.parametrize("name, hint", [
-    ("brokn", "did you mean broken?"), ("Fine", "did you mean fine?"), ("colour", "there are fine, better, doubtful, broken, silent"),
-])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("brokn", "did you mean broken?"),
+        ("Fine", "did you mean fine?"),
+        ("colour", "there are fine, better, doubtful, broken, silent"),
+    ],
+)
 def test_an_unknown_id_is_refused_with_what_may_have_been_meant(name: str, hint: str) -> None:
     with pytest.raises(Refused) as caught:
         known(["fine", name], CHECKS)
@@ -68,7 +87,9 @@ def test_a_sentence_names_what_was_found_and_needed_and_what_to_do() -> None:
 
 
 def test_the_table_has_a_row_for_each_finding_in_columns_and_the_remedy_below() -> None:
-    long = Judgement(False, "a reason so long that it does not fit into its column at all", "the same " * 9, "try again " * 30)
+    long = Judgement(
+        False, "a reason so long that it does not fit into its column at all", "the same " * 9, "try again " * 30
+    )
     found = decide({"cpu_virtualization": lambda facts, question: long, **CHECKS}, None, None)
     lines = table(found).splitlines()
     assert lines[0].split() == ["finding", "state", "found", "needed"]

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file that an archive is written to."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Unwritable, Writing
 
 

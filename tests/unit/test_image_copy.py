@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole module without a daemon: its SDK, and images from file to file."""
+
 from __future__ import annotations
 
 import gzip
@@ -11,9 +12,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from made_images import layer, legacy, made, oci
-from playing import CHECKOUT, module_command, module_environment, run_module
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
 from ansible_collections.nested.kata.plugins.module_utils._docker import client
@@ -21,6 +19,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.archive_file im
 from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 from ansible_collections.nested.kata.plugins.modules.image_transfer import DOCUMENTATION
+from made_images import layer, legacy, made, oci
+from playing import CHECKOUT, module_command, module_environment, run_module
 
 IMAGE = made([layer(b"base" * 5000), layer(b"top")])
 OTHER = made([layer(b"base" * 5000), layer(b"other")])
@@ -28,7 +28,15 @@ OTHER = made([layer(b"base" * 5000), layer(b"other")])
 
 def copied(**options: object) -> dict:
     """Return the result of the module with these options."""
-    defaults = {"source": None, "destination": None, "destinations": None, "tags": {}, "platform": None, "prune_other_tags": False, "timeout": 60}
+    defaults = {
+        "source": None,
+        "destination": None,
+        "destinations": None,
+        "tags": {},
+        "platform": None,
+        "prune_other_tags": False,
+        "timeout": 60,
+    }
     try:
         return {"failed": False, **carry_out(parse({**defaults, **options}), False, pytest.fail)}
     except Refused as error:
@@ -37,7 +45,12 @@ def copied(**options: object) -> dict:
 
 def test_no_images_are_no_work() -> None:
     result = copied(images=[], destination={"socket": "/nowhere.sock"})
-    assert (result["failed"], result["changed"], result["images"], result["msg"]) == (False, False, [], "no images were asked for")
+    assert (result["failed"], result["changed"], result["images"], result["msg"]) == (
+        False,
+        False,
+        [],
+        "no images were asked for",
+    )
 
 
 def test_a_missing_sdk_is_told_with_its_package(tmp_path: Path) -> None:
@@ -47,15 +60,20 @@ def test_a_missing_sdk_is_told_with_its_package(tmp_path: Path) -> None:
     environment = module_environment(PYTHONPATH=f"{tmp_path}:{CHECKOUT / '.collections'}")
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
     answer = json.loads(done.stdout)
-    assert answer["failed"] and not answer["changed"] and "docker (package python3-docker of Debian, docker of PyPI)" in answer["msg"]
+    assert answer["failed"]
+    assert not answer["changed"]
+    assert "docker (package python3-docker of Debian, docker of PyPI)" in answer["msg"]
 
 
 def test_an_sdk_that_is_too_old_is_told_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "SDK_VERSION", "4.1.0")
     monkeypatch.setattr(client, "sdk_too_old", lambda: True)
     result = copied(images=["a"], source={}, destination={"socket": "/nowhere.sock"})
-    assert result["failed"] and result["msg"] == (
-        f"the Docker SDK for Python here is 4.1.0, and {written(client.OLDEST_SDK)} is needed: upgrade package python3-docker of Debian, docker of PyPI"
+    assert result["failed"]
+    assert (
+        result["msg"]
+        == f"the Docker SDK for Python here is 4.1.0, and {written(client.OLDEST_SDK)} is needed: upgrade package"
+        " python3-docker of Debian, docker of PyPI"
     )
 
 
@@ -68,7 +86,9 @@ def test_the_documentation_names_the_oldest_sdk() -> None:
 
 def transfer(source: Path, destination: Path, *names: str, **more: object) -> dict:
     """Copy images from file to file."""
-    return copied(images=list(names), source={"archive": str(source)}, destination={"archive": str(destination)}, **more)
+    return copied(
+        images=list(names), source={"archive": str(source)}, destination={"archive": str(destination)}, **more
+    )
 
 
 @pytest.fixture
@@ -78,7 +98,10 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix, magic", [(".tar", b"blobs"), (".tar.gz", b"\x1f\x8b"), (".tgz", b"\x1f\x8b"), (".tar.zst", b"\x28\xb5\x2f\xfd")])
+@pytest.mark.parametrize(
+    ("suffix", "magic"),
+    [(".tar", b"blobs"), (".tar.gz", b"\x1f\x8b"), (".tgz", b"\x1f\x8b"), (".tar.zst", b"\x28\xb5\x2f\xfd")],
+)
 def test_images_go_into_a_file_and_out_of_it_again(tmp_path: Path, archive: Path, suffix: str, magic: bytes) -> None:
     there, back = tmp_path / f"there{suffix}", tmp_path / "back.tar"
     result = transfer(archive, there, "a:1", "b:1", tags={"b:1": ["c:1", "c:2"]})
@@ -91,7 +114,10 @@ def test_images_go_into_a_file_and_out_of_it_again(tmp_path: Path, archive: Path
     assert (there.stat().st_ino, there.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     result = transfer(there, back, "a:1", "c:2")
     assert [one["id"] for one in result["images"]] == [IMAGE.id, OTHER.id]
-    assert {name: packed.image.id for packed in listed(str(back)) for name in packed.names} == {"a:1": IMAGE.id, "c:2": OTHER.id}
+    assert {name: packed.image.id for packed in listed(str(back)) for name in packed.names} == {
+        "a:1": IMAGE.id,
+        "c:2": OTHER.id,
+    }
     assert sorted(os.listdir(tmp_path)) == sorted(["source.tar", there.name, "back.tar"])
 
 
@@ -100,13 +126,20 @@ def test_a_file_is_written_as_a_whole_when_one_image_differs_and_keeps_its_mode(
     path.write_bytes(legacy(IMAGE, ["a:1"]))
     path.chmod(0o640)
     result = transfer(archive, path, "a:1", "b:1")
-    assert [one["reason"].partition(":")[0] for one in result["images"]] == ["the archive is written as a whole", "the destination has no image of this name"]
+    assert [one["reason"].partition(":")[0] for one in result["images"]] == [
+        "the archive is written as a whole",
+        "the destination has no image of this name",
+    ]
     assert {name for packed in listed(str(path)) for name in packed.names} == {"a:1", "b:1"}
     assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_check_mode_writes_nothing(tmp_path: Path, archive: Path) -> None:
-    options = {"images": ["a:1"], "source": {"archive": str(archive)}, "destination": {"archive": str(tmp_path / "there.tar")}}
+    options = {
+        "images": ["a:1"],
+        "source": {"archive": str(archive)},
+        "destination": {"archive": str(tmp_path / "there.tar")},
+    }
     result = run_module("image_transfer", options, check=True)
     assert (result["failed"], result["changed"]) == (False, True)
     assert result["diff"] == {"before": {"a:1": None}, "after": {"a:1": IMAGE.id}}
@@ -125,12 +158,22 @@ BROKEN = {
     "there is none": (None, "archive {path} cannot be read: No such file or directory"),
     "no archive": (b"text" * 1000, "archive {path} cannot be used: it is no tar archive"),
     "an empty file": (b"", "archive {path} cannot be used: it is no tar archive"),
-    "cut in a layer": (oci({"a:1": [IMAGE]})[:9000], "archive {path} cannot be used: it is no tar archive, or ends too early"),
+    "cut in a layer": (
+        oci({"a:1": [IMAGE]})[:9000],
+        "archive {path} cannot be used: it is no tar archive, or ends too early",
+    ),
     "cut before the manifest": (legacy(IMAGE, ["a:1"])[:27000], "archive {path} cannot be used: "),
-    "cut, gzip": (gzip.compress(oci({"a:1": [IMAGE]}))[:-40], "archive {path} cannot be used: gzip: stdin: unexpected end of file"),
-    "a layer with another digest": (oci({"a:1": [IMAGE]}).replace(b"basebase", b"bassbass", 1), "reading a:1: layer {digest} has another digest"),
+    "cut, gzip": (
+        gzip.compress(oci({"a:1": [IMAGE]}))[:-40],
+        "archive {path} cannot be used: gzip: stdin: unexpected end of file",
+    ),
+    "a layer with another digest": (
+        oci({"a:1": [IMAGE]}).replace(b"basebase", b"bassbass", 1),
+        "reading a:1: layer {digest} has another digest",
+    ),
     "a layer with another digest, before Docker 25": (
-        legacy(IMAGE, ["a:1"]).replace(b"basebase", b"bassbass", 1), "reading a:1: layer {digest} has another digest"
+        legacy(IMAGE, ["a:1"]).replace(b"basebase", b"bassbass", 1),
+        "reading a:1: layer {digest} has another digest",
     ),
 }
 
@@ -149,11 +192,16 @@ def test_an_archive_that_is_damaged_is_told_and_nothing_is_written(tmp_path: Pat
     assert [name for name in os.listdir(tmp_path) if name != "source.tar"] == []
 
 
-@pytest.mark.parametrize("content, why", [
-    (b"precious", "what is there cannot be read as an archive of images"),
-    (oci({"mine:1": [OTHER]}), "it holds mine:1, too, and would lose that"),
-])
-def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path, archive: Path, content: bytes, why: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"precious", "what is there cannot be read as an archive of images"),
+        (oci({"mine:1": [OTHER]}), "it holds mine:1, too, and would lose that"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_left_alone(
+    tmp_path: Path, archive: Path, content: bytes, why: str
+) -> None:
     path = tmp_path / "there.tar"
     path.write_bytes(content)
     result = transfer(archive, path, "a:1")

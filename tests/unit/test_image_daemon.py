@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The SDK over our streams, against a daemon that answers by a script: real sockets and processes, no Docker."""
+
 from __future__ import annotations
 
 import json
@@ -11,16 +12,15 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import pytest
-from unix_server import UnixServer
-
-from ansible_collections.nested.kata.plugins.module_utils._image import daemon
 from ansible_collections.nested.kata.plugins.module_utils._docker import streams
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._image import daemon
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
+from unix_server import UnixServer
 
 IMAGE = {"Id": "sha256:" + "1" * 64, "RootFS": {"Layers": ["sha256:" + "a" * 64]}, "Config": {}}
 
@@ -82,10 +82,13 @@ def scripted(tmp_path: Path) -> Iterator[ScriptedDaemon]:
 
 @pytest.fixture
 def docker(tmp_path: Path, scripted: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a docker client on PATH whose dial-stdio leads to the scripted daemon, and which says what it was called with."""
+    """Put a docker client on PATH whose dial-stdio leads to the scripted daemon, and which says what it was called
+    with.
+    """
     client = tmp_path / "bin" / "docker"
     client.parent.mkdir()
-    client.write_text(textwrap.dedent(f"""\
+    client.write_text(
+        textwrap.dedent(f"""\
         #!{sys.executable} -IS
         import os, socket, sys, threading
         open({str(tmp_path / "called")!r}, "a").write(" ".join(sys.argv[1:]) + "\\n")
@@ -108,7 +111,8 @@ def docker(tmp_path: Path, scripted: ScriptedDaemon, monkeypatch: pytest.MonkeyP
             if not data:
                 break
             os.write(1, data)
-    """))
+    """)
+    )
     client.chmod(0o755)
     probe = tmp_path / "probe"
     probe.write_text('#!/bin/sh\ncase "$*" in *inspect*) echo running;; *) echo 26.1;; esac\n')
@@ -158,17 +162,24 @@ def test_an_image_that_is_not_there_is_none_and_any_other_error_is_told(scripted
 
 
 def test_tags_are_the_names_of_images_that_have_one(scripted: ScriptedDaemon) -> None:
-    scripted.answers["/images/json"] = answer([{"RepoTags": ["b:1", "a:1"]}, {"RepoTags": None}, {"RepoTags": ["<none>:<none>"]}])
+    scripted.answers["/images/json"] = answer(
+        [{"RepoTags": ["b:1", "a:1"]}, {"RepoTags": None}, {"RepoTags": ["<none>:<none>"]}]
+    )
     with reach(scripted) as found:
         assert found.tags() == ["a:1", "b:1"]
 
 
-@pytest.mark.parametrize("status, containerd", [
-    ([["driver-type", "io.containerd.snapshotter.v1"]], True),
-    ([["Backing Filesystem", "extfs"]], False),
-    (None, False),
-])
-def test_the_store_of_a_daemon_is_told_by_its_driver(scripted: ScriptedDaemon, status: list | None, containerd: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "containerd"),
+    [
+        ([["driver-type", "io.containerd.snapshotter.v1"]], True),
+        ([["Backing Filesystem", "extfs"]], False),
+        (None, False),
+    ],
+)
+def test_the_store_of_a_daemon_is_told_by_its_driver(
+    scripted: ScriptedDaemon, status: list | None, containerd: bool
+) -> None:
     scripted.answers["/info"] = answer({"DriverStatus": status})
     with reach(scripted) as found:
         assert found.has_containerd_store() is containerd
@@ -186,14 +197,14 @@ def test_what_is_no_daemon_is_told(scripted: ScriptedDaemon) -> None:
 
 
 def test_a_socket_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DaemonError, match="there is no socket .*/nowhere.sock: start dockerd, or name"):
+    with pytest.raises(DaemonError, match=r"there is no socket .*/nowhere.sock: start dockerd, or name"):
         Daemon(Endpoint(socket=str(tmp_path / "nowhere.sock")))
 
 
 def test_a_socket_without_a_listener_is_told(tmp_path: Path) -> None:
     path = str(tmp_path / "dead.sock")
     socket.socket(socket.AF_UNIX).bind(path)
-    with pytest.raises(DaemonError, match="nobody listens on .*/dead.sock"):
+    with pytest.raises(DaemonError, match=r"nobody listens on .*/dead.sock"):
         Daemon(Endpoint(socket=path))
 
 
@@ -226,7 +237,9 @@ def test_an_archive_that_breaks_off_is_an_error(scripted: ScriptedDaemon) -> Non
 
 
 def test_an_error_that_the_source_wrote_behind_its_archive_is_told(scripted: ScriptedDaemon) -> None:
-    scripted.answers["/images/a:1/get"] = chunked(bytes(100_000), b'{"errorDetail":{"message":"layer is gone"},"error":"layer is gone"}\r\n')
+    scripted.answers["/images/a:1/get"] = chunked(
+        bytes(100_000), b'{"errorDetail":{"message":"layer is gone"},"error":"layer is gone"}\r\n'
+    )
     with reach(scripted) as found, pytest.raises(DaemonError, match=r"saving a:1: layer is gone$"):
         list(found.save("a:1"))
 
@@ -255,7 +268,7 @@ def test_a_source_that_fails_leaves_the_load_without_its_end(scripted: ScriptedD
         raise DaemonError("source: it died")
 
     scripted.answers["/images/load"] = load
-    with reach(scripted) as found, pytest.raises(DaemonError, match="^source: it died$"):
+    with reach(scripted) as found, pytest.raises(DaemonError, match=r"^source: it died$"):
         list(found.load("a:1", pieces()))
     deadline = time.monotonic() + 5
     while not ended and time.monotonic() < deadline:
@@ -270,7 +283,9 @@ def endless(taken: list[int]) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("hops", [(), ("outer",)], ids=["socket", "hop"])
-def test_the_answer_of_a_daemon_that_hangs_up_early_is_read(scripted: ScriptedDaemon, docker: Path, hops: tuple[str, ...]) -> None:
+def test_the_answer_of_a_daemon_that_hangs_up_early_is_read(
+    scripted: ScriptedDaemon, docker: Path, hops: tuple[str, ...]
+) -> None:
     def refuse(connection: socket.socket, stream) -> str:
         stream.read(1000)
         connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -302,7 +317,10 @@ def test_a_daemon_that_says_nothing_is_given_up(scripted: ScriptedDaemon) -> Non
     silent = threading.Event()
     scripted.answers["/images/a:1/get"] = lambda connection, stream: silent.wait(10) and "hang up"
     start = time.monotonic()
-    with reach(scripted, silence=0.5) as found, pytest.raises(DaemonError, match="saving a:1: nothing was read or written for 0.5 s"):
+    with (
+        reach(scripted, silence=0.5) as found,
+        pytest.raises(DaemonError, match=r"saving a:1: nothing was read or written for 0.5 s"),
+    ):
         list(found.save("a:1"))
     silent.set()
     assert time.monotonic() - start < 5
@@ -311,7 +329,10 @@ def test_a_daemon_that_says_nothing_is_given_up(scripted: ScriptedDaemon) -> Non
 def test_a_daemon_that_takes_nothing_is_given_up(scripted: ScriptedDaemon) -> None:
     silent = threading.Event()
     scripted.answers["/images/load"] = lambda connection, stream: silent.wait(10) and "hang up"
-    with reach(scripted, silence=0.5) as found, pytest.raises(DaemonError, match="loading a:1: nothing was read or written for 0.5 s"):
+    with (
+        reach(scripted, silence=0.5) as found,
+        pytest.raises(DaemonError, match=r"loading a:1: nothing was read or written for 0.5 s"),
+    ):
         list(found.load("a:1", endless([])))
     silent.set()
 
@@ -329,11 +350,15 @@ def test_hops_carry_the_api_and_every_child_is_gone_afterwards(scripted: Scripte
         children = [child.process for child in found.transport.children]
         assert [child.poll() for child in children] == [None]
     assert [child.returncode for child in children] == [0]
-    assert (docker / "called").read_text() == f"--host unix://{scripted.path} exec -i outer docker exec -i inner docker system dial-stdio\n"
+    assert (
+        docker / "called"
+    ).read_text() == f"--host unix://{scripted.path} exec -i outer docker exec -i inner docker system dial-stdio\n"
 
 
 @pytest.mark.parametrize("by", ["exec", "auto"])
-def test_a_way_that_has_begun_is_the_one_that_the_first_question_takes(scripted: ScriptedDaemon, docker: Path, by: str) -> None:
+def test_a_way_that_has_begun_is_the_one_that_the_first_question_takes(
+    scripted: ScriptedDaemon, docker: Path, by: str
+) -> None:
     scripted.answers["/images/a:1/json"] = answer(IMAGE)
     endpoint = Endpoint(hops=("outer", "inner"), by=by)
     way = endpoint.transport()
@@ -348,7 +373,10 @@ def test_a_way_that_cannot_begin_is_told_when_it_is_taken(monkeypatch: pytest.Mo
     endpoint = Endpoint(hops=("outer",))
     way = endpoint.transport()
     way.begin()
-    with pytest.raises(DaemonError, match="outer: hops start with docker's command line client, which does not run here .*: install docker-cli"):
+    with pytest.raises(
+        DaemonError,
+        match=r"outer: hops start with docker's command line client, which does not run here .*: install docker-cli",
+    ):
         Daemon(endpoint, transport=way)
 
 
@@ -365,7 +393,10 @@ def test_closing_in_the_middle_of_an_answer_ends_the_child(scripted: ScriptedDae
 
 def test_a_client_that_is_not_on_path_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DaemonError, match="^destination outer > inner: hops start with docker's command line client.*install docker-cli$"):
+    with pytest.raises(
+        DaemonError,
+        match=r"^destination outer > inner: hops start with docker's command line client.*install docker-cli$",
+    ):
         Daemon(Endpoint(hops=("outer", "inner")), title="destination")
 
 

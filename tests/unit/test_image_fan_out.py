@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From one source to many destinations at once."""
+
 from __future__ import annotations
 
 import threading
@@ -79,13 +80,15 @@ def test_what_is_put_for_one_who_has_left_is_dropped_at_once() -> None:
     feed = Feed()
     feed.left.set()
     start = time.monotonic()
-    for dummy in range(10 * DEPTH):
+    for _dummy in range(10 * DEPTH):
         feed.put(b"")
     assert time.monotonic() - start < 1
 
 
 def test_how_far_it_is_is_told_while_it_goes_on() -> None:
     said: list[str] = []
-    parts: Iterable[Part] = (part for part in [Blob("a", 2 << 20), bytes(2 << 20), Blob("b", 1 << 20), bytes(1 << 20), Manifest(b"", ())])
+    parts: Iterable[Part] = (
+        part for part in [Blob("a", 2 << 20), bytes(2 << 20), Blob("b", 1 << 20), bytes(1 << 20), Manifest(b"", ())]
+    )
     deliver(parts, [lambda given: Sent("", len(list(given)))], said.append)
     assert said[:2] == ["2 MiB, layer 1", "3 MiB, layer 2"]

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A daemon's store is made of files, and the shell that reads it is real."""
+
 from __future__ import annotations
 
 import base64
@@ -15,11 +16,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from made_images import Made, digest, layer, made, tar
-
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Split, Store, Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, chain_ids
+from made_images import Made, digest, layer, made, tar
 
 
 def split_of(content: bytes) -> tuple[bytes, dict[str, bytes]]:
@@ -27,10 +27,10 @@ def split_of(content: bytes) -> tuple[bytes, dict[str, bytes]]:
     lines, files, at = [], {}, 0
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         for member in archive:
-            lines.append({"type": 2, "payload": base64.b64encode(content[at:member.offset_data]).decode()})
+            lines.append({"type": 2, "payload": base64.b64encode(content[at : member.offset_data]).decode()})
             at = member.offset_data
             if member.isfile():
-                files[member.name] = content[at:at + member.size]
+                files[member.name] = content[at : at + member.size]
                 lines.append({"type": 1, "name": member.name, "size": member.size, "payload": "crc"})
                 at += member.size
     lines.append({"type": 2, "payload": base64.b64encode(content[at:]).decode()})
@@ -42,14 +42,16 @@ def make_store(root: Path, image: Made, driver: str) -> None:
     config = below / "imagedb" / "content" / "sha256" / image.id[7:]
     config.parent.mkdir(parents=True)
     config.write_bytes(image.config)
-    for number, (content, chain) in enumerate(zip(image.layers, chain_ids(image.diff_ids))):
+    for number, (content, chain) in enumerate(zip(image.layers, chain_ids(image.diff_ids), strict=True)):
         split, files = split_of(content)
         told = below / "layerdb" / "sha256" / chain[7:]
         told.mkdir(parents=True)
         (told / "diff").write_text(digest(content))
         (told / "cache-id").write_text(f"cache{number}")
         (told / "tar-split.json.gz").write_bytes(split)
-        directory = root / {"overlay2": f"overlay2/cache{number}/diff", "btrfs": f"btrfs/subvolumes/cache{number}"}[driver]
+        directory = (
+            root / {"overlay2": f"overlay2/cache{number}/diff", "btrfs": f"btrfs/subvolumes/cache{number}"}[driver]
+        )
         for name, data in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_bytes(data)
@@ -63,11 +65,19 @@ def store_of(root: Path, driver: str = "overlay2") -> Store:
     return Store({"Driver": driver, "DockerRootDir": str(root)}, (), quiet=3)
 
 
-MANY = made([
-    layer(b"base"),
-    tar({**{f"directory {number % 7}/file{number}": os.urandom(number % 3 * 100) for number in range(3000)}, "large": os.urandom(3_000_000), "-x": b"option"}),
-    layer(b"top"),
-])
+MANY = made(
+    [
+        layer(b"base"),
+        tar(
+            {
+                **{f"directory {number % 7}/file{number}": os.urandom(number % 3 * 100) for number in range(3000)},
+                "large": os.urandom(3_000_000),
+                "-x": b"option",
+            }
+        ),
+        layer(b"top"),
+    ]
+)
 
 
 @pytest.mark.parametrize("driver", ["overlay2", "btrfs"])
@@ -91,11 +101,20 @@ def test_the_layers_that_are_wanted_come_out_of_a_store(tmp_path: Path, driver: 
 DAMAGE = {
     "a file is gone": (lambda root: (root / "overlay2/cache1/diff/large").unlink(), "No such file"),
     "a file is shorter": (lambda root: (root / "overlay2/cache2/diff/file").write_bytes(b"t"), "end too early"),
-    "a file is shorter below": (lambda root: (root / "overlay2/cache1/diff/large").write_bytes(b"t"), "digest|end too early|timed out"),
+    "a file is shorter below": (
+        lambda root: (root / "overlay2/cache1/diff/large").write_bytes(b"t"),
+        "digest|end too early|timed out",
+    ),
     "a file differs": (lambda root: (root / "overlay2/cache1/diff/-x").write_bytes(b"opt-on"), "has another digest"),
-    "the configuration is another": (lambda root: next((root / "image/overlay2/imagedb/content/sha256").iterdir()).write_bytes(b"{}"), "of another image"),
+    "the configuration is another": (
+        lambda root: next((root / "image/overlay2/imagedb/content/sha256").iterdir()).write_bytes(b"{}"),
+        "of another image",
+    ),
     "there is no store": (shutil.rmtree, "cannot cd|can't cd"),
-    "tar-split is no gzip": (lambda root: [path.write_bytes(b"x" * 100) for path in root.rglob("tar-split.json.gz")], "gzip"),
+    "tar-split is no gzip": (
+        lambda root: [path.write_bytes(b"x" * 100) for path in root.rglob("tar-split.json.gz")],
+        "gzip",
+    ),
 }
 
 

@@ -2,22 +2,25 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Daemons and archives as sources and destinations: what both must do where only one of them has something to do."""
+
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from made_images import layer, made, oci
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import (
-    ArchiveLocation, DaemonDestination, DaemonLocation, Sent,
+    ArchiveLocation,
+    DaemonDestination,
+    DaemonLocation,
+    Sent,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+from made_images import layer, made, oci
 
 MADE = made([layer(b"only")])
 IMAGE = Image(MADE.id, MADE.diff_ids, "config")
@@ -62,7 +65,7 @@ def test_a_daemon_is_asked_to_name_what_has_no_name_or_a_wrong_one() -> None:
     assert daemon.asked == [("tag", "b")]
 
 
-@pytest.mark.parametrize("action, sent", [(Action.KEEP, Sent(IMAGE.id)), (Action.SEND, None)])
+@pytest.mark.parametrize(("action", "sent"), [(Action.KEEP, Sent(IMAGE.id)), (Action.SEND, None)])
 def test_what_is_kept_or_sent_asks_a_daemon_for_nothing_before(action: Action, sent: Sent | None) -> None:
     daemon = FakeDaemon()
     assert (DaemonDestination(daemon).settle(step(action, IMAGE, IMAGE)), daemon.asked) == (sent, [])
@@ -71,7 +74,9 @@ def test_what_is_kept_or_sent_asks_a_daemon_for_nothing_before(action: Action, s
 def test_a_name_that_leads_to_another_image_afterwards_is_an_error() -> None:
     daemon = FakeDaemon(a=IMAGE)
     daemon.tag = lambda image_id, name: daemon.images.update({name: OTHER})
-    with pytest.raises(DaemonError, match="^destination fake: naming a: it reported no error, and has 222222222222 as b instead of "):
+    with pytest.raises(
+        DaemonError, match=r"^destination fake: naming a: it reported no error, and has 222222222222 as b instead of "
+    ):
         DaemonDestination(daemon).settle(step(Action.TAG, IMAGE, None))
 
 
@@ -79,7 +84,9 @@ def test_a_daemon_tells_of_each_name_whether_it_keeps_it() -> None:
     assert list(DaemonDestination(FakeDaemon()).prune(("gone", "kept"))) == [("gone", None), ("kept", "it is used")]
 
 
-def test_an_archive_keeps_an_image_or_is_written_and_has_nothing_else_to_name_or_to_prune(archive: ArchiveLocation) -> None:
+def test_an_archive_keeps_an_image_or_is_written_and_has_nothing_else_to_name_or_to_prune(
+    archive: ArchiveLocation,
+) -> None:
     destination = archive.destination(None, 1, {"a:1"})
     assert destination.whole
     assert destination.settle(step(Action.KEEP, IMAGE, IMAGE)) == Sent(IMAGE.id)
@@ -99,7 +106,7 @@ def test_an_archive_is_read_in_one_way_only(archive: ArchiveLocation) -> None:
 
 
 def test_an_archive_that_is_not_there_is_refused_as_a_source(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="^source: archive /.*/no.tar cannot be read: No such file or directory$"):
+    with pytest.raises(Refused, match=r"^source: archive /.*/no.tar cannot be read: No such file or directory$"):
         ArchiveLocation(str(tmp_path / "no.tar")).source(None, 1, "")
 
 

@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options of image_transfer, and what is refused of them."""
+
 from __future__ import annotations
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import ArchiveLocation, DaemonLocation
@@ -16,29 +16,45 @@ OWN = DaemonLocation(Endpoint())
 
 def options(**given_options: object) -> dict:
     return {
-        "images": ["a"], "source": None, "destination": None, "destinations": None, "tags": {}, "platform": None, "prune_other_tags": False, "timeout": 600,
+        "images": ["a"],
+        "source": None,
+        "destination": None,
+        "destinations": None,
+        "tags": {},
+        "platform": None,
+        "prune_other_tags": False,
+        "timeout": 600,
         **given_options,
     }
 
 
-@pytest.mark.parametrize("given_options, why", [
-    ({"images": ["A"], "destination": {"hops": ["kata"]}}, "images: 'A' is not an image name"),
-    ({}, "source and destination are the same daemon (/var/run/docker.sock)"),
-    ({"destination": {"socket": "/var/run/docker.sock", "hops": None}}, "the same daemon"),
-    ({"source": {"socket": None, "hops": ["a1", "b1"]}, "destination": {"hops": ["a1", "b1"]}}, "the same daemon (a1 > b1)"),
-    ({"source": {"archive": "/x/a.tar"}, "destination": {"archive": "/x//a.tar"}}, "the same archive (/x/a.tar)"),
-    ({"destinations": [{"hops": ["kata"]}, {}]}, "the same daemon (/var/run/docker.sock)"),
-    ({"destinations": [{"hops": ["kata"]}, {"hops": ["kata"]}]}, "destinations: kata is named twice"),
-    ({"destinations": []}, "destinations: it is an empty list"),
-    ({"destination": {"hops": ["kata", "--help"]}}, "destination: '--help' in hops is no name of a container"),
-    ({"destination": {"hops": ["kata"], "socket": "/x"}}, "destination: socket and hops exclude each other"),
-    ({"destination": {"archive": "a.tar"}}, "destination: archive 'a.tar' is not the absolute path"),
-    ({"source": {"socket": "relative.sock"}}, "source: socket 'relative.sock' is not the absolute path"),
-    ({"destination": {"hops": ["kata"]}, "timeout": 0}, "timeout: 0 is no number of seconds"),
-    ({"destination": {"hops": ["kata"]}, "tags": {"b": "c"}}, "tags: 'b' is not among the images"),
-    ({"destination": {"hops": ["kata"]}, "platform": "arm64"}, "platform: 'arm64' is no platform"),
-    ({"destination": {"archive": "/a.tar"}, "prune_other_tags": True}, "prune_other_tags: an archive holds no other tags"),
-])
+@pytest.mark.parametrize(
+    ("given_options", "why"),
+    [
+        ({"images": ["A"], "destination": {"hops": ["kata"]}}, "images: 'A' is not an image name"),
+        ({}, "source and destination are the same daemon (/var/run/docker.sock)"),
+        ({"destination": {"socket": "/var/run/docker.sock", "hops": None}}, "the same daemon"),
+        (
+            {"source": {"socket": None, "hops": ["a1", "b1"]}, "destination": {"hops": ["a1", "b1"]}},
+            "the same daemon (a1 > b1)",
+        ),
+        ({"source": {"archive": "/x/a.tar"}, "destination": {"archive": "/x//a.tar"}}, "the same archive (/x/a.tar)"),
+        ({"destinations": [{"hops": ["kata"]}, {}]}, "the same daemon (/var/run/docker.sock)"),
+        ({"destinations": [{"hops": ["kata"]}, {"hops": ["kata"]}]}, "destinations: kata is named twice"),
+        ({"destinations": []}, "destinations: it is an empty list"),
+        ({"destination": {"hops": ["kata", "--help"]}}, "destination: '--help' in hops is no name of a container"),
+        ({"destination": {"hops": ["kata"], "socket": "/x"}}, "destination: socket and hops exclude each other"),
+        ({"destination": {"archive": "a.tar"}}, "destination: archive 'a.tar' is not the absolute path"),
+        ({"source": {"socket": "relative.sock"}}, "source: socket 'relative.sock' is not the absolute path"),
+        ({"destination": {"hops": ["kata"]}, "timeout": 0}, "timeout: 0 is no number of seconds"),
+        ({"destination": {"hops": ["kata"]}, "tags": {"b": "c"}}, "tags: 'b' is not among the images"),
+        ({"destination": {"hops": ["kata"]}, "platform": "arm64"}, "platform: 'arm64' is no platform"),
+        (
+            {"destination": {"archive": "/a.tar"}, "prune_other_tags": True},
+            "prune_other_tags: an archive holds no other tags",
+        ),
+    ],
+)
 def test_bad_options_are_refused_by_name(given_options: dict, why: str) -> None:
     with pytest.raises(Refused) as refused:
         parse(options(**given_options))

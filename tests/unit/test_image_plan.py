@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a destination has, and what happens to each image there."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, decide, step_for
 
@@ -25,23 +25,35 @@ DECISIONS = [
     ((None,), OTHER, Action.SEND, "the destination has no image of this name"),
     ((SAME, SAME), None, Action.KEEP, "the destination has the same image"),
     ((SAME, None), None, Action.TAG, "the destination has no image of this name, and the same image under another one"),
-    ((SAME, OTHER), None, Action.TAG, "the destination has another image of this name (222222222222), and the same image under another one"),
+    (
+        (SAME, OTHER),
+        None,
+        Action.TAG,
+        "the destination has another image of this name (222222222222), and the same image under another one",
+    ),
     ((OTHER, None), None, Action.SEND, "the destination has no image of this name"),
 ]
 
 
-@pytest.mark.parametrize("replaced, unnamed, action, reason", DECISIONS)
+@pytest.mark.parametrize(("replaced", "unnamed", "action", "reason"), DECISIONS)
 def test_what_a_destination_has_decides_what_it_gets(
-    replaced: tuple[Image | None, ...], unnamed: Image | None, action: Action, reason: str,
+    replaced: tuple[Image | None, ...],
+    unnamed: Image | None,
+    action: Action,
+    reason: str,
 ) -> None:
-    step = step_for("a:1", SOURCE, tuple(f"b:{number}" for number in range(len(replaced))), FoundImage(replaced, unnamed))
+    step = step_for(
+        "a:1", SOURCE, tuple(f"b:{number}" for number in range(len(replaced))), FoundImage(replaced, unnamed)
+    )
     assert (step.action, step.reason, step.replaced) == (action, reason, replaced)
     assert (step.there is SAME) is (action is not Action.SEND)
 
 
 def test_two_ids_are_of_the_same_image_where_one_is_that_of_containerds_store() -> None:
     there = replace(SOURCE, id="sha256:" + "3" * 64)
-    actions = [step_for("a:1", SOURCE, ("a:1",), FoundImage((there,), by_content=content)).action for content in (False, True)]
+    actions = [
+        step_for("a:1", SOURCE, ("a:1",), FoundImage((there,), by_content=content)).action for content in (False, True)
+    ]
     assert actions == [Action.SEND, Action.KEEP]
 
 
@@ -49,14 +61,17 @@ NAMES = {"a:1": ("a:1",), "b:1": ("b:2", "b:3")}
 IMAGES = {"a:1": SOURCE, "b:1": OTHER}
 
 
-@pytest.mark.parametrize("whole, held, actions", [
-    (False, (OTHER, OTHER), [Action.KEEP, Action.KEEP]),
-    (False, (OTHER, None), [Action.KEEP, Action.TAG]),
-    (False, (None, None), [Action.KEEP, Action.SEND]),
-    (True, (OTHER, OTHER), [Action.KEEP, Action.KEEP]),
-    (True, (OTHER, None), [Action.SEND, Action.SEND]),
-    (True, (None, None), [Action.SEND, Action.SEND]),
-])
+@pytest.mark.parametrize(
+    ("whole", "held", "actions"),
+    [
+        (False, (OTHER, OTHER), [Action.KEEP, Action.KEEP]),
+        (False, (OTHER, None), [Action.KEEP, Action.TAG]),
+        (False, (None, None), [Action.KEEP, Action.SEND]),
+        (True, (OTHER, OTHER), [Action.KEEP, Action.KEEP]),
+        (True, (OTHER, None), [Action.SEND, Action.SEND]),
+        (True, (None, None), [Action.SEND, Action.SEND]),
+    ],
+)
 def test_what_is_written_as_a_whole_gets_all_images_or_none(whole: bool, held: tuple, actions: list[Action]) -> None:
     plan = decide(NAMES, IMAGES, Found({"a:1": FoundImage((SAME,)), "b:1": FoundImage(held)}, whole=whole))
     assert [step.action for step in plan.steps] == actions

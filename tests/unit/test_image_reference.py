@@ -2,16 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Names of images as people write them, and as daemons list them."""
+
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import (
-    absent, full_name, near, others_of, parse_reference, parse_references, parse_tags,
+    absent,
+    full_name,
+    near,
+    others_of,
+    parse_reference,
+    parse_references,
+    parse_tags,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 # What a person writes, and the one spelling that daemons list.
 SPELLINGS = [
@@ -53,13 +59,13 @@ MALFORMED = [
 ]
 
 
-@pytest.mark.parametrize("text, reference", SPELLINGS)
+@pytest.mark.parametrize(("text", "reference"), SPELLINGS)
 def test_every_spelling_of_a_name_becomes_the_one_that_daemons_list(text: str, reference: str) -> None:
     assert parse_reference(text) == reference
     assert parse_reference(reference) == reference
 
 
-@pytest.mark.parametrize("text, why", MALFORMED)
+@pytest.mark.parametrize(("text", "why"), MALFORMED)
 def test_what_is_no_reference_is_refused_with_the_part_that_is_wrong(text: str, why: str) -> None:
     with pytest.raises(Refused) as refused:
         parse_reference(text)
@@ -82,16 +88,21 @@ def test_an_image_that_is_named_twice_is_moved_once() -> None:
 
 def test_tags_are_the_names_that_an_image_gets_instead_of_its_own() -> None:
     assert parse_tags({"a": "b:2", "docker.io/c:1": ["c:1", "c"]}, ("a:latest", "c:1", "d:1")) == {
-        "a:latest": ("b:2",), "c:1": ("c:1", "c:latest"), "d:1": ("d:1",),
+        "a:latest": ("b:2",),
+        "c:1": ("c:1", "c:latest"),
+        "d:1": ("d:1",),
     }
 
 
-@pytest.mark.parametrize("tags, why", [
-    ({"b": "c:1"}, "'b' is not among the images"),
-    ({"a": "C"}, "'C' is not an image name"),
-    ({"a": []}, "'a' has no name"),
-    ({"a": "d:1"}, "'d:1' would name both a:latest and d:1"),
-])
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({"b": "c:1"}, "'b' is not among the images"),
+        ({"a": "C"}, "'C' is not an image name"),
+        ({"a": []}, "'a' has no name"),
+        ({"a": "d:1"}, "'d:1' would name both a:latest and d:1"),
+    ],
+)
 def test_tags_that_cannot_be_are_refused(tags: dict, why: str) -> None:
     with pytest.raises(Refused) as refused:
         parse_tags(tags, ("a:latest", "d:1"))
@@ -119,9 +130,15 @@ def test_every_image_that_is_absent_is_told_with_its_near_names() -> None:
     )
 
 
-@pytest.mark.parametrize("name, full", [
-    ("debian:12", "docker.io/library/debian:12"), ("a/b:1", "docker.io/a/b:1"), ("r:5/a:1", "r:5/a:1"), ("localhost/a:1", "localhost/a:1"),
-    ("r.example/a:1", "r.example/a:1"),
-])
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("debian:12", "docker.io/library/debian:12"),
+        ("a/b:1", "docker.io/a/b:1"),
+        ("r:5/a:1", "r:5/a:1"),
+        ("localhost/a:1", "localhost/a:1"),
+        ("r.example/a:1", "r.example/a:1"),
+    ],
+)
 def test_a_name_with_its_registry_is_what_containerd_wants(name: str, full: str) -> None:
     assert full_name(name) == full

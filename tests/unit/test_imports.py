@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Imports between the files of plugins/ run one way: plugins, plugin_utils, one subject's package, _docker, _common.
 
-Every import counts, also one within a function or below TYPE_CHECKING. `python tests/unit/test_imports.py` prints the graph.
+Every import counts, also one within a function or below TYPE_CHECKING. `python tests/unit/test_imports.py` prints the
+graph.
 """
+
 from __future__ import annotations
 
 import ast
@@ -46,7 +48,7 @@ def circle_in(graph: Graph) -> list[str]:
 
     def search(name: str, way: list[str]) -> list[str]:
         if name in way:
-            return [*way[way.index(name):], name]
+            return [*way[way.index(name) :], name]
         if name in done:
             return []
         circle = next(filter(None, (search(other, [*way, name]) for other in sorted(graph[name]))), [])
@@ -73,7 +75,9 @@ def level_of(name: str) -> int:
 def upward(graph: Graph) -> list[str]:
     """Return the arrows that lead up, or from one package to another one beside it."""
     return [
-        f"{name} -> {other}" for name, others in graph.items() for other in sorted(others)
+        f"{name} -> {other}"
+        for name, others in graph.items()
+        for other in sorted(others)
         if package_of(name) != package_of(other) and level_of(name) >= level_of(other)
     ]
 
@@ -84,7 +88,12 @@ def subjects_of(name: str, graph: Graph) -> set[str]:
 
 
 def the_graph() -> Graph:
-    return graph_of({".".join(path.relative_to(PLUGINS).with_suffix("").parts): path.read_text(encoding="utf-8") for path in sorted(PLUGINS.rglob("*.py"))})
+    return graph_of(
+        {
+            ".".join(path.relative_to(PLUGINS).with_suffix("").parts): path.read_text(encoding="utf-8")
+            for path in sorted(PLUGINS.rglob("*.py"))
+        }
+    )
 
 
 def test_every_import_of_ours_is_that_of_a_file() -> None:
@@ -115,7 +124,10 @@ def test_every_file_of_module_utils_is_in_a_package() -> None:
 FILES = {"module_utils._disk.plan", "module_utils._disk.loop", "module_utils._common.errors"}
 IMPORTS = {
     f"from {PREFIX}module_utils._disk.plan import decide": {"module_utils._disk.plan"},
-    f"from {PREFIX}module_utils._disk import loop as loops, plan": {"module_utils._disk.loop", "module_utils._disk.plan"},
+    f"from {PREFIX}module_utils._disk import loop as loops, plan": {
+        "module_utils._disk.loop",
+        "module_utils._disk.plan",
+    },
     f"import {PREFIX}module_utils._disk.loop": {"module_utils._disk.loop"},
     f"def f():\n    from {PREFIX}module_utils._disk.plan import decide": {"module_utils._disk.plan"},
     f"if TYPE_CHECKING:\n    from {PREFIX}module_utils._disk.plan import Plan": {"module_utils._disk.plan"},
@@ -164,16 +176,28 @@ def test_a_circle_is_found_wherever_it_begins() -> None:
 
 
 def test_a_plugin_that_imports_from_two_subjects_is_seen() -> None:
-    assert subjects_of("modules.a", {"modules.a": {"module_utils._disk.plan", "module_utils._kata.plan", "module_utils._docker.client"}}) == {"_disk", "_kata"}
+    assert subjects_of(
+        "modules.a",
+        {"modules.a": {"module_utils._disk.plan", "module_utils._kata.plan", "module_utils._docker.client"}},
+    ) == {"_disk", "_kata"}
 
 
 def shown(graph: Graph) -> str:
     """Return the graph as text: the packages, then each file, with what they import."""
     packages: dict[str, set[str]] = {}
     for name, others in graph.items():
-        packages.setdefault(package_of(name), set()).update(package_of(other) for other in others if package_of(other) != package_of(name))
-    lines = ["packages", *(f"  {name} -> {', '.join(sorted(others)) or 'nothing'}" for name, others in sorted(packages.items()))]
-    lines += ["", "files", *(f"  {name} -> {', '.join(sorted(others)) or 'nothing'}" for name, others in sorted(graph.items()))]
+        packages.setdefault(package_of(name), set()).update(
+            package_of(other) for other in others if package_of(other) != package_of(name)
+        )
+    lines = [
+        "packages",
+        *(f"  {name} -> {', '.join(sorted(others)) or 'nothing'}" for name, others in sorted(packages.items())),
+    ]
+    lines += [
+        "",
+        "files",
+        *(f"  {name} -> {', '.join(sorted(others)) or 'nothing'}" for name, others in sorted(graph.items())),
+    ]
     return "\n".join(lines).replace("module_utils.", "")
 
 

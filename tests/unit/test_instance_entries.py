@@ -2,18 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The entries of kata_instance_list, and what is derived from them."""
+
 from __future__ import annotations
 
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
-from playing import CHECKOUT
-
 from ansible_collections.nested.kata.plugins.filter.instance_disks import FilterModule as DiskFilters
 from ansible_collections.nested.kata.plugins.filter.instance_entries import FilterModule as EntryFilters
 from ansible_collections.nested.kata.plugins.filter.removable_instances import FilterModule as RemovalFilters
 from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
+from playing import CHECKOUT
 
 instance_entries = EntryFilters().filters()["instance_entries"]
 instance_disks = DiskFilters().filters()["instance_disks"]
@@ -34,7 +34,9 @@ ENTRIES = [
 @pytest.mark.parametrize(("entry", "differs"), ENTRIES)
 def test_an_entry_gets_what_it_leaves_out_and_nothing_else_changes(entry: dict, differs: dict) -> None:
     defaults = {**DEFAULTS, "disk": dict(DEFAULTS["disk"])}
-    assert instance_entries([{"name": "web", **entry}], defaults) == [{"state": "present", "purge": False, **DEFAULTS, "name": "web", **differs}]
+    assert instance_entries([{"name": "web", **entry}], defaults) == [
+        {"state": "present", "purge": False, **DEFAULTS, "name": "web", **differs}
+    ]
     assert defaults == DEFAULTS
 
 
@@ -42,12 +44,15 @@ def test_without_defaults_an_entry_is_present_and_keeps_its_disk() -> None:
     assert instance_entries([{"name": "web"}]) == [{"name": "web", "state": "present", "purge": False}]
 
 
-@pytest.mark.parametrize(("tables", "result"), [
-    ([], {}),
-    ([{"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}}], {"a": {"b": 1, "c": [2]}}),
-    ([{"a": 1}, {"a": {"b": 1}}], {"a": {"b": 1}}),
-    ([{"a": {"b": 1}}, {"a": 1}, {"d": None}], {"a": 1, "d": None}),
-])
+@pytest.mark.parametrize(
+    ("tables", "result"),
+    [
+        ([], {}),
+        ([{"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}}], {"a": {"b": 1, "c": [2]}}),
+        ([{"a": 1}, {"a": {"b": 1}}], {"a": {"b": 1}}),
+        ([{"a": {"b": 1}}, {"a": 1}, {"d": None}], {"a": 1, "d": None}),
+    ],
+)
 def test_tables_are_merged_deeply_and_the_rest_is_replaced(tables: list[dict], result: dict) -> None:
     assert merged(*tables) == result
 
@@ -55,31 +60,53 @@ def test_tables_are_merged_deeply_and_the_rest_is_replaced(tables: list[dict], r
 def test_disks_are_sparse_and_have_the_names_of_their_instances() -> None:
     found = instance_disks(instance_entries([{"name": "a"}, {"name": "b", "disk": {"size": "1T"}}], DEFAULTS), "/disks")
     assert found == [
-        {"path": "/disks/a.img", "size": "20G", "sparse": True, "purpose": "a"}, {"path": "/disks/b.img", "size": "1T", "sparse": True, "purpose": "b"},
+        {"path": "/disks/a.img", "size": "20G", "sparse": True, "purpose": "a"},
+        {"path": "/disks/b.img", "size": "1T", "sparse": True, "purpose": "b"},
     ]
 
 
 @pytest.mark.parametrize("purge", [False, True])
 def test_only_containers_with_the_label_of_an_instance_are_removed(purge: bool) -> None:
     containers = [
-        {"Names": ["/web"], "Labels": {"nested.kata.instance": "web"}}, {"Names": ["/proxy"], "Labels": {"nested.kata.proxy": "proxy"}},
-        {"Names": ["/mine"], "Labels": None}, {"Names": ["/other"], "Labels": {}},
+        {"Names": ["/web"], "Labels": {"nested.kata.instance": "web"}},
+        {"Names": ["/proxy"], "Labels": {"nested.kata.proxy": "proxy"}},
+        {"Names": ["/mine"], "Labels": None},
+        {"Names": ["/other"], "Labels": {}},
     ]
     assert removable_instances(containers, purge=purge) == [{"name": "web", "state": "absent", "purge": purge}]
 
 
-@pytest.mark.parametrize(("containers", "kept"), [
-    ([], ""),
-    ([("web", False, {})], ""),
-    ([("web", True, {})], ""),
-    ([("other", True, {"nested.kata.address_pool": "10.9.0.0/16"})], ""),
-    ([("other", True, {"nested.kata.address_pool": "10.9.0.0/16"}), ("web", True, {"nested.kata.address_pool": "10.1.0.0/16"})], "10.1.0.0/16"),
-])
-def test_an_instance_keeps_the_addresses_that_its_label_has(containers: list[tuple[str, bool, dict]], kept: str) -> None:
-    (task,) = [task for task in yaml.safe_load((CHECKOUT / "roles/kata_instance/tasks/instance/network.yml").read_text()) if "vars" in task]
+@pytest.mark.parametrize(
+    ("containers", "kept"),
+    [
+        ([], ""),
+        ([("web", False, {})], ""),
+        ([("web", True, {})], ""),
+        ([("other", True, {"nested.kata.address_pool": "10.9.0.0/16"})], ""),
+        (
+            [
+                ("other", True, {"nested.kata.address_pool": "10.9.0.0/16"}),
+                ("web", True, {"nested.kata.address_pool": "10.1.0.0/16"}),
+            ],
+            "10.1.0.0/16",
+        ),
+    ],
+)
+def test_an_instance_keeps_the_addresses_that_its_label_has(
+    containers: list[tuple[str, bool, dict]], kept: str
+) -> None:
+    (task,) = [
+        task
+        for task in yaml.safe_load((CHECKOUT / "roles/kata_instance/tasks/instance/network.yml").read_text())
+        if "vars" in task
+    ]
     found = [
-        {"kata_instance_name": name, "exists": there, "container": {"Config": {"Labels": labels}} if there else None} for name, there, labels in containers
+        {"kata_instance_name": name, "exists": there, "container": {"Config": {"Labels": labels}} if there else None}
+        for name, there, labels in containers
     ]
     variables = {"kata_instance": {"name": "web"}, "kata_instance_containers": {"results": found}}
-    templar = Templar(loader=DataLoader(), variables={**{name: trust_as_template(text) for name, text in task["vars"].items()}, **variables})
+    templar = Templar(
+        loader=DataLoader(),
+        variables={**{name: trust_as_template(text) for name, text in task["vars"].items()}, **variables},
+    )
     assert templar.template(trust_as_template("{{ kata_instance_kept }}")) == kept

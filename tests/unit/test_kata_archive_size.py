@@ -2,18 +2,26 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An archive says how many bytes it unpacks to."""
+
 from __future__ import annotations
 
 import lzma
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._kata.archive_size import (
+    space_needed,
+    xz_content,
+    zstd_content,
+)
 
-from ansible_collections.nested.kata.plugins.module_utils._kata.archive_size import space_needed, xz_content, zstd_content
-
-# After the magic: a descriptor, with a window or as a single segment, a dictionary's id, a size of 1, 2, 4 or 8 bytes (RFC 8878, 3.1.1.1).
+# After the magic: a descriptor, with a window or as a single segment, a dictionary's id, a size of 1, 2, 4 or 8 bytes
+# (RFC 8878, 3.1.1.1).
 FRAMES = {
-    "one byte": ("20 ff", 255), "two bytes, from 256 on": ("60 00 01", 512), "four bytes": ("a0 00 00 00 80", 2 << 30),
-    "eight bytes after a window and a dictionary": ("c3 70 01 02 03 04 00 00 00 c0 00 00 00 00", 3 << 30), "none, as of a pipe": ("04 70", None),
+    "one byte": ("20 ff", 255),
+    "two bytes, from 256 on": ("60 00 01", 512),
+    "four bytes": ("a0 00 00 00 80", 2 << 30),
+    "eight bytes after a window and a dictionary": ("c3 70 01 02 03 04 00 00 00 c0 00 00 00 00", 3 << 30),
+    "none, as of a pipe": ("04 70", None),
 }
 
 
@@ -32,7 +40,12 @@ def test_the_size_of_the_content_is_read_from_the_index_of_an_xz_file(size: int)
     assert xz_content(lzma.compress(bytes(size), preset=0)[-1000:]) == size
 
 
-NO_SIZES = {"nothing": b"", "no xz file": bytes(100), "an index that is longer than what is there": lzma.compress(b"x")[-14:], "only the footer's magic": b"YZ"}
+NO_SIZES = {
+    "nothing": b"",
+    "no xz file": bytes(100),
+    "an index that is longer than what is there": lzma.compress(b"x")[-14:],
+    "only the footer's magic": b"YZ",
+}
 
 
 @pytest.mark.parametrize("case", NO_SIZES)

@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of kata_release are parsed, or refused."""
+
 from __future__ import annotations
 
 import os
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted, parse
 
@@ -19,7 +19,10 @@ BAD_OPTIONS = {
     "a directory at the top": ({"path": "/opt"}, "path: /opt is no directory for a release"),
     "no digest": ({"sha256": None}, "sha256: None is not 64 hexadecimal digits"),
     "a short digest": ({"sha256": "abcd"}, "sha256: 'abcd' is not 64 hexadecimal digits"),
-    "a digest with its kind": ({"sha256": f"sha256:{DIGEST}"}, f"sha256: 'sha256:{DIGEST}' is not 64 hexadecimal digits"),
+    "a digest with its kind": (
+        {"sha256": f"sha256:{DIGEST}"},
+        f"sha256: 'sha256:{DIGEST}' is not 64 hexadecimal digits",
+    ),
     "a version with a path": ({"version": "../4.1.0"}, "version: '../4.1.0' is no version"),
     "an empty version": ({"version": ""}, "version: '' is no version"),
 }
@@ -34,7 +37,9 @@ def test_bad_options_are_refused_by_name(case: str) -> None:
 
 
 def test_a_digest_may_be_in_capitals_and_is_not_needed_for_a_removal() -> None:
-    assert parse({**OPTIONS, "sha256": DIGEST.upper(), "version": "4.1.0", "if_in_use": "keep"}) == Wanted(PATH, True, "/a", DIGEST, "4.1.0", True)
+    assert parse({**OPTIONS, "sha256": DIGEST.upper(), "version": "4.1.0", "if_in_use": "keep"}) == Wanted(
+        PATH, True, "/a", DIGEST, "4.1.0", True
+    )
     assert parse({**OPTIONS, "state": "absent", "archive": None, "sha256": None}) == Wanted(PATH, False)
 
 

@@ -2,15 +2,24 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of kata_release leads from what was found to what is wanted, or is a refusal."""
+
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import Clear, Found, Record, Remove, Unpack, User, decide, read_record
+from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import (
+    Clear,
+    Found,
+    Record,
+    Remove,
+    Unpack,
+    User,
+    decide,
+    read_record,
+)
 
 DIGEST, OTHER = "ab" * 32, "cd" * 32
 PATH = "/srv/kata/4.1.0"
@@ -24,20 +33,43 @@ QEMU = User(7, "qemu-system-x86")
 DECISIONS = {
     "nothing there": (Found(), WANTED, (Unpack("/srv/kata.tar.zst", PATH),), f"there is no {PATH} yet"),
     "the release": (Found(RECORD), WANTED, (), f"{PATH} holds this release"),
-    "the release, of whatever version": (Found(RECORD), replace(WANTED, version=None), (), f"{PATH} holds this release"),
-    "the release, and what was left": (
-        Found(RECORD, leftovers=LEFT), WANTED, (Clear(LEFT),), f"{PATH} holds this release, and what an interrupted run left is beside it",
+    "the release, of whatever version": (
+        Found(RECORD),
+        replace(WANTED, version=None),
+        (),
+        f"{PATH} holds this release",
     ),
-    "only what was left": (Found(leftovers=LEFT), WANTED, (Clear(LEFT), Unpack("/srv/kata.tar.zst", PATH)), f"there is no {PATH} yet"),
+    "the release, and what was left": (
+        Found(RECORD, leftovers=LEFT),
+        WANTED,
+        (Clear(LEFT),),
+        f"{PATH} holds this release, and what an interrupted run left is beside it",
+    ),
+    "only what was left": (
+        Found(leftovers=LEFT),
+        WANTED,
+        (Clear(LEFT), Unpack("/srv/kata.tar.zst", PATH)),
+        f"there is no {PATH} yet",
+    ),
     "to be removed": (Found(RECORD), ABSENT, (Remove(PATH),), f"{PATH} is there"),
     "removed": (Found(), ABSENT, (), f"there is no {PATH}"),
-    "half removed": (Found(leftovers=LEFT), ABSENT, (Clear(LEFT),), f"there is no {PATH}, and what an interrupted run left is beside it"),
+    "half removed": (
+        Found(leftovers=LEFT),
+        ABSENT,
+        (Clear(LEFT),),
+        f"there is no {PATH}, and what an interrupted run left is beside it",
+    ),
     "to be removed and in use, to be kept": (
-        Found(RECORD, users=(QEMU,)), replace(ABSENT, keep_in_use=True), (),
+        Found(RECORD, users=(QEMU,)),
+        replace(ABSENT, keep_in_use=True),
+        (),
         f"{PATH} is in use by 7 qemu-system-x86, and stays until nothing runs on it",
     ),
     "to be removed, and nobody uses it any more": (
-        Found(RECORD), replace(ABSENT, keep_in_use=True), (Remove(PATH),), f"{PATH} is there, and nothing runs on it",
+        Found(RECORD),
+        replace(ABSENT, keep_in_use=True),
+        (Remove(PATH),),
+        f"{PATH} is there, and nothing runs on it",
     ),
 }
 
@@ -51,14 +83,34 @@ def test_what_is_done_follows_from_what_is_there(case: str) -> None:
 
 REFUSALS = {
     "a symlink": (Found(stranger="a symlink"), WANTED, f"path: {PATH} is a symlink, which this module did not make"),
-    "a stranger's directory": (Found(stranger="a directory without it"), ABSENT, f"path: {PATH} is a directory without it, which this module did not make"),
-    "another release": (Found(replace(RECORD, sha256=OTHER)), WANTED, f"path: {PATH} holds the release with the SHA-256 {OTHER}, not {DIGEST}: give this one"),
-    "another version": (Found(replace(RECORD, version="4.0.0")), WANTED, f"version: what is in {PATH}, with this SHA-256, is version 4.0.0, not 4.1.0"),
-    "in use": (
-        Found(RECORD, users=(QEMU,) * 7), ABSENT,
-        f"path: {PATH} is in use by 7 qemu-system-x86, 7 qemu-system-x86, 7 qemu-system-x86, 7 qemu-system-x86, 7 qemu-system-x86 and 2 more: stop",
+    "a stranger's directory": (
+        Found(stranger="a directory without it"),
+        ABSENT,
+        f"path: {PATH} is a directory without it, which this module did not make",
     ),
-    "mounted": (Found(RECORD, mounts=(f"{PATH}/share",)), ABSENT, f"path: something is mounted on {PATH}/share: unmount it first"),
+    "another release": (
+        Found(replace(RECORD, sha256=OTHER)),
+        WANTED,
+        f"path: {PATH} holds the release with the SHA-256 {OTHER}, not {DIGEST}: give this one",
+    ),
+    "another version": (
+        Found(replace(RECORD, version="4.0.0")),
+        WANTED,
+        f"version: what is in {PATH}, with this SHA-256, is version 4.0.0, not 4.1.0",
+    ),
+    "in use": (
+        Found(RECORD, users=(QEMU,) * 7),
+        ABSENT,
+        (
+            f"path: {PATH} is in use by 7 qemu-system-x86, 7 qemu-system-x86, 7 qemu-system-x86, 7 qemu-system-x86, 7"
+            " qemu-system-x86 and 2 more: stop"
+        ),
+    ),
+    "mounted": (
+        Found(RECORD, mounts=(f"{PATH}/share",)),
+        ABSENT,
+        f"path: something is mounted on {PATH}/share: unmount it first",
+    ),
 }
 
 
@@ -73,7 +125,9 @@ def test_what_others_made_or_use_is_refused_in_one_line(case: str) -> None:
 
 def test_steps_are_told_in_words() -> None:
     assert [str(step) for step in (Clear(LEFT), Unpack("/a", PATH), Remove(PATH))] == [
-        f"remove what an interrupted run left: {PATH}.left", f"unpack /a into {PATH}", f"remove {PATH}",
+        f"remove what an interrupted run left: {PATH}.left",
+        f"unpack /a into {PATH}",
+        f"remove {PATH}",
     ]
 
 

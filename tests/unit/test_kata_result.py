@@ -2,12 +2,20 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The result of kata_release says what is known of the release."""
+
 from __future__ import annotations
 
 from dataclasses import asdict
 
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import Found, Plan, Record, Remove, Unpack, User
+from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import (
+    Found,
+    Plan,
+    Record,
+    Remove,
+    Unpack,
+    User,
+)
 from ansible_collections.nested.kata.plugins.module_utils._kata.result import result_of
 
 DIGEST = "ab" * 32
@@ -30,5 +38,7 @@ def test_nothing_is_known_of_a_release_that_was_removed() -> None:
 
 
 def test_a_release_that_is_kept_says_who_uses_it() -> None:
-    result = result_of(Wanted(PATH, False, keep_in_use=True), Plan((), "why"), Found(RECORD, users=(User(7, "qemu"),)), RECORD)
+    result = result_of(
+        Wanted(PATH, False, keep_in_use=True), Plan((), "why"), Found(RECORD, users=(User(7, "qemu"),)), RECORD
+    )
     assert (result["changed"], result["sha256"], result["in_use"]) == (False, DIGEST, [{"pid": 7, "command": "qemu"}])

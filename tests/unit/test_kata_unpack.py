@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Unpacking: what is written stays below one directory, whatever the archive and even the judge say."""
+
 from __future__ import annotations
 
 import contextlib
@@ -9,13 +10,17 @@ import io
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
-    Judge, MakeDirectory, MakeLink, MakeSymlink, WriteFile,
+    Judge,
+    MakeDirectory,
+    MakeLink,
+    MakeSymlink,
+    WriteFile,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Content, unpack, write
 from hostile import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
@@ -38,18 +43,36 @@ def unpacked(archive: bytes, root: int) -> Judge:
 
 
 def everything(path: Path) -> dict[str, object]:
-    return {str(each.relative_to(path)): os.readlink(each) if each.is_symlink() else each.read_bytes() if each.is_file() else None
-            for each in path.rglob("*")}
+    return {
+        str(each.relative_to(path)): os.readlink(each)
+        if each.is_symlink()
+        else each.read_bytes()
+        if each.is_file()
+        else None
+        for each in path.rglob("*")
+    }
 
 
 def test_an_archive_becomes_files_directories_and_links(root: int, tmp_path: Path) -> None:
-    judge = unpacked(tar(
-        *GOOD, file("opt/kata/bin/qemu", b"x" * 3_000_000, mode=0o4777, mtime=1_700_000_000), directory("opt/kata/empty"),
-        symlink("opt/kata/bin/q", "/opt/kata/bin/qemu"), link("opt/kata/q", "opt/kata/bin/qemu"), file("opt/kata/" + "long/" * 60 + "name", b""),
-    ), root)
+    judge = unpacked(
+        tar(
+            *GOOD,
+            file("opt/kata/bin/qemu", b"x" * 3_000_000, mode=0o4777, mtime=1_700_000_000),
+            directory("opt/kata/empty"),
+            symlink("opt/kata/bin/q", "/opt/kata/bin/qemu"),
+            link("opt/kata/q", "opt/kata/bin/qemu"),
+            file("opt/kata/" + "long/" * 60 + "name", b""),
+        ),
+        root,
+    )
     found = everything(tmp_path / "root")
     assert {name: content for name, content in found.items() if not name.startswith("long")} == {
-        "good": b"data", "bin": None, "bin/qemu": b"x" * 3_000_000, "empty": None, "bin/q": "qemu", "q": b"x" * 3_000_000,
+        "good": b"data",
+        "bin": None,
+        "bin/qemu": b"x" * 3_000_000,
+        "empty": None,
+        "bin/q": "qemu",
+        "q": b"x" * 3_000_000,
     }
     assert found["long/" * 60 + "name"] == b""
     state = (tmp_path / "root" / "bin" / "qemu").stat()
@@ -72,17 +95,26 @@ def test_a_hostile_archive_writes_nothing_outside(root: int, tmp_path: Path, cas
         assert words in str(error)
         assert "\n" not in str(error)
     else:
-        assert words == "there are no files in it" and judge.files == 0
+        assert words == "there are no files in it"
+        assert judge.files == 0
     outside = {name: content for name, content in everything(tmp_path).items() if not name.startswith("root/")}
     assert outside == {"canary": b"alive", "root": None}
     assert not os.path.lexists(ABSOLUTE)
 
 
 PARTS = st.lists(st.sampled_from(["opt", "kata", "opt/kata", "..", ".", "", "a", "b"]), max_size=6)
-NAMES = st.builds(lambda start, parts: start + "/".join(parts), st.sampled_from(["", "/", "./", "opt/kata/", "/opt/kata/"]), PARTS)
-ENTRIES = st.lists(st.one_of(
-    st.builds(file, NAMES), st.builds(directory, NAMES), st.builds(symlink, NAMES, NAMES), st.builds(link, NAMES, NAMES),
-), max_size=8)
+NAMES = st.builds(
+    lambda start, parts: start + "/".join(parts), st.sampled_from(["", "/", "./", "opt/kata/", "/opt/kata/"]), PARTS
+)
+ENTRIES = st.lists(
+    st.one_of(
+        st.builds(file, NAMES),
+        st.builds(directory, NAMES),
+        st.builds(symlink, NAMES, NAMES),
+        st.builds(link, NAMES, NAMES),
+    ),
+    max_size=8,
+)
 
 
 @given(ENTRIES)
@@ -97,7 +129,8 @@ def test_no_order_of_members_leads_out(entries: list) -> None:
             with contextlib.suppress(Refused):
                 unpack(Content(io.BytesIO(tar(entry))), judge, descriptor)
         os.close(descriptor)
-        assert {path.name for path in base.iterdir()} == {"opt"} and {path.name for path in (base / "opt").iterdir()} == {"kata"}
+        assert {path.name for path in base.iterdir()} == {"opt"}
+        assert {path.name for path in (base / "opt").iterdir()} == {"kata"}
         for path in inside.rglob("*"):
             if path.is_symlink():
                 target = os.path.realpath(path)

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The users of a release are found by what they have open and mounted."""
+
 from __future__ import annotations
 
 from ansible_collections.nested.kata.plugins.module_utils._kata.users import MappedFile, mapped, mounted_below
@@ -16,7 +17,10 @@ def test_the_files_in_a_process_s_memory_are_read() -> None:
         "7f0000001000-7f0000002000 rw-p 00000000 00:00 0                          [heap]\n"
         "7f0000002000-7f0000003000 rw-s 00000000 00:1b 99                         /dev/shm/x (deleted)\n"
     )
-    assert list(mapped(maps)) == [MappedFile((0xFD, 1), 12345, "/srv/kata/4.1.0/bin/qemu system"), MappedFile((0, 0x1B), 99, "/dev/shm/x (deleted)")]
+    assert list(mapped(maps)) == [
+        MappedFile((0xFD, 1), 12345, "/srv/kata/4.1.0/bin/qemu system"),
+        MappedFile((0, 0x1B), 99, "/dev/shm/x (deleted)"),
+    ]
 
 
 def test_what_is_mounted_below_is_read_with_its_spaces() -> None:

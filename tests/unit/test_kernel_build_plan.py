@@ -2,16 +2,28 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of kernel_build leads from what was found to what is wanted, all or nothing."""
+
 from __future__ import annotations
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import (
-    Found, Make, Put, decide, foreign, read_record, result_of,
+    Found,
+    Make,
+    Put,
+    decide,
+    foreign,
+    read_record,
+    result_of,
 )
 
 WANTED = Wanted("/tree", "x86_64", ("vmlinux", "bzImage"), "/out", "key 1")
-RECORD = {"key": "key 1", "arch": "x86_64", "targets": ["vmlinux", "bzImage"], "files": {"vmlinux": {"sha256": "aa"}, "bzImage": {"sha256": "bb"}}}
+RECORD = {
+    "key": "key 1",
+    "arch": "x86_64",
+    "targets": ["vmlinux", "bzImage"],
+    "files": {"vmlinux": {"sha256": "aa"}, "bzImage": {"sha256": "bb"}},
+}
 DIGESTS = {"vmlinux": "aa", "bzImage": "bb"}
 
 DECISIONS = {
@@ -44,7 +56,9 @@ def test_files_of_somebody_else_are_seen() -> None:
     assert foreign(["build.json", "vmlinux"], None) == ["build.json", "vmlinux"]
 
 
-@pytest.mark.parametrize("value", [[], {}, {"key": "1"}, {"files": {}}, {"key": "1", "files": {"a": {}}}, {"key": "1", "files": {"a": "b"}}])
+@pytest.mark.parametrize(
+    "value", [[], {}, {"key": "1"}, {"files": {}}, {"key": "1", "files": {"a": {}}}, {"key": "1", "files": {"a": "b"}}]
+)
 def test_a_record_of_something_else_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="it "):
         read_record(value)
@@ -54,7 +68,8 @@ def test_a_build_that_was_made_is_in_the_result() -> None:
     plan = decide(Found(), WANTED)
     result = result_of(WANTED, plan, Found(), {**RECORD, "release": "6.12.1"}, 7)
     assert (result["changed"], result["objects"], result["build"]["release"]) == (True, 7, "6.12.1")
-    assert result["diff"]["after"] == {"key": "key 1", "release": "6.12.1", "files": DIGESTS} and result["diff"]["before"] == {}
+    assert result["diff"]["after"] == {"key": "key 1", "release": "6.12.1", "files": DIGESTS}
+    assert result["diff"]["before"] == {}
 
 
 def test_a_build_that_is_only_foreseen_has_a_key_and_nothing_else() -> None:
@@ -66,4 +81,5 @@ def test_a_build_that_is_only_foreseen_has_a_key_and_nothing_else() -> None:
 def test_a_build_that_is_there_is_returned() -> None:
     found = Found(RECORD, DIGESTS)
     result = result_of(WANTED, decide(found, WANTED), found, None, 0)
-    assert (result["changed"], result["build"]) == (False, RECORD) and result["diff"]["before"] == result["diff"]["after"]
+    assert (result["changed"], result["build"]) == (False, RECORD)
+    assert result["diff"]["before"] == result["diff"]["after"]

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What kernel_config finds is read, and files are replaced as a whole."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,7 +17,7 @@ def test_what_is_remembered_is_read_and_anything_else_is_nothing(tmp_path: Path)
     path = tmp_path / ".config"
     wanted = Wanted(Tree(str(tmp_path), "x86_64", (), "6.12"), str(path), [], None, [], "no", {}, "warn")
     assert look(wanted) == Found(None, {})
-    path.write_bytes(b"CONFIG_A=\"\xff\"\n")
+    path.write_bytes(b'CONFIG_A="\xff"\n')
     for text, remembered in (("{", {}), ("[]", {}), ('{"request": "a"}', {"request": "a"})):
         (tmp_path / (".config" + REMEMBERED)).write_text(text)
         assert look(wanted) == Found('CONFIG_A="\udcff"\n', remembered)

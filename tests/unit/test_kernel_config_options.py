@@ -2,13 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of kernel_config are parsed, or refused."""
+
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.config_options import parse
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Assignment
@@ -27,28 +27,50 @@ def tree(tmp_path: Path) -> Path:
 
 def options(tree: Path, **more: Any) -> dict[str, Any]:
     return {
-        "tree": str(tree), "path": None, "arch": "x86_64", "base": None, "base_target": None, "fragments": [str(tree / "net.config")],
-        "options": {"IPV6": True}, "new_symbols": "no", "allow_missing": {}, "on_redefine": "warn", "make_vars": {}, **more,
+        "tree": str(tree),
+        "path": None,
+        "arch": "x86_64",
+        "base": None,
+        "base_target": None,
+        "fragments": [str(tree / "net.config")],
+        "options": {"IPV6": True},
+        "new_symbols": "no",
+        "allow_missing": {},
+        "on_redefine": "warn",
+        "make_vars": {},
+        **more,
     }
 
 
 def test_options_become_what_is_wanted_with_the_content_of_the_files(tree: Path) -> None:
     wanted = parse(options(tree))
     assert (wanted.tree.version, wanted.path, wanted.base, wanted.requested) == ("6.12.1", str(tree / ".config"), [], 2)
-    assert wanted.layers == [[Assignment("NET", "y", f"{tree}/net.config:1")], [Assignment("IPV6", "y", "options.IPV6")]]
+    assert wanted.layers == [
+        [Assignment("NET", "y", f"{tree}/net.config:1")],
+        [Assignment("IPV6", "y", "options.IPV6")],
+    ]
 
 
 BAD = {
     "no reason": ({"allow_missing": {"NET": " "}}, "allow_missing: NET has no reason"),
-    "a target that asks a person": ({"base_target": "menuconfig"}, "base_target: menuconfig is no target that makes a configuration by itself"),
+    "a target that asks a person": (
+        {"base_target": "menuconfig"},
+        "base_target: menuconfig is no target that makes a configuration by itself",
+    ),
     "a target that is none": ({"base_target": "vmlinux"}, "base_target: vmlinux is no target"),
     "no directory": ({"path": "/none/at/all"}, "path: there is no directory /none/at"),
     "a directory": ({"path": "/"}, "path: / is a directory"),
     "no fragment": ({"fragments": ["/none.config"]}, "fragments: /none.config: No such file or directory"),
     "no base": ({"base": "/none.config"}, "base: /none.config: No such file or directory"),
-    "no architecture": ({"arch": "pdp11"}, "arch: this tree has no architecture pdp11; it has arm64, i386, x86, x86_64"),
+    "no architecture": (
+        {"arch": "pdp11"},
+        "arch: this tree has no architecture pdp11; it has arm64, i386, x86, x86_64",
+    ),
     "no symbol": ({"options": {"A B": True}}, "options: 'A B' is no name of a symbol"),
-    "arch among the variables": ({"make_vars": {"ARCH": "x86"}}, "make_vars: ARCH cannot be set here; use the option arch"),
+    "arch among the variables": (
+        {"make_vars": {"ARCH": "x86"}},
+        "make_vars: ARCH cannot be set here; use the option arch",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The fragments of the guest kernel and its profiles, as files: no kernel tree is needed."""
+
 from __future__ import annotations
 
 import fnmatch
@@ -25,11 +26,17 @@ MOBY_SELECTED = {"XFRM": "XFRM_USER", "XFRM_ALGO": "XFRM_USER"}
 
 # What the profiles have to have beyond that, by the purposes that they are for.
 PURPOSES = {
-    "stock": "VIRTIO_PCI VIRTIO_BLK SCSI_VIRTIO VIRTIO_NET VIRTIO_CONSOLE VIRTIO_BALLOON VIRTIO_MEM VIRTIO_PMEM BLK_DEV_PMEM VIRTIO_FS "
-             "VIRTIO_VSOCKETS EXT4_FS XFS_FS EROFS_FS DEVTMPFS_MOUNT TMPFS AUTOFS_FS FHANDLE IKCONFIG_PROC HUGETLBFS MEMORY_HOTPLUG "
-             "HOTPLUG_PCI_PCIE IP_VS NFT_COMPAT NETFILTER_XTABLES_LEGACY IP_NF_IPTABLES_LEGACY IP6_NF_IPTABLES_LEGACY",
+    "stock": (
+        "VIRTIO_PCI VIRTIO_BLK SCSI_VIRTIO VIRTIO_NET VIRTIO_CONSOLE VIRTIO_BALLOON VIRTIO_MEM VIRTIO_PMEM BLK_DEV_PMEM"
+        " VIRTIO_FS VIRTIO_VSOCKETS EXT4_FS XFS_FS EROFS_FS DEVTMPFS_MOUNT TMPFS AUTOFS_FS FHANDLE IKCONFIG_PROC"
+        " HUGETLBFS MEMORY_HOTPLUG HOTPLUG_PCI_PCIE IP_VS NFT_COMPAT NETFILTER_XTABLES_LEGACY IP_NF_IPTABLES_LEGACY"
+        " IP6_NF_IPTABLES_LEGACY"
+    ),
     "docker": "NFT_COMPAT NETFILTER_XTABLES_LEGACY IP_NF_IPTABLES_LEGACY IP6_NF_IPTABLES_LEGACY VLAN_8021Q",
-    "netsim": "NET_SCH_NETEM NET_VRF VLAN_8021Q WIREGUARD GENEVE IP_SCTP DUMMY BONDING IFB NET_IPGRE NET_IPIP IPV6_SIT NET_CLS_BPF NET_ACT_MIRRED",
+    "netsim": (
+        "NET_SCH_NETEM NET_VRF VLAN_8021Q WIREGUARD GENEVE IP_SCTP DUMMY BONDING IFB NET_IPGRE NET_IPIP IPV6_SIT"
+        " NET_CLS_BPF NET_ACT_MIRRED"
+    ),
     "nested": "KVM VHOST_NET VHOST_VSOCK TUN NET_SCH_INGRESS NET_CLS_ACT NET_CLS_U32 NET_CLS_FLOWER NET_ACT_MIRRED",
 }
 # 9p and modules are off wherever we have the say.
@@ -62,7 +69,9 @@ def groups(name: str) -> list[list[str]]:
 
 
 every_fragment = pytest.mark.parametrize("name", FRAGMENTS)
-every_profile = pytest.mark.parametrize(("profile", "arch"), [(profile, arch) for profile in PROFILES for arch in ARCHES])
+every_profile = pytest.mark.parametrize(
+    ("profile", "arch"), [(profile, arch) for profile in PROFILES for arch in ARCHES]
+)
 
 
 def test_all_that_lies_in_the_directory_is_a_fragment() -> None:
@@ -73,8 +82,11 @@ def test_all_that_lies_in_the_directory_is_a_fragment() -> None:
 @every_fragment
 def test_every_line_is_one_that_merge_config_understands(name: str) -> None:
     allowed = [ON, OFF, COMMENT] + ([NUMBER] if name.startswith("base-") else [])
-    wrong = [f"{name}.config:{number}: {line}" for number, line in enumerate(FRAGMENTS[name], 1)
-             if line and not any(pattern.match(line) for pattern in allowed)]
+    wrong = [
+        f"{name}.config:{number}: {line}"
+        for number, line in enumerate(FRAGMENTS[name], 1)
+        if line and not any(pattern.match(line) for pattern in allowed)
+    ]
     assert wrong == []
 
 
@@ -109,11 +121,19 @@ def test_fragments_that_meet_in_a_profile_agree() -> None:
             seen: dict[str, str] = {}
             for name in names_of(profile, arch):
                 for symbol, value in requests(name):
-                    assert seen.setdefault(symbol, value) == value, f"{profile} on {arch}: {name}.config contradicts another on {symbol}"
+                    assert seen.setdefault(symbol, value) == value, (
+                        f"{profile} on {arch}: {name}.config contradicts another on {symbol}"
+                    )
 
 
 def test_no_xfs_takes_back_all_that_others_ask_of_xfs() -> None:
-    asked = {symbol for name in FRAGMENTS if name != "no-xfs" for symbol, value in requests(name) if symbol.startswith("XFS_") and value != "n"}
+    asked = {
+        symbol
+        for name in FRAGMENTS
+        if name != "no-xfs"
+        for symbol, value in requests(name)
+        if symbol.startswith("XFS_") and value != "n"
+    }
     assert {"XFS_FS", "XFS_QUOTA"} <= asked
     assert set(requests("no-xfs")) == {(symbol, "n") for symbol in asked}
 
@@ -149,10 +169,12 @@ def test_profile_docker_has_all_that_mobys_check_looks_for(heading: str, arch: s
     assert lacking == set(CHECKED[heading]) & set(ABSENT)
 
 
-@pytest.mark.parametrize("heading", ("generally necessary", "optional features", "network drivers"))
+@pytest.mark.parametrize("heading", ["generally necessary", "optional features", "network drivers"])
 def test_docker_config_holds_that_by_itself(heading: str) -> None:
     result = dict(requests("docker"))
-    assert {symbol for symbol in CHECKED[heading] if result.get(MOBY_SELECTED.get(symbol, symbol)) != "y"} <= set(ABSENT)
+    assert {symbol for symbol in CHECKED[heading] if result.get(MOBY_SELECTED.get(symbol, symbol)) != "y"} <= set(
+        ABSENT
+    )
 
 
 def test_what_is_left_out_of_mobys_list_is_stated() -> None:
@@ -168,5 +190,10 @@ def test_what_may_be_missing_is_asked_for_somewhere_and_has_its_reason_with_vers
 
 
 def test_what_docker_cannot_do_without_is_never_allowed_to_be_missing() -> None:
-    necessary = list(CHECKED["generally necessary"]) + PURPOSES["netsim"].split() + PURPOSES["nested"].split() + ["BTRFS_FS", "OVERLAY_FS", "VIRTIO_FS"]
+    necessary = (
+        list(CHECKED["generally necessary"])
+        + PURPOSES["netsim"].split()
+        + PURPOSES["nested"].split()
+        + ["BTRFS_FS", "OVERLAY_FS", "VIRTIO_FS"]
+    )
     assert [symbol for symbol in necessary for pattern in ALLOW_MISSING if fnmatch.fnmatchcase(symbol, pattern)] == []

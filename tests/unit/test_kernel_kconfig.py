@@ -4,13 +4,24 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
-    Answer, Assignment, Lost, Menu, allow, complaint, from_options, lost, merge, parse, reason, render, values,
+    Answer,
+    Assignment,
+    Lost,
+    Menu,
+    allow,
+    complaint,
+    from_options,
+    lost,
+    merge,
+    parse,
+    reason,
+    render,
+    values,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 ASKED = st.builds(
     Assignment,
@@ -19,8 +30,9 @@ ASKED = st.builds(
         st.sampled_from(["y", "m", "n"]),
         st.integers().map(str),
         st.integers(0).map(hex),
-        st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", exclude_categories=["Cs"])).map(
-            lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'),
+        st.text(
+            st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", exclude_categories=["Cs"])
+        ).map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'),
     ),
     st.just("a:1"),
 )
@@ -35,24 +47,34 @@ def missing(symbol: str, wanted: str, actual: str) -> Lost:
 
 
 def test_a_fragment_is_read_with_the_line_of_each_symbol():
-    text = "# what it is for\n\nCONFIG_NET=y\n# CONFIG_IPV6 is not set\nCONFIG_X=n\r\nCONFIG_CMDLINE=\"a=\\\"b\\\" c\"\nCONFIG_START=0x1000\nCONFIG_HZ=-5"
+    text = (
+        '# what it is for\n\nCONFIG_NET=y\n# CONFIG_IPV6 is not set\nCONFIG_X=n\r\nCONFIG_CMDLINE="a=\\"b\\"'
+        ' c"\nCONFIG_START=0x1000\nCONFIG_HZ=-5'
+    )
     assert parse(text, "net.config") == [
-        Assignment("NET", "y", "net.config:3"), Assignment("IPV6", "n", "net.config:4"), Assignment("X", "n", "net.config:5"),
-        Assignment("CMDLINE", '"a=\\"b\\" c"', "net.config:6"), Assignment("START", "0x1000", "net.config:7"), Assignment("HZ", "-5", "net.config:8"),
+        Assignment("NET", "y", "net.config:3"),
+        Assignment("IPV6", "n", "net.config:4"),
+        Assignment("X", "n", "net.config:5"),
+        Assignment("CMDLINE", '"a=\\"b\\" c"', "net.config:6"),
+        Assignment("START", "0x1000", "net.config:7"),
+        Assignment("HZ", "-5", "net.config:8"),
     ]
 
 
-@pytest.mark.parametrize("line, part", [
-    ("CONFIG_NET=yes", "f:2: NET has the value yes; it must be y, m, n, a number"),
-    ("CONFIG_NET=", "f:2: NET has the value nothing"),
-    ("CONFIG_START=1f", "f:2: START has the value 1f"),
-    ('CONFIG_NAME="open', 'f:2: NAME has the value "open'),
-    ('CONFIG_NAME="a" b', 'f:2: NAME has the value "a" b'),
-    ("CONFIG_NET =y", "f:2: 'CONFIG_NET =y' is neither"),
-    ("NET=y", "f:2: 'NET=y' is neither CONFIG_NAME=VALUE nor"),
-    (" CONFIG_NET=y", "f:2: ' CONFIG_NET=y' is neither"),
-    ("<<<<<<< HEAD", "f:2: '<<<<<<< HEAD' is neither"),
-])
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("CONFIG_NET=yes", "f:2: NET has the value yes; it must be y, m, n, a number"),
+        ("CONFIG_NET=", "f:2: NET has the value nothing"),
+        ("CONFIG_START=1f", "f:2: START has the value 1f"),
+        ('CONFIG_NAME="open', 'f:2: NAME has the value "open'),
+        ('CONFIG_NAME="a" b', 'f:2: NAME has the value "a" b'),
+        ("CONFIG_NET =y", "f:2: 'CONFIG_NET =y' is neither"),
+        ("NET=y", "f:2: 'NET=y' is neither CONFIG_NAME=VALUE nor"),
+        (" CONFIG_NET=y", "f:2: ' CONFIG_NET=y' is neither"),
+        ("<<<<<<< HEAD", "f:2: '<<<<<<< HEAD' is neither"),
+    ],
+)
 def test_a_line_that_kconfig_would_skip_or_misread_is_an_error(line, part):
     with pytest.raises(Refused) as error:
         parse(f"# first\n{line}\n", "f")
@@ -60,21 +82,34 @@ def test_a_line_that_kconfig_would_skip_or_misread_is_an_error(line, part):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("given_value, text", [
-    (True, "y"), (False, "n"), ("m", "m"), (17, "17"), ("0x10", "0x10"), ("-docker", '"-docker"'), ('"-docker"', '"-docker"'),
-    ('say "hi" \\', '"say \\"hi\\" \\\\"'), ("", '""'),
-])
+@pytest.mark.parametrize(
+    ("given_value", "text"),
+    [
+        (True, "y"),
+        (False, "n"),
+        ("m", "m"),
+        (17, "17"),
+        ("0x10", "0x10"),
+        ("-docker", '"-docker"'),
+        ('"-docker"', '"-docker"'),
+        ('say "hi" \\', '"say \\"hi\\" \\\\"'),
+        ("", '""'),
+    ],
+)
 def test_an_option_becomes_what_stands_in_a_configuration(given_value, text):
     assert from_options({"CONFIG_A": given_value}) == [Assignment("A", text, "options.CONFIG_A")]
 
 
-@pytest.mark.parametrize("options, part", [
-    ({"A-B": "y"}, "options: 'A-B' is no name of a symbol"),
-    ({"": "y"}, "options: '' is no name"),
-    ({"A": None}, "options: A has the value None"),
-    ({"A": [1]}, "options: A has the value [1]"),
-    ({"A": "x\nCONFIG_B=y"}, "options: A has the value"),
-])
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"A-B": "y"}, "options: 'A-B' is no name of a symbol"),
+        ({"": "y"}, "options: '' is no name"),
+        ({"A": None}, "options: A has the value None"),
+        ({"A": [1]}, "options: A has the value [1]"),
+        ({"A": "x\nCONFIG_B=y"}, "options: A has the value"),
+    ],
+)
 def test_an_option_that_cannot_be_is_an_error(options, part):
     with pytest.raises(Refused) as error:
         from_options(options)
@@ -89,7 +124,11 @@ def test_what_is_rendered_reads_as_what_was_asked_for(request_):
 
 
 def test_the_last_one_that_asks_counts_and_a_contradiction_is_told():
-    base, one, two = asked("CONFIG_A=n\nCONFIG_B=n\n", "base"), asked("CONFIG_A=y\nCONFIG_C=m\n", "one"), asked("CONFIG_C=y\nCONFIG_A=y\n", "two")
+    base, one, two = (
+        asked("CONFIG_A=n\nCONFIG_B=n\n", "base"),
+        asked("CONFIG_A=y\nCONFIG_C=m\n", "one"),
+        asked("CONFIG_C=y\nCONFIG_A=y\n", "two"),
+    )
     request, redefined = merge(base, [one, two])
     assert [str(each) for each in request.values()] == ["B=n (base:2)", "C=y (two:1)", "A=y (two:2)"]
     assert [str(each) for each in redefined] == ["C: m (one:2), then y (two:1)"]
@@ -101,15 +140,22 @@ def test_a_file_can_contradict_itself():
 
 @given(st.lists(ASKED), st.lists(st.lists(ASKED)))
 def test_every_symbol_that_anybody_asks_for_is_in_the_request_once_with_its_last_value(base, layers):
-    request, dummy = merge(base, layers)
+    request, _dummy = merge(base, layers)
     last = {each.symbol: each.value for each in [*base, *(each for layer in layers for each in layer)]}
     assert {symbol: each.value for symbol, each in request.items()} == last
 
 
 def test_what_is_n_and_nowhere_in_the_result_is_kept_and_what_is_y_is_lost():
     result = {"A": "y", "B": "y", "S": '"x"'}
-    request = asked('CONFIG_A=y\n# CONFIG_B is not set\n# CONFIG_GONE is not set\nCONFIG_NEW=y\nCONFIG_S="y"\nCONFIG_T="t"\n')
-    assert [(each.wanted.symbol, each.actual) for each in lost(request, result)] == [("B", "y"), ("NEW", "n"), ("S", '"x"'), ("T", "unset")]
+    request = asked(
+        'CONFIG_A=y\n# CONFIG_B is not set\n# CONFIG_GONE is not set\nCONFIG_NEW=y\nCONFIG_S="y"\nCONFIG_T="t"\n'
+    )
+    assert [(each.wanted.symbol, each.actual) for each in lost(request, result)] == [
+        ("B", "y"),
+        ("NEW", "n"),
+        ("S", '"x"'),
+        ("T", "unset"),
+    ]
 
 
 @given(st.lists(ASKED, unique_by=lambda each: each.symbol))
@@ -121,23 +167,44 @@ PROMPT = (Menu("Some text"),)
 REASONS = {
     "no such symbol in this tree": (missing("A", "y", "n"), Answer()),
     "A needs IPV6=y, is n": (missing("A", "y", "n"), Answer("tristate", "NET [=y] && IPV6 [=n]", menus=PROMPT)),
-    "A needs NET=y, is n and IPV6=y, is m": (missing("A", "y", "n"), Answer("bool", "NET [=n] && IPV6 [=m]", menus=PROMPT)),
+    "A needs NET=y, is n and IPV6=y, is m": (
+        missing("A", "y", "n"),
+        Answer("bool", "NET [=n] && IPV6 [=m]", menus=PROMPT),
+    ),
     "A needs B=y, is n or C=y, is n": (missing("A", "y", "n"), Answer("bool", "B [=n] || C [=n]", menus=PROMPT)),
     "A needs B=n, is y": (missing("A", "y", "n"), Answer("bool", "!B [=y]", menus=PROMPT)),
-    "A needs EXPERT=y, is n": (missing("A", "y", "n"), Answer("bool", "NET [=y]", menus=(Menu("text", "NET [=y] && EXPERT [=n]"),))),
+    "A needs EXPERT=y, is n": (
+        missing("A", "y", "n"),
+        Answer("bool", "NET [=y]", menus=(Menu("text", "NET [=y] && EXPERT [=n]"),)),
+    ),
     "A needs EMBEDDED=y, is n": (missing("A", "n", "y"), Answer("bool", menus=(Menu("text", "EMBEDDED [=n]"),))),
     "is a choice, B was chosen": (missing("A", "y", "n"), Answer("bool", chosen="B", menus=PROMPT)),
-    "is a choice, A was chosen: ask for another one of it": (missing("A", "n", "y"), Answer("bool", chosen="A", menus=PROMPT)),
-    "set by select from BRIDGE": (missing("A", "n", "y"), Answer("bool", selected="BRIDGE [=y] && NET [=y] || GARP [=n]", menus=PROMPT)),
-    "has no prompt, only a select sets it: STP, BRIDGE": (missing("A", "y", "n"), Answer("tristate", selected="STP [=n] || BRIDGE [=n]", menus=(Menu(),))),
+    "is a choice, A was chosen: ask for another one of it": (
+        missing("A", "n", "y"),
+        Answer("bool", chosen="A", menus=PROMPT),
+    ),
+    "set by select from BRIDGE": (
+        missing("A", "n", "y"),
+        Answer("bool", selected="BRIDGE [=y] && NET [=y] || GARP [=n]", menus=PROMPT),
+    ),
+    "has no prompt, only a select sets it: STP, BRIDGE": (
+        missing("A", "y", "n"),
+        Answer("tristate", selected="STP [=n] || BRIDGE [=n]", menus=(Menu(),)),
+    ),
     "has no prompt, only its default counts": (missing("A", "n", "y"), Answer("bool", menus=(Menu(),))),
     "is of type bool: it must be y or n": (missing("A", '"yes"', "n"), Answer("bool", menus=PROMPT)),
     "is of type bool, which cannot be m: y or n": (missing("A", "m", "n"), Answer("bool", menus=PROMPT)),
-    "this configuration has no modules (MODULES is n): y or n": (missing("A", "m", "y"), Answer("tristate", menus=PROMPT)),
+    "this configuration has no modules (MODULES is n): y or n": (
+        missing("A", "m", "y"),
+        Answer("tristate", menus=PROMPT),
+    ),
     'is of type string: write "17"': (missing("A", "17", '""'), Answer("string", menus=PROMPT)),
     "is of type hex: write 0x1000000": (missing("A", "1000000", "0x1000000"), Answer("hex", menus=PROMPT)),
     "is of type int: write a decimal number": (missing("A", "0x10", "16"), Answer("integer", menus=PROMPT)),
-    "out of its range, or changed by this tree's Kconfig: is 8": (missing("A", "9000", "8"), Answer("integer", menus=PROMPT)),
+    "out of its range, or changed by this tree's Kconfig: is 8": (
+        missing("A", "9000", "8"),
+        Answer("integer", menus=PROMPT),
+    ),
 }
 
 
@@ -155,7 +222,15 @@ def test_a_loss_is_allowed_by_name_or_glob_with_its_reason():
 
 
 def test_the_complaint_is_one_line_with_the_first_few_that_are_not_allowed():
-    losses = [Lost(Assignment(f"A{number}", "y", "f:1"), "n", "no such symbol in this tree", "old" if number == 0 else None) for number in range(9)]
+    losses = [
+        Lost(Assignment(f"A{number}", "y", "f:1"), "n", "no such symbol in this tree", "old" if number == 0 else None)
+        for number in range(9)
+    ]
     text = complaint(20, losses)
-    assert text.startswith("8 of 20 requested symbols are not in the result, and .config is as it was: A1=y (f:1): no such symbol in this tree; A2=y")
-    assert text.endswith("; and 3 more") and "A0" not in text and "\n" not in text
+    assert text.startswith(
+        "8 of 20 requested symbols are not in the result, and .config is as it was: A1=y (f:1): no such symbol in this"
+        " tree; A2=y"
+    )
+    assert text.endswith("; and 3 more")
+    assert "A0" not in text
+    assert "\n" not in text

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the tree's Kconfig says of symbols is read."""
+
 from __future__ import annotations
 
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer, Menu

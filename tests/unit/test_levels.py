@@ -2,12 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What runs where, and the way to each instance."""
+
 from __future__ import annotations
 
 import json
 
 import pytest
-
 from ansible_collections.nested.kata.plugins.filter.instance_hops import FilterModule as HopFilters
 from ansible_collections.nested.kata.plugins.filter.levels import FilterModule as LevelFilters
 
@@ -19,10 +19,16 @@ GROUPS = {"kata_hosts": ["machine"], "kata_proxies": ["p.machine"], "kata_instan
 
 def known(running: int, runtime: str = "", hops: tuple[str, ...] = (), **more: object) -> dict:
     """Return the variables of a host whose Docker was reached."""
-    docker = {"rc": 0, "stdout": json.dumps({"ServerVersion": "26.1.5", "Driver": "btrfs", "ContainersRunning": running})}
+    docker = {
+        "rc": 0,
+        "stdout": json.dumps({"ServerVersion": "26.1.5", "Driver": "btrfs", "ContainersRunning": running}),
+    }
     return {
-        "nested_kata_docker": docker, "nested_kata_kernel": {"stdout": "6.12"}, "nested_kata_runtime": {"stdout": runtime} if runtime else {},
-        **({"ansible_nested_hops": list(hops)} if hops else {}), **more,
+        "nested_kata_docker": docker,
+        "nested_kata_kernel": {"stdout": "6.12"},
+        "nested_kata_runtime": {"stdout": runtime} if runtime else {},
+        **({"ansible_nested_hops": list(hops)} if hops else {}),
+        **more,
     }
 
 
@@ -56,7 +62,13 @@ def test_an_inventory_without_the_groups_has_no_level() -> None:
 
 
 def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
-    image = {"path": "/var/lib/nested-kata/disks/kata.img", "size": 20 << 30, "allocated": 1 << 30, "shared": 0, "growth": 19 << 30}
+    image = {
+        "path": "/var/lib/nested-kata/disks/kata.img",
+        "size": 20 << 30,
+        "allocated": 1 << 30,
+        "shared": 0,
+        "growth": 19 << 30,
+    }
     everywhere = {name: {**facts, "nested_kata_disks": {"images": [image]}} for name, facts in hostvars().items()}
     cells = ["disks/kata.img", "20.00 GB", "1.00 GB", "0.00 Bytes", "19.00 GB"]
     assert levels(GROUPS, everywhere)["disks"] == [["machine", *cells], ["p", *cells]]
@@ -64,10 +76,13 @@ def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
 
 def test_what_is_missing_for_kata_are_the_errors_of_the_machines() -> None:
     findings = [
-        {"id": "kvm", "ok": False, "severity": "error", "remedy": "load it"}, {"id": "memory", "ok": False, "severity": "warning", "remedy": "more"},
+        {"id": "kvm", "ok": False, "severity": "error", "remedy": "load it"},
+        {"id": "memory", "ok": False, "severity": "warning", "remedy": "more"},
         {"id": "tun", "ok": True, "severity": "error", "remedy": ""},
     ]
-    assert levels(GROUPS, {**hostvars(), "machine": known(0, kata_preflight_look={"findings": findings})})["missing"] == ["kvm: load it"]
+    assert levels(GROUPS, {**hostvars(), "machine": known(0, kata_preflight_look={"findings": findings})})[
+        "missing"
+    ] == ["kvm: load it"]
 
 
 WAYS = {

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The proxy's seccomp profile: its form, and what the README says of it. That it does what it says is tests/integration/test_proxy_seccomp.py."""
+"""The proxy's seccomp profile: its form, and what the README says of it. That it does what it says is
+tests/integration/test_proxy_seccomp.py.
+"""
+
 from __future__ import annotations
 
 import json
@@ -19,23 +22,83 @@ WHOLE = [rule for rule in RULES if "args" not in rule]
 BPF = [rule for rule in RULES if rule["names"] == ["bpf"]]
 
 # What systemd, dockerd, runc, virtiofsd and QEMU call, of which Docker's default profile forbids some.
-MUST_WORK = """
-    mount umount2 pivot_root chroot unshare setns clone clone3 fsopen fsconfig fsmount fspick move_mount open_tree mount_setattr mknodat
-    keyctl add_key request_key seccomp prctl capset sethostname setdomainname name_to_handle_at
-    io_uring_setup io_uring_enter io_uring_register io_setup io_submit
-    adjtimex clock_adjtime clock_adjtime64 clock_gettime timerfd_create
-    ptrace process_vm_readv process_vm_writev pidfd_open pidfd_getfd kcmp
-    mbind set_mempolicy get_mempolicy memfd_create mlock mlockall sched_setaffinity sched_setscheduler personality ioctl socket
-""".split()
+MUST_WORK = [
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "unshare",
+    "setns",
+    "clone",
+    "clone3",
+    "fsopen",
+    "fsconfig",
+    "fsmount",
+    "fspick",
+    "move_mount",
+    "open_tree",
+    "mount_setattr",
+    "mknodat",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "seccomp",
+    "prctl",
+    "capset",
+    "sethostname",
+    "setdomainname",
+    "name_to_handle_at",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_setup",
+    "io_submit",
+    "adjtimex",
+    "clock_adjtime",
+    "clock_adjtime64",
+    "clock_gettime",
+    "timerfd_create",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "pidfd_open",
+    "pidfd_getfd",
+    "kcmp",
+    "mbind",
+    "set_mempolicy",
+    "get_mempolicy",
+    "memfd_create",
+    "mlock",
+    "mlockall",
+    "sched_setaffinity",
+    "sched_setscheduler",
+    "personality",
+    "ioctl",
+    "socket",
+]
 
 # linux/bpf.h, enum bpf_cmd: the commands that runc, systemd and the libraries of both give.
 BPF_MUST_WORK = {
-    "BPF_MAP_CREATE": 0, "BPF_MAP_LOOKUP_ELEM": 1, "BPF_MAP_UPDATE_ELEM": 2, "BPF_MAP_DELETE_ELEM": 3, "BPF_MAP_GET_NEXT_KEY": 4,
-    "BPF_PROG_LOAD": 5, "BPF_PROG_ATTACH": 8, "BPF_PROG_DETACH": 9, "BPF_PROG_GET_FD_BY_ID": 13, "BPF_OBJ_GET_INFO_BY_FD": 15,
-    "BPF_PROG_QUERY": 16, "BPF_BTF_LOAD": 18,
+    "BPF_MAP_CREATE": 0,
+    "BPF_MAP_LOOKUP_ELEM": 1,
+    "BPF_MAP_UPDATE_ELEM": 2,
+    "BPF_MAP_DELETE_ELEM": 3,
+    "BPF_MAP_GET_NEXT_KEY": 4,
+    "BPF_PROG_LOAD": 5,
+    "BPF_PROG_ATTACH": 8,
+    "BPF_PROG_DETACH": 9,
+    "BPF_PROG_GET_FD_BY_ID": 13,
+    "BPF_OBJ_GET_INFO_BY_FD": 15,
+    "BPF_PROG_QUERY": 16,
+    "BPF_BTF_LOAD": 18,
 }
 BPF_DENIED = {
-    "BPF_OBJ_PIN": 6, "BPF_OBJ_GET": 7, "BPF_PROG_TEST_RUN": 10, "BPF_PROG_GET_NEXT_ID": 11, "BPF_MAP_GET_NEXT_ID": 12, "BPF_MAP_GET_FD_BY_ID": 14,
+    "BPF_OBJ_PIN": 6,
+    "BPF_OBJ_GET": 7,
+    "BPF_PROG_TEST_RUN": 10,
+    "BPF_PROG_GET_NEXT_ID": 11,
+    "BPF_MAP_GET_NEXT_ID": 12,
+    "BPF_MAP_GET_FD_BY_ID": 14,
     "BPF_RAW_TRACEPOINT_OPEN": 17,
 }
 
@@ -67,7 +130,8 @@ def test_the_profile_allows_all_but_what_it_lists() -> None:
 
 def test_the_profile_holds_for_32_bit_programs_too() -> None:
     assert {entry["architecture"]: entry["subArchitectures"] for entry in PROFILE["archMap"]} == {
-        "SCMP_ARCH_X86_64": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"], "SCMP_ARCH_AARCH64": ["SCMP_ARCH_ARM"],
+        "SCMP_ARCH_X86_64": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "SCMP_ARCH_AARCH64": ["SCMP_ARCH_ARM"],
     }
 
 
@@ -97,7 +161,10 @@ def test_no_command_of_bpf_is_let_through_by_bits_that_the_kernel_does_not_look_
 
 
 def test_each_rule_for_bpf_compares_the_command_with_the_number_that_it_names() -> None:
-    numbers = {rule["comment"]: [(argument["index"], argument["op"], argument["value"]) for argument in rule["args"]] for rule in BPF}
+    numbers = {
+        rule["comment"]: [(argument["index"], argument["op"], argument["value"]) for argument in rule["args"]]
+        for rule in BPF
+    }
     assert numbers == {
         **{name: [(0, "SCMP_CMP_EQ", number)] for name, number in BPF_DENIED.items()},
         "all after BPF_BTF_LOAD": [(0, "SCMP_CMP_GT", BPF_MUST_WORK["BPF_BTF_LOAD"])],
@@ -122,11 +189,16 @@ def test_the_readme_names_each_command_of_bpf_that_works() -> None:
     assert {name for name in names(prose) if name.startswith("BPF_")} == set(BPF_MUST_WORK)
 
 
-@pytest.mark.parametrize(("heading", "first", "variable", "always"), [
-    ("Capabilities", "Capability", "kata_proxy_capabilities", set()),
-    ("Devices", "Device", "kata_proxy_devices", {"/dev/loop-control"}),
-])
-def test_the_readme_gives_a_reason_for_each_capability_and_device(heading: str, first: str, variable: str, always: set[str]) -> None:
+@pytest.mark.parametrize(
+    ("heading", "first", "variable", "always"),
+    [
+        ("Capabilities", "Capability", "kata_proxy_capabilities", set()),
+        ("Devices", "Device", "kata_proxy_devices", {"/dev/loop-control"}),
+    ],
+)
+def test_the_readme_gives_a_reason_for_each_capability_and_device(
+    heading: str, first: str, variable: str, always: set[str]
+) -> None:
     given = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())[variable]
     table = rows(heading, first)
     assert {name for row in table for name in names(row[0])} == set(given) | always

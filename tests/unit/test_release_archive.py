@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The release archives that tests are given in place of Kata's, without the shim in them."""
+
 from __future__ import annotations
 
 import io
@@ -12,19 +13,24 @@ import tomllib
 from pathlib import Path
 
 import pytest
-
 import release
 from bzimage import release_of
 
 KERNEL = "6.18.35"
 FILES = {
-    "VERSION", "versions.yaml", "bin/qemu-system-x86_64", "libexec/virtiofsd", "runtime-rs/bin/containerd-shim-kata-v2",
+    "VERSION",
+    "versions.yaml",
+    "bin/qemu-system-x86_64",
+    "libexec/virtiofsd",
+    "runtime-rs/bin/containerd-shim-kata-v2",
     *(f"share/kata-containers/{name}-{KERNEL}-202" for name in ("vmlinux", "vmlinuz", "config", "System.map")),
     "share/kata-containers/kata-containers-initrd.img",
     "share/defaults/kata-containers/runtime-rs/configuration-qemu-runtime-rs.toml",
 }
 LINKS = {
-    "share/kata-containers/vmlinux.container", "share/kata-containers/vmlinuz.container", "share/kata-containers/kata-containers.img",
+    "share/kata-containers/vmlinux.container",
+    "share/kata-containers/vmlinuz.container",
+    "share/kata-containers/kata-containers.img",
     "share/defaults/kata-containers/runtime-rs/configuration.toml",
 }
 
@@ -65,13 +71,20 @@ def test_a_directory_comes_before_what_is_in_it() -> None:
 
 
 def test_programs_can_be_run_and_nothing_else_can() -> None:
-    runnable = {member.name for member in members(release.packed(a_layout())) if member.isfile() and member.mode & 0o111}
-    assert runnable == {f"./opt/kata/{name}" for name in ("bin/qemu-system-x86_64", "libexec/virtiofsd", "runtime-rs/bin/containerd-shim-kata-v2")}
+    runnable = {
+        member.name for member in members(release.packed(a_layout())) if member.isfile() and member.mode & 0o111
+    }
+    assert runnable == {
+        f"./opt/kata/{name}"
+        for name in ("bin/qemu-system-x86_64", "libexec/virtiofsd", "runtime-rs/bin/containerd-shim-kata-v2")
+    }
 
 
 @pytest.mark.parametrize("compression", ["zst", "xz"])
 def test_the_same_input_makes_the_same_archive_and_another_version_another(compression: str) -> None:
-    first, again, other = (release.compressed(release.packed(a_layout(version)), compression) for version in ("4.1.0", "4.1.0", "4.1.1"))
+    first, again, other = (
+        release.compressed(release.packed(a_layout(version)), compression) for version in ("4.1.0", "4.1.0", "4.1.1")
+    )
     assert first == again != other
 
 
@@ -83,7 +96,11 @@ def test_every_default_path_of_the_configuration_is_in_the_archive() -> None:
 
 
 def test_a_commented_key_is_a_valid_line_of_its_own() -> None:
-    commented = [line.removeprefix("# ") for line in release.CONFIGURATION.splitlines() if line.startswith("# ") and " = " in line]
+    commented = [
+        line.removeprefix("# ")
+        for line in release.CONFIGURATION.splitlines()
+        if line.startswith("# ") and " = " in line
+    ]
     assert len(commented) > 5
     for line in commented:
         assert len(tomllib.loads(line)) == 1
@@ -92,7 +109,8 @@ def test_a_commented_key_is_a_valid_line_of_its_own() -> None:
 def test_the_kernels_say_which_release_they_are() -> None:
     image = release.made_up_bzimage("6.12.1-site")
     assert release_of(image) == "6.12.1-site"
-    assert b"Linux version 6.12.1-site " in image and b"Linux version 6.12.1-site " in release.made_up_vmlinux("6.12.1-site")
+    assert b"Linux version 6.12.1-site " in image
+    assert b"Linux version 6.12.1-site " in release.made_up_vmlinux("6.12.1-site")
 
 
 @pytest.mark.parametrize("compression", ["zst", "xz"])
@@ -114,7 +132,10 @@ def test_a_kernel_that_is_given_is_in_the_archive_under_its_own_release(tmp_path
     made = release.make_release(tmp_path, kernel=kernel, compression="xz")
     assert made.kernel_release == "6.12.1-site"
     with tarfile.open(made.archive) as archive:
-        assert archive.extractfile("./opt/kata/share/kata-containers/vmlinuz-6.12.1-site-202").read() == kernel.read_bytes()
+        assert (
+            archive.extractfile("./opt/kata/share/kata-containers/vmlinuz-6.12.1-site-202").read()
+            == kernel.read_bytes()
+        )
 
 
 def test_a_kernel_that_is_none_is_refused() -> None:

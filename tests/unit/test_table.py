@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tables and boxes for people who read a terminal."""
+
 from __future__ import annotations
 
 from ansible_collections.nested.kata.plugins.filter.box import FilterModule as BoxFilters
@@ -10,7 +11,12 @@ from ansible_collections.nested.kata.plugins.plugin_utils.table import box, rend
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    assert render(["level", "n"], [["machine", 1], ["vm", 12345]]) == ["level    n", "-------  -----", "machine  1", "vm       12345"]
+    assert render(["level", "n"], [["machine", 1], ["vm", 12345]]) == [
+        "level    n",
+        "-------  -----",
+        "machine  1",
+        "vm       12345",
+    ]
 
 
 def test_a_table_without_rows_has_its_head() -> None:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine image's program tunnel.py: real processes and sockets on this machine, and a daemon that only notes what reaches it."""
+"""The machine image's program tunnel.py: real processes and sockets on this machine, and a daemon that only notes what
+reaches it.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -95,7 +98,9 @@ def refuses(port: int) -> bool:
 # Who is let in
 
 
-def test_the_token_opens_the_way_and_the_end_of_the_connection_is_the_end_of_all(daemon: Daemon, listening: Listening) -> None:
+def test_the_token_opens_the_way_and_the_end_of_the_connection_is_the_end_of_all(
+    daemon: Daemon, listening: Listening
+) -> None:
     with listening.enter(first=b"at once, ") as stream:
         stream.sendall(b"and later")
         stream.shutdown(socket.SHUT_WR)
@@ -126,8 +131,13 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_a_stranger_is_dropped_and_the_right_one_may_still_come(daemon: Daemon, listening: Listening, name: str) -> None:
-    with listening.connect(first=STRANGERS[name](listening.token)) as stranger, contextlib.suppress(ConnectionResetError):
+def test_a_stranger_is_dropped_and_the_right_one_may_still_come(
+    daemon: Daemon, listening: Listening, name: str
+) -> None:
+    with (
+        listening.connect(first=STRANGERS[name](listening.token)) as stranger,
+        contextlib.suppress(ConnectionResetError),
+    ):
         assert stranger.recv(100) == b""
     assert daemon.connections == 0
     with listening.enter(first=b"x") as stream:
@@ -136,13 +146,13 @@ def test_a_stranger_is_dropped_and_the_right_one_may_still_come(daemon: Daemon, 
 
 
 def scanned(listening: Listening) -> list[socket.socket]:
-    for dummy in range(100):
+    for _dummy in range(100):
         listening.connect().close()
     return []
 
 
 def scanned_half_open(listening: Listening) -> list[socket.socket]:
-    for dummy in range(100):
+    for _dummy in range(100):
         stream = listening.connect()
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() sends a reset
         stream.close()
@@ -206,18 +216,24 @@ def test_it_ends_with_whoever_started_it_while_it_carries(daemon: Daemon, listen
 
 
 def test_it_ends_before_it_listens_when_nobody_is_there_any_more(daemon: Daemon) -> None:
-    done = subprocess.run([*leading_to(daemon.path), "listen"], input=b"a token without an end", capture_output=True, check=False)
+    done = subprocess.run(
+        [*leading_to(daemon.path), "listen"], input=b"a token without an end", capture_output=True, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
 @pytest.mark.parametrize("arguments", [(), ("neither",), ("listen", "x")])
 def test_it_knows_two_ways_to_be_called(daemon: Daemon, arguments: tuple[str, ...]) -> None:
-    done = subprocess.run([*leading_to(daemon.path), *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*leading_to(daemon.path), *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (2, "usage: tunnel.py listen|dial\n")
 
 
 def test_an_address_that_is_not_its_own_is_refused(daemon: Daemon) -> None:
-    done = subprocess.run([*leading_to(daemon.path), "listen"], input=b"token\n192.0.2.77\n", capture_output=True, check=False)
+    done = subprocess.run(
+        [*leading_to(daemon.path), "listen"], input=b"token\n192.0.2.77\n", capture_output=True, check=False
+    )
     assert done.returncode == 1
     assert b"Cannot assign requested address" in done.stderr
 
@@ -237,7 +253,7 @@ def test_a_daemon_that_is_not_there_is_told(daemon: Daemon, listening: Listening
 
 def noise(seed: int) -> Iterator[bytes]:
     dice = random.Random(seed)
-    for dummy in range(LARGE // 1_000_000):
+    for _dummy in range(LARGE // 1_000_000):
         yield dice.randbytes(1_000_000)
 
 
@@ -300,7 +316,9 @@ def test_a_daemon_that_has_said_all_still_hears_the_peer(daemon: Daemon, listeni
     assert heard == [b"late"]
 
 
-def test_a_daemon_that_hangs_up_early_has_its_answer_read_and_the_peer_stops(daemon: Daemon, listening: Listening) -> None:
+def test_a_daemon_that_hangs_up_early_has_its_answer_read_and_the_peer_stops(
+    daemon: Daemon, listening: Listening
+) -> None:
     reason = b"no space left on device" * 1000
 
     def serve(connection: socket.socket) -> None:
@@ -311,8 +329,9 @@ def test_a_daemon_that_hangs_up_early_has_its_answer_read_and_the_peer_stops(dae
     sent = 0
     with listening.enter() as stream:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for sent in range(1000):
+            while sent < 1000:
                 stream.sendall(bytes(1 << 20))
+                sent += 1
         assert sent < 100
         assert read_to_end(stream) == reason
     assert listening.ended() == (0, "")
@@ -339,17 +358,23 @@ def test_a_peer_that_goes_away_in_the_middle_of_an_answer_ends_it(daemon: Daemon
 
 
 def dialling(daemon: Daemon) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*leading_to(daemon.path), "dial"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [*leading_to(daemon.path), "dial"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def test_what_dials_carries_standard_input_there_and_the_answer_back(daemon: Daemon, listening: Listening) -> None:
     with dialling(daemon) as near:
-        answer, told = near.communicate(f"127.0.0.1 {listening.port}\n".encode() + listening.token + b"all of it", timeout=SECONDS)
+        answer, told = near.communicate(
+            f"127.0.0.1 {listening.port}\n".encode() + listening.token + b"all of it", timeout=SECONDS
+        )
     assert (near.returncode, answer, told) == (0, b"all of it", b"")
     assert listening.ended() == (0, "")
 
 
-def test_what_dials_ends_with_the_answer_although_its_standard_input_goes_on(daemon: Daemon, listening: Listening) -> None:
+def test_what_dials_ends_with_the_answer_although_its_standard_input_goes_on(
+    daemon: Daemon, listening: Listening
+) -> None:
     daemon.serve = lambda connection: connection.sendall(b"the answer")
     with dialling(daemon) as near:
         near.stdin.write(f"127.0.0.1 {listening.port}\n".encode() + listening.token)

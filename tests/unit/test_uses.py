@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file of plugins/ is used by a test that imports it, runs it or has Ansible load it, and not by one that only names it."""
+"""A file of plugins/ is used by a test that imports it, runs it or has Ansible load it, and not by one that only names
+it.
+"""
+
 from __future__ import annotations
 
 import pytest
@@ -11,7 +14,10 @@ PLUGINS = "ansible_collections.nested.kata.plugins"
 DOWNLOAD = {"modules.download", "action.download"}
 USES = {
     f"from {PLUGINS}.module_utils._disk.plan import decide": {"module_utils._disk.plan"},
-    f"from {PLUGINS}.module_utils._disk import loop as loops, plan": {"module_utils._disk.loop", "module_utils._disk.plan"},
+    f"from {PLUGINS}.module_utils._disk import loop as loops, plan": {
+        "module_utils._disk.loop",
+        "module_utils._disk.plan",
+    },
     f"import {PLUGINS}.filter.table": {"filter.table"},
     f"def test():\n    from {PLUGINS}.modules import download": {"modules.download"},
     "run_module('download', {})": DOWNLOAD,
@@ -22,7 +28,9 @@ USES = {
     "tasks = [{'name': 'a task', 'nested.kata.download': {'path': '/f'}}]": DOWNLOAD,
     "host = {'ansible_connection': 'nested.kata.nested'}": {"connection.nested"},
     "PLAYBOOK = '- hosts: all\\n  tasks:\\n    - nested.kata.download:\\n        path: /f\\n'": DOWNLOAD,
-    f"PROGRAM = '\\n    import sys\\n    from {PLUGINS}.modules import download\\n    download.main()\\n'": {"modules.download"},
+    f"PROGRAM = '\\n    import sys\\n    from {PLUGINS}.modules import download\\n    download.main()\\n'": {
+        "modules.download"
+    },
     "INVENTORY = 'all:\\n  vars:\\n    ansible_connection: nested.kata.nested\\n'": {"connection.nested"},
 }
 NO_USES = {
@@ -52,5 +60,8 @@ def test_a_name_alone_is_no_use(case: str) -> None:
 
 
 def test_a_comment_in_a_playbook_is_no_use() -> None:
-    text = "# nested.kata.download:\n- hosts: all\n  tasks:\n    - name: Get it # with nested.kata.download\n      nested.kata.kata_release:\n"
+    text = (
+        "# nested.kata.download:\n- hosts: all\n  tasks:\n    - name: Get it # with nested.kata.download\n     "
+        " nested.kata.kata_release:\n"
+    )
     assert set(of_yaml(text)) == {"modules.kata_release", "action.kata_release"}

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machines, the proxy and the instances, looked at through Ansible's own connections."""
+
 from __future__ import annotations
 
 import ipaddress
@@ -45,8 +46,14 @@ def docker_info(name: str) -> dict:
 
 
 def ranges(name: str) -> list[ipaddress.IPv4Network]:
-    """Return the address ranges that the Docker of a level takes: of its networks, and those that it takes new networks from."""
-    subnets = ask(name, "docker network ls --quiet | xargs docker network inspect --format '{{range .IPAM.Config}}{{println .Subnet}}{{end}}'").split()
+    """Return the address ranges that the Docker of a level takes: of its networks, and those that it takes new networks
+    from.
+    """
+    subnets = ask(
+        name,
+        "docker network ls --quiet | xargs docker network inspect --format '{{range .IPAM.Config}}{{println"
+        " .Subnet}}{{end}}'",
+    ).split()
     pools = docker_info(name).get("DefaultAddressPools", [])
     found = {*subnets, *(pool["Base"] for pool in pools)}
     assert found, f"{name} has no network"
@@ -55,7 +62,11 @@ def ranges(name: str) -> list[ipaddress.IPv4Network]:
 
 def wait_for(target: str, instance: str) -> None:
     """Return when the Docker of an instance answers."""
-    ask(target, f"for i in $(seq 60); do docker exec {instance} docker version >/dev/null 2>&1 && exit 0; sleep 1; done; exit 1")
+    ask(
+        target,
+        f"for i in $(seq 60); do docker exec {instance} docker version >/dev/null 2>&1 && exit 0; sleep 1; done;"
+        " exit 1",
+    )
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -64,7 +75,9 @@ def test_systemd_is_pid_1_and_says_running(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "target", "filesystem", "driver"), INSTANCES)
-def test_the_instance_keeps_docker_on_its_own_disk_with_the_driver_that_fits(name: str, target: str, filesystem: str, driver: str) -> None:
+def test_the_instance_keeps_docker_on_its_own_disk_with_the_driver_that_fits(
+    name: str, target: str, filesystem: str, driver: str
+) -> None:
     info = docker_info(name)
     assert (info["Driver"], info["DockerRootDir"]) == (driver, "/var/lib/docker")
     assert ask(name, "stat --file-system --format %T /var/lib/docker") == filesystem
@@ -73,7 +86,9 @@ def test_the_instance_keeps_docker_on_its_own_disk_with_the_driver_that_fits(nam
 
 
 @pytest.mark.parametrize(("name", "target", "filesystem", "driver"), INSTANCES)
-def test_the_container_names_its_disk_by_a_link_and_sets_cpus_and_memory(name: str, target: str, filesystem: str, driver: str) -> None:
+def test_the_container_names_its_disk_by_a_link_and_sets_cpus_and_memory(
+    name: str, target: str, filesystem: str, driver: str
+) -> None:
     short = name.split(".", maxsplit=1)[0]
     config = json.loads(ask(target, f"docker inspect {short}"))[0]["HostConfig"]
     assert [device["PathOnHost"] for device in config["Devices"]] == [f"/run/nested-kata/disks/{short}"]
@@ -91,7 +106,9 @@ def test_an_instance_is_a_unit_of_its_target(name: str, target: str, filesystem:
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_resolvers_are_never_the_embedded_dns_of_docker(name: str) -> None:
-    resolvers = [line.split()[1] for line in ask(name, "cat /etc/resolv.conf").splitlines() if line.startswith("nameserver")]
+    resolvers = [
+        line.split()[1] for line in ask(name, "cat /etc/resolv.conf").splitlines() if line.startswith("nameserver")
+    ]
     assert resolvers
     assert not [address for address in resolvers if address.startswith("127.")]
 
@@ -108,11 +125,20 @@ def test_the_proxy_is_not_privileged_and_has_no_more_than_the_listed_capabilitie
     assert config["Privileged"] is False
     assert config["CapDrop"] == ["ALL"]
     assert len(config["CapAdd"]) == 16
-    assert not {"CAP_SYS_MODULE", "SYS_MODULE", "CAP_SYS_RESOURCE", "SYS_RESOURCE", "CAP_SYS_PTRACE", "SYS_PTRACE"} & set(config["CapAdd"])
+    assert not {
+        "CAP_SYS_MODULE",
+        "SYS_MODULE",
+        "CAP_SYS_RESOURCE",
+        "SYS_RESOURCE",
+        "CAP_SYS_PTRACE",
+        "SYS_PTRACE",
+    } & set(config["CapAdd"])
 
 
 @pytest.mark.parametrize(("name", "target", "filesystem", "driver"), INSTANCES)
-def test_the_inner_docker_builds_runs_and_connects_containers(name: str, target: str, filesystem: str, driver: str) -> None:
+def test_the_inner_docker_builds_runs_and_connects_containers(
+    name: str, target: str, filesystem: str, driver: str
+) -> None:
     host = reach(name)
     done = host.ansible("ansible.builtin.script", f"{PROVE} work {BASE}", check=False)
     assert done["rc"] == 0, done
@@ -136,7 +162,9 @@ def test_a_volume_survives_a_clean_restart_and_a_cut_of_power() -> None:
 
 
 def test_instances_do_not_reach_each_other() -> None:
-    address = ask("machine-host", "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' two")
+    address = ask(
+        "machine-host", "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' two"
+    )
     pinged = reach("one.machine-host").run(f"ping -c 1 -W 2 {address}")
     assert pinged.rc != 0
 
@@ -154,7 +182,14 @@ def test_disks_that_are_attached_in_another_order_are_still_each_instance_s_own(
     target, instances = "machine-host", ("one", "two")
 
     def devices_now() -> dict[str, str]:
-        return {name: ask(target, f"losetup --noheadings --output NAME --associated /var/lib/nested-kata/disks/{name}.img").strip() for name in instances}
+        return {
+            name: (
+                ask(
+                    target, f"losetup --noheadings --output NAME --associated /var/lib/nested-kata/disks/{name}.img"
+                ).strip()
+            )
+            for name in instances
+        }
 
     def start_in(order: tuple[str, str]) -> dict[str, str]:
         """Start both anew, as after a boot, and return the loop devices that their disks have now."""
@@ -167,12 +202,16 @@ def test_disks_that_are_attached_in_another_order_are_still_each_instance_s_own(
         return devices_now()
 
     def kept() -> dict[str, list[str]]:
-        what = "blkid --probe --match-tag UUID --output value /dev/docker-disk; docker info --format '{{.ID}}'; docker images --quiet --no-trunc"
+        what = (
+            "blkid --probe --match-tag UUID --output value /dev/docker-disk; docker info --format '{{.ID}}'; docker"
+            " images --quiet --no-trunc"
+        )
         return {name: ask(f"{name}.{target}", what).split() for name in instances}
 
     devices, before = start_in(("one", "two")), kept()
     assert start_in(("two", "one")) == {"one": devices["two"], "two": devices["one"]}
-    assert kept() == before and set(before["one"]).isdisjoint(before["two"][:2])
+    assert kept() == before
+    assert set(before["one"]).isdisjoint(before["two"][:2])
 
 
 def test_docker_may_take_longer_to_stop_than_a_proxy_where_there_is_one_and_only_there() -> None:
@@ -187,11 +226,27 @@ def test_a_proxy_that_is_removed_gives_back_its_own_time_limit_and_no_other(tmp_
     other = f"{directory}/10-nested-kata-t-other.conf"
     ask("machine-proxy", f"printf '[Service]\\nTimeoutStopSec=300\\n' >{other} && systemctl daemon-reload")
     playbook = tmp_path / "remove.yml"
-    playbook.write_text(json.dumps([{
-        "name": "Remove", "hosts": "machine-proxy", "gather_facts": True,
-        "roles": [{"role": "nested.kata.kata_proxy", "kata_proxy_name": "t-other", "kata_proxy_state": "absent"}],
-    }]), encoding="utf-8")
-    done = subprocess.run([shutil.which("ansible-playbook"), "--inventory", str(INVENTORY), str(playbook)], capture_output=True, text=True, check=False)
+    playbook.write_text(
+        json.dumps(
+            [
+                {
+                    "name": "Remove",
+                    "hosts": "machine-proxy",
+                    "gather_facts": True,
+                    "roles": [
+                        {"role": "nested.kata.kata_proxy", "kata_proxy_name": "t-other", "kata_proxy_state": "absent"}
+                    ],
+                }
+            ]
+        ),
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [shutil.which("ansible-playbook"), "--inventory", str(INVENTORY), str(playbook)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert ask("machine-proxy", f"ls {directory}") == "10-nested-kata-kata-in-docker.conf"
     assert ask("machine-proxy", "systemctl show docker.service --property TimeoutStopUSec --value") == "3min 30s"
@@ -200,7 +255,7 @@ def test_a_proxy_that_is_removed_gives_back_its_own_time_limit_and_no_other(tmp_
 def test_a_golden_disk_is_sealed_has_a_manifest_and_no_builder_is_left() -> None:
     target, directory = "machine-host", "/var/lib/nested-kata/golden"
     image, manifest = ask(target, f"ls {directory}").split()
-    assert (image, manifest) == (f"{manifest[:-len('.json')]}.img", manifest)
+    assert (image, manifest) == (f"{manifest[: -len('.json')]}.img", manifest)
     assert ask(target, f"stat --format %a {directory}/{image}") == "400"
     told = json.loads(ask(target, f"cat {directory}/{manifest}"))
     assert told["images"] == {BASE: ask(target, f"docker image inspect --format '{{{{.Id}}}}' {BASE}")}
@@ -222,10 +277,14 @@ def test_a_clone_of_a_golden_disk_has_its_images_and_a_uuid_of_its_own_and_fills
 
 def test_kata_is_registered_beside_what_the_proxy_s_docker_was_told_before() -> None:
     config = json.loads(ask(PROXY, "cat /etc/docker/daemon.json"))
-    assert config["runtimes"] == {"kata": {
-        "runtimeType": f"{KATA}/runtime-rs/bin/containerd-shim-kata-v2", "options": {"ConfigPath": f"{KATA_CONFIG}/configuration.toml"},
-    }}
-    assert config["default-address-pools"] and config["storage-driver"] == docker_info(PROXY)["Driver"]
+    assert config["runtimes"] == {
+        "kata": {
+            "runtimeType": f"{KATA}/runtime-rs/bin/containerd-shim-kata-v2",
+            "options": {"ConfigPath": f"{KATA_CONFIG}/configuration.toml"},
+        }
+    }
+    assert config["default-address-pools"]
+    assert config["storage-driver"] == docker_info(PROXY)["Driver"]
 
 
 def test_the_drop_in_has_the_release_s_own_paths_safe_settings_and_what_the_inventory_says() -> None:
@@ -234,7 +293,9 @@ def test_the_drop_in_has_the_release_s_own_paths_safe_settings_and_what_the_inve
     assert (qemu["path"], qemu["virtio_fs_daemon"]) == (f"{KATA}/bin/qemu-system-x86_64", f"{KATA}/libexec/virtiofsd")
     assert (qemu["enable_annotations"], qemu["seccomp_sandbox"][:3], qemu["default_memory"]) == ([], "on,", 1024)
     assert qemu["kernel_params"] == "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
-    assert reach(PROXY).run(f"grep -rl /opt/kata {KATA_CONFIG}/config.d").rc == 1  # found in none, where 2 would be that it could not look
+    assert (
+        reach(PROXY).run(f"grep -rl /opt/kata {KATA_CONFIG}/config.d").rc == 1
+    )  # found in none, where 2 would be that it could not look
 
 
 def test_the_instance_in_the_proxy_runs_on_the_shim_of_the_release() -> None:
@@ -247,9 +308,14 @@ def test_nothing_of_the_archive_is_left_beside_the_release() -> None:
     assert ask(PROXY, f"ls -A {KATA.rsplit('/', 1)[0]}").split() == ["4.1.0"]
 
 
-@pytest.mark.parametrize(("name", "filtered"), [
-    ("kata-in-docker.machine-proxy", "2"), ("kata.kata-in-docker.machine-proxy", "2"), ("one.machine-host", "0"),
-])
+@pytest.mark.parametrize(
+    ("name", "filtered"),
+    [
+        ("kata-in-docker.machine-proxy", "2"),
+        ("kata.kata-in-docker.machine-proxy", "2"),
+        ("one.machine-host", "0"),
+    ],
+)
 def test_a_proxy_and_all_that_runs_in_it_is_held_by_its_seccomp_profile(name: str, filtered: str) -> None:
     assert ask(name, "awk '/^Seccomp:/ {print $2}' /proc/1/status") == filtered
 
@@ -263,5 +329,9 @@ def test_a_bare_machine_got_no_more_packages_than_docker_needs() -> None:
 def test_a_bare_machine_got_a_docker_that_runs_without_systemd() -> None:
     name = "machine-bare"
     assert ask(name, "cat /proc/1/comm") != "systemd"
-    ask(name, "docker pull --quiet debian:trixie-slim || tar --create --directory / bin sbin lib lib64 usr | docker import - debian:trixie-slim")
+    ask(
+        name,
+        "docker pull --quiet debian:trixie-slim || tar --create --directory / bin sbin lib lib64 usr | docker import -"
+        " debian:trixie-slim",
+    )
     assert ask(name, "docker run --rm debian:trixie-slim echo from a container") == "from a container"

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the role guest_kernel built, looked at and booted. Each proof that a guest carries out is a test here.
 
-Without molecule, `KERNELS=/var/lib/nested-kata/kernels pytest molecule/kernel/tests` takes all kernels in that directory; each
-lies in a directory of its own, whose name says the profile: `6.12.107-docker-1a2b3c4d5e6f` as the role has it, or `docker-6.12`.
+Without molecule, `KERNELS=/var/lib/nested-kata/kernels pytest molecule/kernel/tests` takes all kernels in that
+directory; each lies in a directory of its own, whose name says the profile: `6.12.107-docker-1a2b3c4d5e6f` as the role
+has it, or `docker-6.12`.
 """
+
 from __future__ import annotations
 
 import hashlib
@@ -19,7 +21,6 @@ from pathlib import Path
 
 import pytest
 import testinfra
-
 from boot import Report, boot, root_file_system
 from bzimage import release_of
 from guest.prove import PROFILES
@@ -31,7 +32,10 @@ FILES = ("vmlinux", "bzImage", "config", "System.map")
 
 # What the profile docker brings of the profiles netsim and nested. All else of theirs must be disproved on its kernel.
 BROUGHT_BY_DOCKER = {
-    "vlans keep their packets", "vxlan tunnels", "a dummy link swallows packets", "sctp carries a message",
+    "vlans keep their packets",
+    "vxlan tunnels",
+    "a dummy link swallows packets",
+    "sctp carries a message",
 }
 
 
@@ -66,8 +70,15 @@ def digest(path: Path) -> str:
 def about(kernel: str) -> dict[str, str]:
     """Return what record.py notes of a kernel that was proven."""
     build = json.loads(file_of(kernel, "build.json").read_text())
-    emulator = subprocess.run(["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[0]
-    return {"linux": build["release"], "source": build["info"]["source"], "compiler": build["compiler"], "emulator": emulator}
+    emulator = subprocess.run(
+        ["qemu-system-x86_64", "--version"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.splitlines()[0]
+    return {
+        "linux": build["release"],
+        "source": build["info"]["source"],
+        "compiler": build["compiler"],
+        "emulator": emulator,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +88,9 @@ def booted(tmp_path_factory: pytest.TempPathFactory):
 
     @cache
     def report(kernel: str, profiles: str) -> Report:
-        return boot(file_of(kernel, "bzImage"), profiles, tmp_path_factory.mktemp(f"{kernel}-{profiles}".replace(",", "-")))
+        return boot(
+            file_of(kernel, "bzImage"), profiles, tmp_path_factory.mktemp(f"{kernel}-{profiles}".replace(",", "-"))
+        )
 
     return report
 
@@ -95,7 +108,11 @@ def test_the_files_of_a_kernel_are_what_build_json_says(kernel: str) -> None:
     if not BY_HAND:
         build = json.loads(file_of(kernel, "build.json").read_text())
         assert build["release"] == release
-        assert build["files"] == {name: {"sha256": digest(path), "size": path.stat().st_size} for name in FILES for path in [file_of(kernel, name)]}
+        assert build["files"] == {
+            name: {"sha256": digest(path), "size": path.stat().st_size}
+            for name in FILES
+            for path in [file_of(kernel, name)]
+        }
 
 
 @pytest.mark.skipif(BY_HAND, reason="there are no targets without molecule")
@@ -103,17 +120,24 @@ def test_the_files_of_a_kernel_are_what_build_json_says(kernel: str) -> None:
 def test_the_second_target_has_the_same_files(kernel: str) -> None:
     target = testinfra.get_host(f"ansible://target?force_ansible=True&ansible_inventory={INVENTORY}")
     sums = target.check_output(f"cd {DIRECTORY / kernel} && sha256sum {' '.join(FILES)}")
-    assert dict(reversed(line.split()) for line in sums.splitlines()) == {name: digest(file_of(kernel, name)) for name in FILES}
+    assert dict(reversed(line.split()) for line in sums.splitlines()) == {
+        name: digest(file_of(kernel, name)) for name in FILES
+    }
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_kernel_boots_and_says_who_it_is(kernel: str, booted, record_testsuite_property: Callable[[str, object], None]) -> None:
+def test_a_kernel_boots_and_says_who_it_is(
+    kernel: str, booted, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     report = booted(kernel, profile_of(kernel))
     assert report.complete, report.last_lines()
     assert report.release == release_of(file_of(kernel, "bzImage").read_bytes())
     assert report.config == digest(file_of(kernel, "config"))
     assert 0 < report.init < report.started
-    print(f"{report.release}: init after {report.init:.2f} s, systemd after {report.started:.2f} s of the guest, all in {report.seconds:.0f} s")
+    print(
+        f"{report.release}: init after {report.init:.2f} s, systemd after {report.started:.2f} s of the guest, all in"
+        f" {report.seconds:.0f} s"
+    )
     if not BY_HAND:
         record_testsuite_property("kernel", json.dumps({profile_of(kernel): about(kernel)}))
 

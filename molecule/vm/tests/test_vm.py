@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machine with an instance of its own and one in its proxy, before and after another reboot, looked at by ssh."""
+
 from __future__ import annotations
 
 import json
@@ -57,7 +58,10 @@ def test_the_instance_runs_on_the_release_s_shim_and_its_disk_is_a_device_of_its
     config = json.loads(ask(f"{TARGETS[target]}docker inspect kata"))[0]["HostConfig"]
     assert (config["Runtime"], config["Privileged"]) == ("kata", False)
     assert [device["PathOnHost"] for device in config["Devices"]] == ["/run/nested-kata/disks/kata"]
-    assert in_instance(target, "findmnt --noheadings --output SOURCE,FSTYPE /var/lib/docker").split() == ["/dev/docker-disk", "ext4"]
+    assert in_instance(target, "findmnt --noheadings --output SOURCE,FSTYPE /var/lib/docker").split() == [
+        "/dev/docker-disk",
+        "ext4",
+    ]
     assert info(f"{TARGETS[target]}docker exec -i kata ")["Driver"] == "overlay2"
     registered = json.loads(ask(f"{TARGETS[target]}cat /etc/docker/daemon.json"))["runtimes"]["kata"]
     assert registered["runtimeType"] == f"{KATA}/runtime-rs/bin/containerd-shim-kata-v2"
@@ -81,8 +85,13 @@ def rebooted() -> None:
     boot = ask("cat /proc/sys/kernel/random/boot_id")
     tell("systemctl reboot")
     end = time.monotonic() + BACK_SECONDS
-    while tell("cat /proc/sys/kernel/random/boot_id").stdout.strip() in ("", boot) or tell("systemctl is-system-running --wait").returncode:
-        assert time.monotonic() < end, f"not back within {BACK_SECONDS} s: {tell('systemctl --failed --no-legend').stdout}"
+    while (
+        tell("cat /proc/sys/kernel/random/boot_id").stdout.strip() in ("", boot)
+        or tell("systemctl is-system-running --wait").returncode
+    ):
+        assert time.monotonic() < end, (
+            f"not back within {BACK_SECONDS} s: {tell('systemctl --failed --no-legend').stdout}"
+        )
         time.sleep(2)
 
 

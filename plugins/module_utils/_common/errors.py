@@ -2,13 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Errors that end a module, each with a message of one line: main.py turns them into fail_json."""
+
 from __future__ import annotations
 
 from typing import Any, Sequence
 
 
 class Refused(Exception):
-    """The request cannot be met: the message names the option, what was found, and what to do. `details` go into the result beside it."""
+    """The request cannot be met: the message names the option, what was found, and what to do. `details` go into the
+    result beside it.
+    """
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -16,7 +19,8 @@ class Refused(Exception):
 
 
 class CommandFailed(Exception):
-    """A command ended with an error: carries the command, its exit status, the line that says why, and all output where a module returns it.
+    """A command ended with an error: carries the command, its exit status, the line that says why, and all output where
+    a module returns it.
 
     `option` is the one of the module that the command is about.
     """

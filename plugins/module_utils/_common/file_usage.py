@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What files such as disk images take of the file system that they are in, also where they share data with others."""
+
 from __future__ import annotations
 
 import errno
@@ -52,18 +53,22 @@ def usage_of(path: str) -> Usage:
 
 
 def shared_bytes(path: str) -> int:
-    """Return how many bytes of a file lie where those of others do (reflink, snapshots); 0 where the file system does not tell."""
+    """Return how many bytes of a file lie where those of others do (reflink, snapshots); 0 where the file system does
+    not tell.
+    """
     shared, start, last = 0, 0, False
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         while not last:
             answer = bytearray(FIEMAP.size + EXTENTS * FIEMAP_EXTENT.size)
-            FIEMAP.pack_into(answer, 0, start, 2 ** 64 - 1 - start, 0, 0, EXTENTS, 0)
+            FIEMAP.pack_into(answer, 0, start, 2**64 - 1 - start, 0, 0, EXTENTS, 0)
             fcntl.ioctl(descriptor, FS_IOC_FIEMAP, answer)
             found = FIEMAP.unpack_from(answer)[3]
             last = found == 0
             for number in range(found):
-                logical, dummy, length, dummy, dummy, flags, *dummy = FIEMAP_EXTENT.unpack_from(answer, FIEMAP.size + number * FIEMAP_EXTENT.size)
+                logical, _physical, length, _reserved, _also_reserved, flags, *_rest = FIEMAP_EXTENT.unpack_from(
+                    answer, FIEMAP.size + number * FIEMAP_EXTENT.size
+                )
                 shared += length if flags & FIEMAP_EXTENT_SHARED else 0
                 start, last = logical + length, bool(flags & FIEMAP_EXTENT_LAST)
     except OSError as error:

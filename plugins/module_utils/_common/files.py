@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files, whatever is in them: one process at a time, digests, what has to be on the disk, and what commands say that they go through."""
+"""Files, whatever is in them: one process at a time, digests, what has to be on the disk, and what commands say that
+they go through.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -12,13 +15,15 @@ import os
 import re
 import subprocess
 import time
-from typing import Callable, Iterator, Tuple
+from typing import Callable, Iterator
 
 PIECE = 1 << 20
 
 
 def take_turn(descriptor: int, waiting: Callable[[], None]) -> None:
-    """Lock an open file or directory, which closing it ends. While another process has it, `waiting` is called again and again."""
+    """Lock an open file or directory, which closing it ends. While another process has it, `waiting` is called again
+    and again.
+    """
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,7 +35,9 @@ def take_turn(descriptor: int, waiting: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
-    """Keep others who do the same out of a directory. Whoever inherits the descriptor that is yielded holds the lock, too."""
+    """Keep others who do the same out of a directory. Whoever inherits the descriptor that is yielded holds the lock,
+    too.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         take_turn(descriptor, waiting)
@@ -40,7 +47,9 @@ def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
 
 
 def digest_of(path: str, algorithm: str = "sha256", copy: str | None = None) -> str:
-    """Return a file's digest in hexadecimal; where `copy` is given, the file is copied there on the way, down to the disk."""
+    """Return a file's digest in hexadecimal; where `copy` is given, the file is copied there on the way, down to the
+    disk.
+    """
     digest = hashlib.new(algorithm)
     with open(path, "rb") as file, open(copy, "xb") if copy else contextlib.nullcontext() as target:
         for piece in iter(lambda: file.read(PIECE), b""):
@@ -54,7 +63,9 @@ def digest_of(path: str, algorithm: str = "sha256", copy: str | None = None) -> 
 
 
 def unescaped(path: str) -> str:
-    """Return a path of /proc/self/mountinfo with its blanks, which the kernel writes as \\040 (proc_pid_mountinfo(5))."""
+    """Return a path of /proc/self/mountinfo with its blanks, which the kernel writes as \\040
+    (proc_pid_mountinfo(5)).
+    """
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
 
 
@@ -68,13 +79,15 @@ def sync_directory(directory: str) -> None:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Have all that was written to the file system of an open file on the disk: one call where there are many files (syncfs(2))."""
+    """Have all that was written to the file system of an open file on the disk: one call where there are many files
+    (syncfs(2)).
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syncfs(descriptor) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
-def last_words(process: subprocess.Popen) -> Tuple[str, int]:
+def last_words(process: subprocess.Popen) -> tuple[str, int]:
     """Wait for the end of a command, and return what it said on stderr, in one line, and its exit status."""
     return " ".join(process.stderr.read().decode("utf-8", "replace").split()), process.wait()

@@ -2,16 +2,18 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The end of every module: its result, or the error that prevented it."""
+
 from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
 
-def finish(module: AnsibleModule, work: Callable[[], Mapping[str, Any]], path: str, option: str = "", **always: Any) -> None:
+def finish(
+    module: AnsibleModule, work: Callable[[], Mapping[str, Any]], path: str, option: str = "", **always: Any
+) -> None:
     """Exit with what `work` returns, or fail with the error that it raises, in one line.
 
     `option` is named by an OSError, and `path` by one that names no file. `always` is in the result of a failure.

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file system that a path lies in: how much room it has, and whether its files can share data."""
+
 from __future__ import annotations
 
 import fcntl
@@ -9,12 +10,21 @@ import os
 import re
 import struct
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import unescaped
 
-# File systems of which it is known without asking whether they have reflink. XFS is asked; others depend on what is below them.
-REFLINK = {"btrfs": True, "bcachefs": True, "ext4": False, "ext3": False, "ext2": False, "tmpfs": False, "f2fs": False, "squashfs": False}
+# File systems of which it is known without asking whether they have reflink. XFS is asked; others depend on what is
+# below them.
+REFLINK = {
+    "btrfs": True,
+    "bcachefs": True,
+    "ext4": False,
+    "ext3": False,
+    "ext2": False,
+    "tmpfs": False,
+    "f2fs": False,
+    "squashfs": False,
+}
 XFS_IOC_FSGEOMETRY = 0x8100587E  # _IOR('X', 126, struct xfs_fsop_geom) in fs/xfs/libxfs/xfs_fs.h, of 256 bytes
 XFS_GEOMETRY_SIZE = 256
 XFS_FLAGS = struct.Struct("=I")
@@ -32,7 +42,7 @@ class Mount:
     free: int  # bytes that can be written still
     size: int
     read_only: bool = False
-    reflink: Optional[bool] = None  # None: it cannot be told from here
+    reflink: bool | None = None  # None: it cannot be told from here
 
 
 def mount_of(path: str) -> Mount:
@@ -60,15 +70,15 @@ def mount_of(path: str) -> Mount:
     )
 
 
-def _mountinfo_line(number: str) -> Tuple[List[str], List[str]]:
+def _mountinfo_line(number: str) -> tuple[list[str], list[str]]:
     for line in _text_of("/proc/self/mountinfo").splitlines():
-        mount, dummy, rest = line.partition(" - ")
+        mount, _dummy, rest = line.partition(" - ")
         if mount.split(" ", 1)[0] == number:
             return mount.split(), rest.split()
     return ["", "", "", "", "/"], ["unknown", ""]
 
 
-def _xfs_reflink(path: str) -> Optional[bool]:
+def _xfs_reflink(path: str) -> bool | None:
     geometry = bytearray(XFS_GEOMETRY_SIZE)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

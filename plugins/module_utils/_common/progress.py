@@ -10,13 +10,16 @@ A module says it as often as it likes::
             ...
             progress.say(f"{name} {amount(done, total)}")
 
-It is shown when the module has an action plugin of the same name: plugins/plugin_utils/progress.py. Without one, nothing is written.
+It is shown when the module has an action plugin of the same name: plugins/plugin_utils/progress.py. Without one,
+nothing is written.
 """
+
 from __future__ import annotations
 
 import os
 import time
-import typing as t
+
+from typing_extensions import Self
 
 VARIABLE = "NESTED_KATA_PROGRESS"  # environment variable with the path of the file that the action plugin reads
 PERIOD = 1.0  # seconds between two writes
@@ -31,10 +34,10 @@ class Progress:
         self._path = os.environ.pop(VARIABLE, None)
         self._written = float("-inf")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: t.Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._path:
             for path in (self._path, self._beside):
                 try:
@@ -47,13 +50,16 @@ class Progress:
         return f"{self._path}.new"
 
     def say(self, line: str) -> None:
-        """Say how far the task is, unless it was said a moment ago. What cannot be written is not said: a task never fails for it."""
+        """Say how far the task is, unless it was said a moment ago. What cannot be written is not said: a task never
+        fails for it.
+        """
         now = time.monotonic()
         if self._path is None or now - self._written < PERIOD:
             return
         self._written = now
         try:
-            # In a directory where anybody may write: the name holds a secret, and what is there is never followed or overwritten.
+            # In a directory where anybody may write: the name holds a secret, and what is there is never followed or
+            # overwritten.
             with open(self._beside, "x", encoding="utf-8", opener=_only_ours) as file:
                 file.write(line[:LONGEST])
             os.replace(self._beside, self._path)

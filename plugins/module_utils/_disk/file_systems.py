@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The kinds of file systems that a disk image may hold."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ WITHOUT_HOLES = ("vfat", "exfat", "msdos", "hfs", "hfsplus")
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A kind of file system that an image may hold. In the commands stand {file}, {uuid}, {label}, and {device} and {mount} while it is mounted."""
+    """A kind of file system that an image may hold. In the commands stand {file}, {uuid}, {label}, and {device} and
+    {mount} while it is mounted.
+    """
 
     minimum: int
     label_bytes: int
@@ -35,28 +38,58 @@ class FileSystem:
 FILE_SYSTEMS = {
     "btrfs": FileSystem(
         # fs/btrfs/ioctl.c, btrfs_ioctl_resize: new_size < SZ_256M is an invalid argument.
-        109 * 1024 ** 2, 255, 0, 256 * 1024 ** 2,
-        mkfs=("mkfs.btrfs", "-q", "--nodiscard"), mkfs_uuid=("-U", "{uuid}"),
-        # Not -U, which writes all metadata anew: 0.8 s and 51 MiB for 40000 files, where this takes 0.02 s and under 1 MiB (btrfstune(8)).
-        set_uuid=("btrfstune", "-M", "{uuid}", "{file}"), set_label=("btrfs", "filesystem", "label", "{file}", "{label}"),
+        109 * 1024**2,
+        255,
+        0,
+        256 * 1024**2,
+        mkfs=("mkfs.btrfs", "-q", "--nodiscard"),
+        mkfs_uuid=("-U", "{uuid}"),
+        # Not -U, which writes all metadata anew: 0.8 s and 51 MiB for 40000 files, where this takes 0.02 s and under 1
+        # MiB (btrfstune(8)).
+        set_uuid=("btrfstune", "-M", "{uuid}", "{file}"),
+        set_label=("btrfs", "filesystem", "label", "{file}", "{label}"),
         grow=("btrfs", "filesystem", "resize", "max", "{mount}"),
     ),
     "ext4": FileSystem(
-        # A last group too small for its own bitmaps and inode table is left out (resize2fs(8), e2fsprogs resize2fs.c, adjust_fs_info).
-        8 * 1024 ** 2, 16, 8 * 1024 ** 2, 0,
-        # Blocks of 4 KiB also where the image is small: with 1 KiB it could not be mounted from a disk with sectors of 4 KiB. With a seed
-        # for the checksums a clone's new UUID changes the superblocks and not the checksum of every inode (ext4(5), metadata_csum_seed).
-        mkfs=("mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-O", "metadata_csum_seed", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"),
-        mkfs_uuid=("-U", "{uuid}"), set_uuid=("tune2fs", "-U", "{uuid}", "{file}"), set_label=("tune2fs", "-L", "{label}", "{file}"),
-        # Unmounted, since the kernel asks for CAP_SYS_RESOURCE when it is mounted, which few containers have (fs/ext4/resize.c, ext4_resize_begin).
-        grow=("resize2fs", "{device}"), check=("e2fsck", "-f", "-p", "{device}"),
+        # A last group too small for its own bitmaps and inode table is left out (resize2fs(8), e2fsprogs resize2fs.c,
+        # adjust_fs_info).
+        8 * 1024**2,
+        16,
+        8 * 1024**2,
+        0,
+        # Blocks of 4 KiB also where the image is small: with 1 KiB it could not be mounted from a disk with sectors of
+        # 4 KiB. With a seed for the checksums a clone's new UUID changes the superblocks and not the checksum of every
+        # inode (ext4(5), metadata_csum_seed).
+        mkfs=(
+            "mkfs.ext4",
+            "-q",
+            "-F",
+            "-b",
+            str(BLOCK),
+            "-O",
+            "metadata_csum_seed",
+            "-E",
+            "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
+        ),
+        mkfs_uuid=("-U", "{uuid}"),
+        set_uuid=("tune2fs", "-U", "{uuid}", "{file}"),
+        set_label=("tune2fs", "-L", "{label}", "{file}"),
+        # Unmounted, since the kernel asks for CAP_SYS_RESOURCE when it is mounted, which few containers have
+        # (fs/ext4/resize.c, ext4_resize_begin).
+        grow=("resize2fs", "{device}"),
+        check=("e2fsck", "-f", "-p", "{device}"),
     ),
     "xfs": FileSystem(
         # A last allocation group of less than 64 blocks is left out (xfs_format.h, XFS_MIN_AG_BLOCKS).
-        300 * 1024 ** 2, 12, 1024 ** 2, 0,
+        300 * 1024**2,
+        12,
+        1024**2,
+        0,
         # Sectors of 4 KiB: with 512 bytes it could not be mounted from a disk with sectors of 4 KiB.
-        mkfs=("mkfs.xfs", "-q", "-K", "-s", f"size={BLOCK}"), mkfs_uuid=("-m", "uuid={uuid}"),
-        set_uuid=("xfs_admin", "-U", "{uuid}", "{file}"), set_label=("xfs_admin", "-L", "{label}", "{file}"),
+        mkfs=("mkfs.xfs", "-q", "-K", "-s", f"size={BLOCK}"),
+        mkfs_uuid=("-m", "uuid={uuid}"),
+        set_uuid=("xfs_admin", "-U", "{uuid}", "{file}"),
+        set_label=("xfs_admin", "-L", "{label}", "{file}"),
         grow=("xfs_growfs", "{mount}"),
     ),
 }

@@ -10,6 +10,7 @@ in a container most nodes in /dev are missing, and losetup needs them.
 Targets also get this file as a program that a systemd unit runs at boot (`python3 loop.py attach
 --image FILE --link LINK --uuid UUID`). It has the standard library then, and nothing else of the collection.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -36,14 +37,26 @@ if __name__ == "__main__":
 
         def __init__(self, command: tuple[str, ...], status: int, line: str) -> None:
             super().__init__(f"{' '.join(command)} failed with exit status {status}: {line}")
+
 else:
     from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
 PACKAGES = {
-    "blkid": "util-linux", "fstrim": "util-linux", "unshare": "util-linux", "mount": "mount", "umount": "mount",
-    "mkfs.btrfs": "btrfs-progs", "btrfs": "btrfs-progs", "btrfstune": "btrfs-progs",
-    "mkfs.ext4": "e2fsprogs", "tune2fs": "e2fsprogs", "resize2fs": "e2fsprogs", "e2fsck": "e2fsprogs",
-    "mkfs.xfs": "xfsprogs", "xfs_admin": "xfsprogs", "xfs_growfs": "xfsprogs",
+    "blkid": "util-linux",
+    "fstrim": "util-linux",
+    "unshare": "util-linux",
+    "mount": "mount",
+    "umount": "mount",
+    "mkfs.btrfs": "btrfs-progs",
+    "btrfs": "btrfs-progs",
+    "btrfstune": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
+    "tune2fs": "e2fsprogs",
+    "resize2fs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+    "xfs_admin": "xfsprogs",
+    "xfs_growfs": "xfsprogs",
 }
 # An image whose mode has none of these bits is sealed: others are cloned from it, and it is never attached.
 WRITABLE = 0o222
@@ -58,9 +71,10 @@ LOOP_CTL_GET_FREE = 0x4C82
 LO_FLAGS_READ_ONLY = 1
 LO_FLAGS_AUTOCLEAR = 4
 LO_FLAGS_DIRECT_IO = 16
-# struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type and key size, flags; names, key, init.
+# struct loop_info64: device, inode, rdevice, offset, sizelimit; number, encrypt type and key size, flags; names, key,
+# init.
 LOOP_INFO = struct.Struct("=5Q4I64s64s32s2Q")
-LOOP_CONFIG = struct.Struct("=2I%ds8Q" % LOOP_INFO.size)
+LOOP_CONFIG = struct.Struct(f"=2I{LOOP_INFO.size}s8Q")
 
 LOCK_SECONDS = 120
 IDLE_SECONDS = 1.0
@@ -94,7 +108,9 @@ class Loop:
 
 @dataclass(frozen=True)
 class Link:
-    """What lies where the link is to be: nothing, a link to a loop device (target), or something that is not ours (obstacle)."""
+    """What lies where the link is to be: nothing, a link to a loop device (target), or something that is not ours
+    (obstacle).
+    """
 
     target: str | None = None
     obstacle: str | None = None
@@ -109,14 +125,22 @@ def command_path(name: str) -> str:
 
 
 def run(*command: str, accept: tuple[int, ...] = (0,)) -> tuple[int, str]:
-    """Run a command and return its exit status and output. It inherits the lock of `locked`, and no other descriptor."""
+    """Run a command and return its exit status and output. It inherits the lock of `locked`, and no other
+    descriptor.
+    """
     done = subprocess.run(
-        [command_path(command[0]), *command[1:]], close_fds=False,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, env={**os.environ, "LC_ALL": "C"},
+        [command_path(command[0]), *command[1:]],
+        close_fds=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C"},
     )
     if done.returncode not in accept:
         # tune2fs tells on stdout why it does nothing.
-        raise CommandFailed(command, done.returncode, reason((done.stderr.strip() or done.stdout).decode(errors="replace")))
+        raise CommandFailed(
+            command, done.returncode, reason((done.stderr.strip() or done.stdout).decode(errors="replace"))
+        )
     return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -133,7 +157,7 @@ def probe(path: str) -> Content:
         return Content(alien="signatures of several things at once (blkid: ambivalent)")
     tags = {}
     for line in output.splitlines():
-        key, separator, value = line.partition("=")
+        key, _separator, value = line.partition("=")
         tags[key] = re.sub(r"\\(.)", r"\1", value)
     if "PTTYPE" in tags:
         return Content(alien=f"a partition table ({tags['PTTYPE']})")
@@ -158,7 +182,9 @@ def locked(directory: str):
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise Refused(f"{directory} is still locked by another run after {LOCK_SECONDS} s: see `fuser {directory}`") from None
+                    raise Refused(
+                        f"{directory} is still locked by another run after {LOCK_SECONDS} s: see `fuser {directory}`"
+                    ) from None
                 time.sleep(0.02)
         yield
     finally:
@@ -167,7 +193,9 @@ def locked(directory: str):
 
 @contextlib.contextmanager
 def opened(name: str, flags: int, keep: bool = False):
-    """Open a loop device by its kernel name (loop3). A node that is missing is made, and stays only if `keep` says so."""
+    """Open a loop device by its kernel name (loop3). A node that is missing is made, and stays only if `keep`
+    says so.
+    """
     with open(f"/sys/block/{name}/dev", encoding="ascii") as numbers:
         number = os.makedev(*(int(part) for part in numbers.read().split(":")))
     path, made = f"/dev/{name}", None
@@ -180,7 +208,8 @@ def opened(name: str, flags: int, keep: bool = False):
         descriptor = os.open(made or path, flags | os.O_CLOEXEC)
     except PermissionError as error:
         raise Refused(
-            f"{path} cannot be opened ({error.strerror}): needs root and, in a container, CAP_SYS_ADMIN, CAP_MKNOD and --device-cgroup-rule 'b 7:* rmw'"
+            f"{path} cannot be opened ({error.strerror}): needs root and, in a container, CAP_SYS_ADMIN, CAP_MKNOD and"
+            " --device-cgroup-rule 'b 7:* rmw'"
         ) from None
     finally:
         if made and not keep:
@@ -214,7 +243,8 @@ def loops_of(path: str) -> tuple[Loop, ...]:
             with opened(name, os.O_RDONLY) as descriptor:
                 info = status_of(descriptor)
         except OSError as error:
-            # It lost its file, or went away, since the directory was read; or its file is on a file system that is gone.
+            # It lost its file, or went away, since the directory was read; or its file is on a file system that is
+            # gone.
             if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.EIO):
                 continue
             raise
@@ -223,23 +253,43 @@ def loops_of(path: str) -> tuple[Loop, ...]:
         with open(f"/sys/block/{name}/size", encoding="ascii") as sectors:
             size = int(sectors.read()) * 512
         flags = info[8]
-        loops.append(Loop(f"/dev/{name}", size, bool(flags & LO_FLAGS_READ_ONLY), bool(flags & LO_FLAGS_AUTOCLEAR), bool(info[3] or info[4]),
-                          os.path.exists(f"/dev/{name}"), bool(flags & LO_FLAGS_DIRECT_IO)))
+        loops.append(
+            Loop(
+                f"/dev/{name}",
+                size,
+                bool(flags & LO_FLAGS_READ_ONLY),
+                bool(flags & LO_FLAGS_AUTOCLEAR),
+                bool(info[3] or info[4]),
+                os.path.exists(f"/dev/{name}"),
+                bool(flags & LO_FLAGS_DIRECT_IO),
+            )
+        )
     return tuple(loops)
 
 
 def check_loops(path: str, loops: tuple[Loop, ...]) -> Loop | None:
-    """Return the loop device that a disk image is used through, None if there is none; refuse any that must not be used."""
+    """Return the loop device that a disk image is used through, None if there is none; refuse any that must not be
+    used.
+    """
     if len(loops) > 1:
         names = " and ".join(loop.device for loop in loops)
-        raise Refused(f"{path} is attached more than once, to {names}: two writers destroy a file system, detach all of them (losetup -d)")
+        raise Refused(
+            f"{path} is attached more than once, to {names}: two writers destroy a file system, detach all of them"
+            " (losetup -d)"
+        )
     for loop in loops:
         if loop.read_only:
             raise Refused(f"{path} is attached read-only to {loop.device}: detach it first (losetup -d {loop.device})")
         if loop.partial:
-            raise Refused(f"{path} is attached in part, with an offset or a size limit, to {loop.device}: detach it first (losetup -d {loop.device})")
+            raise Refused(
+                f"{path} is attached in part, with an offset or a size limit, to {loop.device}: detach it first"
+                f" (losetup -d {loop.device})"
+            )
         if loop.autoclear:
-            raise Refused(f"{path} is attached to {loop.device}, which vanishes when its last user ends (mount -o loop?): unmount it first")
+            raise Refused(
+                f"{path} is attached to {loop.device}, which vanishes when its last user ends (mount -o loop?): unmount"
+                " it first"
+            )
     return loops[0] if loops else None
 
 
@@ -251,7 +301,9 @@ def attach(path: str) -> str:
 
 @contextlib.contextmanager
 def attached_briefly(path: str):
-    """Attach a file for as long as the block and its mounts last. The kernel detaches it then, also from a process that was killed."""
+    """Attach a file for as long as the block and its mounts last. The kernel detaches it then, also from a process that
+    was killed.
+    """
     with _attached(path, LO_FLAGS_DIRECT_IO | LO_FLAGS_AUTOCLEAR) as device:
         yield device
     deadline = time.monotonic() + IDLE_SECONDS
@@ -266,7 +318,10 @@ def _attached(path: str, flags: int):
         try:
             control = os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            raise Refused(f"no loop devices: {LOOP_CONTROL}: {error.strerror} (modprobe loop; in a container --device {LOOP_CONTROL})") from None
+            raise Refused(
+                f"no loop devices: {LOOP_CONTROL}: {error.strerror} (modprobe loop; in a container --device"
+                f" {LOOP_CONTROL})"
+            ) from None
         stack.callback(os.close, control)
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         stack.callback(os.close, file)
@@ -284,7 +339,7 @@ def _attached(path: str, flags: int):
 def _configured(path: str, file: int, control: int, flags: int, stack: contextlib.ExitStack) -> str:
     # losetup writes the name there too. The kernel ignores direct I/O where the backing file system has none.
     info = LOOP_INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, os.fsencode(path)[:63], b"", b"", 0, 0)
-    for dummy in range(100):
+    for _dummy in range(100):
         name = f"loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
         attempt = contextlib.ExitStack()
         try:
@@ -321,7 +376,11 @@ def use_of(device: str) -> str | None:
 
     def use() -> str | None:
         place = mount_of(device)
-        return f"mounted at {place}" if place else _claimed(device) or _open_in(lambda found: stat.S_ISBLK(found.st_mode) and found.st_rdev == number)
+        return (
+            f"mounted at {place}"
+            if place
+            else _claimed(device) or _open_in(lambda found: stat.S_ISBLK(found.st_mode) and found.st_rdev == number)
+        )
 
     return _lasting(use)
 
@@ -351,10 +410,12 @@ def mount_of(device: str) -> str | None:
     number = _number_of(device)
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
-            left, separator, right = line.partition(" - ")
+            left, _separator, right = line.partition(" - ")
             fields, source = left.split(), right.split()[1]
             # btrfs gives every mount a number of its own: only the source tells the device.
-            if fields[2] == f"{os.major(number)}:{os.minor(number)}" or (source.startswith("/") and _is_device(source, number)):
+            if fields[2] == f"{os.major(number)}:{os.minor(number)}" or (
+                source.startswith("/") and _is_device(source, number)
+            ):
                 # The kernel writes a blank as \\040 (proc_pid_mountinfo(5)).
                 return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), fields[4])
     return None
@@ -427,7 +488,11 @@ def link_at(path: str) -> Link:
         if error.errno == errno.EINVAL:
             return Link(obstacle="is no symlink")
         return Link(obstacle=f"cannot be read ({error.strerror})")
-    return Link(target=target) if re.fullmatch(r"/dev/loop\d+", target) else Link(obstacle=f"is a symlink to {target}, not to a loop device")
+    return (
+        Link(target=target)
+        if re.fullmatch(r"/dev/loop\d+", target)
+        else Link(obstacle=f"is a symlink to {target}, not to a loop device")
+    )
 
 
 def set_link(link: str, device: str) -> None:
@@ -487,11 +552,17 @@ def _check_paths(image: str, link: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Attach a disk image to a loop device behind a stable link, or detach it.")
+    parser = argparse.ArgumentParser(
+        description="Attach a disk image to a loop device behind a stable link, or detach it."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    attaching = commands.add_parser("attach", help="attach the image, make the link, print the loop device; does nothing where that is done")
+    attaching = commands.add_parser(
+        "attach", help="attach the image, make the link, print the loop device; does nothing where that is done"
+    )
     attaching.add_argument("--uuid", help="the UUID that the file system in the image must have")
-    detaching = commands.add_parser("detach", help="detach the image and remove the link; refused while anybody uses it")
+    detaching = commands.add_parser(
+        "detach", help="detach the image and remove the link; refused while anybody uses it"
+    )
     for command in (attaching, detaching):
         command.add_argument("--image", required=True, help="the disk image, an absolute path")
         command.add_argument("--link", required=True, help="the symlink that names the loop device, an absolute path")

@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machine of disk_image: what it looks like, and how each step is carried out there.
 
-Whatever is killed in between leaves either the state before a step or the one after it, and a file that `leftovers` finds.
+Whatever is killed in between leaves either the state before a step or the one after it, and a file that `leftovers`
+finds.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -23,38 +25,70 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import exact
-from ansible_collections.nested.kata.plugins.module_utils._disk import loop as loops, superblock
+from ansible_collections.nested.kata.plugins.module_utils._disk import loop as loops
+from ansible_collections.nested.kata.plugins.module_utils._disk import superblock
 from ansible_collections.nested.kata.plugins.module_utils._disk.file_systems import FILE_SYSTEMS
 from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Content, Link
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._disk.plan import (
-    FILE, Found, Golden, Plan, decide, foresee, to_be_filled,
+    FILE,
+    Found,
+    Golden,
+    Plan,
+    decide,
+    foresee,
+    to_be_filled,
 )
 from ansible_collections.nested.kata.plugins.module_utils._disk.steps import (
-    Attach, Clone, Create, Delete, Detach, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover, RemoveLink,
-    SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity,
+    Attach,
+    Clone,
+    Create,
+    Delete,
+    Detach,
+    Grow,
+    GrowFileSystem,
+    MakeNode,
+    Preallocate,
+    RemoveLeftover,
+    RemoveLink,
+    SetLink,
+    SetMode,
+    SetOwner,
+    SettleSuperblock,
+    Step,
+    Trim,
+    UpdateCapacity,
 )
 
 # Whatever bears such a name in a locked directory was left behind by a run that was killed.
 LEFTOVER = ".nested-kata-new-"
-# The modification time that a file had when its unused space had been given back: nothing was written since if it has it still.
+# The modification time that a file had when its unused space had been given back: nothing was written since if it has
+# it still.
 TRIMMED = "user.nested_kata.trimmed"
-# The superblock (ext4) that a file had before it grew unmounted. e2fsprogs writes a superblock in several parts (lib/ext2fs/closefs.c,
-# write_primary_superblock): when a power cut comes in between, nobody can open the file system, and a small one has no second superblock.
+# The superblock (ext4) that a file had before it grew unmounted. e2fsprogs writes a superblock in several parts
+# (lib/ext2fs/closefs.c, write_primary_superblock): when a power cut comes in between, nobody can open the file system,
+# and a small one has no second superblock.
 SAVED = "user.nested_kata.superblock"
 # linux/fs.h: _IOW(0x94, 9, int)
 FICLONE = 0x40049409
-# xfs_fs.h: _IOR('X', 100, struct xfs_fsop_geom_v1), which begins with the block size and has the number of blocks at byte 32.
+# xfs_fs.h: _IOR('X', 100, struct xfs_fsop_geom_v1), which begins with the block size and has the number of blocks at
+# byte 32.
 XFS_IOC_FSGEOMETRY_V1 = 0x80705864
 # linux/capability.h
 CAP_SYS_RESOURCE = 24
 PIECE = 1 << 30
-# Mounts a device where nobody else sees it, runs a command there, and unmounts it. What is left of it when it is killed ends with its namespace.
-PRIVATELY = 'mount -t "$1" -o nosuid,nodev,noexec "$2" "$3" || exit; place=$3; shift 3; "$@"; status=$?; umount "$place" || exit; exit $status'
+# Mounts a device where nobody else sees it, runs a command there, and unmounts it. What is left of it when it is killed
+# ends with its namespace.
+PRIVATELY = (
+    'mount -t "$1" -o nosuid,nodev,noexec "$2" "$3" || exit; place=$3; shift 3; "$@"; status=$?; umount "$place" ||'
+    " exit; exit $status"
+)
 
 
 def look(wanted: Wanted, *, glance: bool = False) -> Found:
-    """Return what the machine looks like now. A glance takes the superblock's word where there is one and nothing else; a look asks blkid."""
+    """Return what the machine looks like now. A glance takes the superblock's word where there is one and nothing else;
+    a look asks blkid.
+    """
     directory = os.path.dirname(wanted.path)
     found = Found(
         link=loops.link_at(wanted.link) if wanted.link else Link(),
@@ -63,13 +97,23 @@ def look(wanted: Wanted, *, glance: bool = False) -> Found:
     )
     if found.directory:
         space = os.statvfs(directory)
-        found = replace(found, leftovers=leftovers(directory), read_only=bool(space.f_flag & os.ST_RDONLY), free=space.f_bavail * space.f_frsize)
+        found = replace(
+            found,
+            leftovers=leftovers(directory),
+            read_only=bool(space.f_flag & os.ST_RDONLY),
+            free=space.f_bavail * space.f_frsize,
+        )
     try:
         status = os.lstat(wanted.path)
     except (FileNotFoundError, NotADirectoryError):
         return _origin(found, wanted)
     found = replace(
-        found, kind=_kind(status.st_mode), size=status.st_size, uid=status.st_uid, gid=status.st_gid, mode=stat.S_IMODE(status.st_mode),
+        found,
+        kind=_kind(status.st_mode),
+        size=status.st_size,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        mode=stat.S_IMODE(status.st_mode),
         allocated=status.st_blocks * 512,
     )
     if found.kind != FILE:
@@ -78,7 +122,9 @@ def look(wanted: Wanted, *, glance: bool = False) -> Found:
     torn = saved is not None and superblock.torn_ext4(_superblock(wanted.path))
     if torn:
         block, glance = superblock.parse(bytes(1024) + saved + bytes(superblock.HEAD - 2048)), True
-    content = Content(block.fstype, block.uuid, block.label) if glance and block and block.alone else loops.probe(wanted.path)
+    content = (
+        Content(block.fstype, block.uuid, block.label) if glance and block and block.alone else loops.probe(wanted.path)
+    )
     found = replace(
         found,
         content=content,
@@ -93,15 +139,27 @@ def look(wanted: Wanted, *, glance: bool = False) -> Found:
 
 def _users(found: Found, wanted: Wanted) -> Found:
     """Look who uses the image, where that matters: it takes a look at every open file of the machine."""
-    if len(found.loops) > 1 or not (wanted.absent or wanted.attached is False or wanted.trim or wanted.sealed or to_be_filled(found, wanted)):
+    if len(found.loops) > 1 or not (
+        wanted.absent or wanted.attached is False or wanted.trim or wanted.sealed or to_be_filled(found, wanted)
+    ):
         return found
     if not found.loops:
-        idle = not (wanted.absent or to_be_filled(found, wanted) or wanted.trim and not found.trimmed or wanted.sealed and not found.sealed)
+        idle = not (
+            wanted.absent
+            or to_be_filled(found, wanted)
+            or (wanted.trim and not found.trimmed)
+            or (wanted.sealed and not found.sealed)
+        )
         return found if idle else replace(found, use=loops.use_of_file(wanted.path))
     mount = loops.mount_of(found.loops[0].device)
     if mount and found.content.fstype == "xfs":
         found = replace(found, fs_size=_mounted_xfs_size(mount))
-    return replace(found, mount=mount, use=None if mount else loops.use_of(found.loops[0].device), may_resize=_has_capability(CAP_SYS_RESOURCE))
+    return replace(
+        found,
+        mount=mount,
+        use=None if mount else loops.use_of(found.loops[0].device),
+        may_resize=_has_capability(CAP_SYS_RESOURCE),
+    )
 
 
 def _mounted_xfs_size(mount: str) -> int:
@@ -142,14 +200,22 @@ def _golden(path: str) -> Golden:
         return Golden(_kind(status.st_mode))
     block = superblock.read(path)
     return Golden(
-        FILE, status.st_size, loops.probe(path), block.size if block else None, not block or block.clean, stat.S_IMODE(status.st_mode), loops.loops_of(path)
+        FILE,
+        status.st_size,
+        loops.probe(path),
+        block.size if block else None,
+        not block or block.clean,
+        stat.S_IMODE(status.st_mode),
+        loops.loops_of(path),
     )
 
 
 def _bearer(identity: str, path: str) -> str | None:
     """Return what bears a UUID already: a block device, or another image in the same directory."""
     # Without its cache, which remembers devices that are gone.
-    unused, devices = loops.run("blkid", "--cache-file", "/dev/null", "--match-token", f"UUID={identity}", "--output", "device", accept=(0, 2))
+    _unused, devices = loops.run(
+        "blkid", "--cache-file", "/dev/null", "--match-token", f"UUID={identity}", "--output", "device", accept=(0, 2)
+    )
     if devices.strip():
         return devices.split()[0]
     with os.scandir(os.path.dirname(path)) as entries:
@@ -163,8 +229,13 @@ def _bearer(identity: str, path: str) -> str | None:
 
 def _kind(mode: int) -> str:
     kinds = {
-        stat.S_IFREG: FILE, stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symlink", stat.S_IFBLK: "a block device",
-        stat.S_IFCHR: "a character device", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket",
+        stat.S_IFREG: FILE,
+        stat.S_IFDIR: "a directory",
+        stat.S_IFLNK: "a symlink",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
     }
     return kinds[stat.S_IFMT(mode)]
 
@@ -172,7 +243,11 @@ def _kind(mode: int) -> str:
 def leftovers(directory: str) -> tuple[str, ...]:
     """Return what killed runs left in a directory of images, and in /dev, where nodes are missing in a container."""
     with os.scandir(directory) as entries:
-        files = [entry.path for entry in entries if entry.name.startswith(LEFTOVER) and not entry.is_dir(follow_symlinks=False)]
+        files = [
+            entry.path
+            for entry in entries
+            if entry.name.startswith(LEFTOVER) and not entry.is_dir(follow_symlinks=False)
+        ]
     nodes = []
     for name in os.listdir("/dev"):
         node = re.fullmatch(r"\.nested-kata-(\d+)-loop\d+", name)
@@ -209,7 +284,7 @@ def _note_trimmed(descriptor: int) -> None:
 def first_data(path: str) -> int | None:
     """Return the offset of the first byte that is not zero. Holes are skipped, so that a sparse file costs nothing."""
     with open(path, "rb", buffering=0) as file:
-        offset, chunk = 0, 1024 ** 2
+        offset, chunk = 0, 1024**2
         zeros = bytes(chunk)
         while True:
             try:
@@ -221,7 +296,7 @@ def first_data(path: str) -> int | None:
             block = file.read(chunk)
             if not block:
                 return None
-            if block != zeros[:len(block)]:
+            if block != zeros[: len(block)]:
                 return offset + len(block) - len(block.lstrip(b"\0"))
             offset += len(block)
 
@@ -403,14 +478,29 @@ def _grow_file_system(step: GrowFileSystem) -> None:
 
 
 def run_mounted(path: str, fstype: str, command: tuple[str, ...]) -> None:
-    """Run a command on the file system of an image while it is mounted for this purpose, in a mount namespace of its own."""
+    """Run a command on the file system of an image while it is mounted for this purpose, in a mount namespace of its
+    own.
+    """
     loop = loops.check_loops(path, loops.loops_of(path))
     # Any directory will do, since it is covered in that namespace only.
     place = os.path.dirname(path)
     with contextlib.nullcontext(loop.device) if loop else loops.attached_briefly(path) as device:
         filled = _filled(command, mount=place, device=device)
         try:
-            loops.run("unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATELY, "sh", fstype, device, place, *filled)
+            loops.run(
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                PRIVATELY,
+                "sh",
+                fstype,
+                device,
+                place,
+                *filled,
+            )
         except CommandFailed as error:
             raise CommandFailed((*filled, f"({path}, mounted for that)"), error.status, error.line) from None
 
@@ -452,13 +542,18 @@ def _clone(step: Clone) -> None:
             loops.run(*_filled(kind.set_label, label=step.label, file=new))
         # xfs_admin ends with 0 also where it did nothing, because the log is not clean.
         if (loops.probe(new).uuid or "") != identity:
-            raise Refused(f"clone_of: {step.golden} does not take a new UUID ({kind.set_uuid[0]}): seal it again, sealed: false and then sealed: true")
+            raise Refused(
+                f"clone_of: {step.golden} does not take a new UUID ({kind.set_uuid[0]}): seal it again, sealed: false"
+                " and then sealed: true"
+            )
 
     _make_complete(step, make)
 
 
 def copy_data(source: int, target: int) -> None:
-    """Make an open file share all extents of another (ioctl_ficlonerange(2)), or copy what is no hole where the file system cannot."""
+    """Make an open file share all extents of another (ioctl_ficlonerange(2)), or copy what is no hole where the file
+    system cannot.
+    """
     try:
         fcntl.ioctl(target, FICLONE, source)
         return
@@ -499,7 +594,10 @@ def _make_complete(step: Create | Clone, make) -> None:
         _note_trimmed(descriptor)
         if step.replaces_blank:
             if first_data(step.path) is not None or loops.loops_of(step.path):
-                raise Refused(f"{step.path} was changed by somebody else while its file system was being made: it is left as it is")
+                raise Refused(
+                    f"{step.path} was changed by somebody else while its file system was being made: it is left as"
+                    " it is"
+                )
             os.replace(new, step.path)
         else:
             _name(new, step.path)
@@ -507,8 +605,10 @@ def _make_complete(step: Create | Clone, make) -> None:
         sync_directory(directory)
     except (CommandFailed, OSError) as error:
         # mkfs.btrfs calls a full disk an input/output error: what was free tells.
-        if free < 16 * 1024 ** 2 or getattr(error, "errno", None) == errno.ENOSPC:
-            raise Refused(f"too little space in {directory} to make a file system ({exact(free)} free): {error}") from None
+        if free < 16 * 1024**2 or getattr(error, "errno", None) == errno.ENOSPC:
+            raise Refused(
+                f"too little space in {directory} to make a file system ({exact(free)} free): {error}"
+            ) from None
         raise
     finally:
         os.close(descriptor)
@@ -521,4 +621,6 @@ def _name(new: str, path: str) -> None:
     try:
         os.link(new, path)
     except FileExistsError:
-        raise Refused(f"{path} was made by somebody else while its file system was being made: it is left as it is") from None
+        raise Refused(
+            f"{path} was made by somebody else while its file system was being made: it is left as it is"
+        ) from None

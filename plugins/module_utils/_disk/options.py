@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of disk_image, parsed and checked."""
+
 from __future__ import annotations
 
 import grp
@@ -43,7 +44,9 @@ def parse(options: dict) -> Wanted:
     """Return what the module's options ask for, or refuse what cannot be meant."""
     absent = options["state"] == "absent"
     for option in ("path", "link", "clone_of"):
-        if options[option] is not None and (not os.path.isabs(options[option]) or os.path.basename(options[option]) in ("", ".", "..")):
+        if options[option] is not None and (
+            not os.path.isabs(options[option]) or os.path.basename(options[option]) in ("", ".", "..")
+        ):
             raise Refused(f"{option}: {options[option]!r} is no absolute path of a file")
     if options["link"] and options["attached"] is None and not absent:
         raise Refused("link: names the loop device, so it needs attached: true, or attached: false to remove it")
@@ -91,24 +94,29 @@ def _check_together(options: dict, path: str, golden: str | None, mode: int | No
             raise Refused(f"{option}: true cannot go with state: absent")
     if mode is not None and bool(mode & WRITABLE) == bool(options["sealed"]):
         raise Refused(
-            f"mode: {mode:04o} lets somebody write, and sealed: true nobody: choose one" if options["sealed"] else
-            f"mode: {mode:04o} lets nobody write, which seals an image: say sealed: true if that is meant"
+            f"mode: {mode:04o} lets somebody write, and sealed: true nobody: choose one"
+            if options["sealed"]
+            else f"mode: {mode:04o} lets nobody write, which seals an image: say sealed: true if that is meant"
         )
 
 
 def _parse_mkfs_options(options: list[str] | None) -> tuple[str, ...]:
     before = ""
     for option in options or ():
-        # A word of its own would be a second device to format, and a path an external journal, a prototype or another device.
-        if "/" in option or not option.startswith("-") and not before.startswith("-"):
-            raise Refused(f"mkfs_options: {option!r} may name another file or device: only options and their values are taken, and no paths")
+        # A word of its own would be a second device to format, and a path an external journal, a prototype or another
+        # device.
+        if "/" in option or (not option.startswith("-") and not before.startswith("-")):
+            raise Refused(
+                f"mkfs_options: {option!r} may name another file or device: only options and their values are taken,"
+                " and no paths"
+            )
         before = option
     return tuple(options or ())
 
 
 def _parse_label(label: str | None, fstype: str) -> str | None:
     longest = FILE_SYSTEMS[fstype].label_bytes
-    if label is not None and not re.fullmatch(r"[ -~]{1,%d}" % longest, label):
+    if label is not None and not re.fullmatch(rf"[ -~]{{1,{longest}}}", label):
         raise Refused(f"label: {label!r} is no label for {fstype}: 1 to {longest} characters, printable ASCII")
     return label
 

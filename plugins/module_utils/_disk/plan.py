@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of disk_image: from what was found and what is wanted to steps, or to a refusal. Nothing here touches the machine."""
+"""The plan of disk_image: from what was found and what is wanted to steps, or to a refusal. Nothing here touches the
+machine.
+"""
+
 from __future__ import annotations
 
 import functools
@@ -15,8 +18,25 @@ from ansible_collections.nested.kata.plugins.module_utils._disk.file_systems imp
 from ansible_collections.nested.kata.plugins.module_utils._disk.loop import WRITABLE, Content, Link, Loop
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._disk.steps import (
-    FREE_LOOP, Attach, Clone, Create, Delete, Detach, Grow, GrowFileSystem, MakeNode, Preallocate, RemoveLeftover,
-    RemoveLink, SetLink, SetMode, SetOwner, SettleSuperblock, Step, Trim, UpdateCapacity,
+    FREE_LOOP,
+    Attach,
+    Clone,
+    Create,
+    Delete,
+    Detach,
+    Grow,
+    GrowFileSystem,
+    MakeNode,
+    Preallocate,
+    RemoveLeftover,
+    RemoveLink,
+    SetLink,
+    SetMode,
+    SetOwner,
+    SettleSuperblock,
+    Step,
+    Trim,
+    UpdateCapacity,
 )
 
 FILE = "a regular file"
@@ -98,7 +118,9 @@ def decide(found: Found, wanted: Wanted) -> Plan:
     if found.kind not in (None, FILE):
         raise Refused(f"{wanted.path} is {found.kind}, not a regular file: nothing was changed")
     if wanted.link and found.link.obstacle:
-        raise Refused(f"link: {wanted.link} {found.link.obstacle}: it is left as it is, choose another link or remove it")
+        raise Refused(
+            f"link: {wanted.link} {found.link.obstacle}: it is left as it is, choose another link or remove it"
+        )
     if len(found.loops) > 1:
         loops.check_loops(wanted.path, found.loops)
     if wanted.absent:
@@ -118,8 +140,13 @@ def decide(found: Found, wanted: Wanted) -> Plan:
         steps = [RemoveLeftover(path) for path in found.leftovers] + steps
         reasons = [*reasons, "an interrupted run left something behind"]
     if steps and found.read_only:
-        raise Refused(f"path: {os.path.dirname(wanted.path)} is on a read-only file system: mount it writable or choose another directory")
-    return Plan(tuple(steps), "; ".join(reasons) or ("there is no such file" if wanted.absent else "everything is as asked"))
+        raise Refused(
+            f"path: {os.path.dirname(wanted.path)} is on a read-only file system: mount it writable or choose another"
+            " directory"
+        )
+    return Plan(
+        tuple(steps), "; ".join(reasons) or ("there is no such file" if wanted.absent else "everything is as asked")
+    )
 
 
 def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
@@ -127,13 +154,24 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     if not found.directory:
         raise Refused(f"path: there is no directory {directory}: make it first")
     if found.below in WITHOUT_HOLES:
-        raise Refused(f"path: {directory} is on {found.below}, which has no sparse files: choose a directory on ext4, xfs or btrfs")
+        raise Refused(
+            f"path: {directory} is on {found.below}, which has no sparse files: choose a directory on ext4, xfs or"
+            " btrfs"
+        )
     if found.loops:
-        raise Refused(f"{wanted.path} holds no file system yet but is attached to {found.loops[0].device}: detach it first, somebody may be writing to it")
+        raise Refused(
+            f"{wanted.path} holds no file system yet but is attached to {found.loops[0].device}: detach it first,"
+            " somebody may be writing to it"
+        )
     if wanted.uuid and found.uuid_at:
-        raise Refused(f"uuid: {wanted.uuid} is that of {found.uuid_at} already: two file systems with one UUID cannot be told apart, choose another")
+        raise Refused(
+            f"uuid: {wanted.uuid} is that of {found.uuid_at} already: two file systems with one UUID cannot be told"
+            " apart, choose another"
+        )
     new = found.kind is None
-    reasons = ["there is no file yet" if new else "the file holds nothing but zeros" if found.size else "the file is empty"]
+    reasons = [
+        "there is no file yet" if new else "the file holds nothing but zeros" if found.size else "the file is empty"
+    ]
     uid = wanted.uid if new or wanted.uid is not None else found.uid
     gid = wanted.gid if new or wanted.gid is not None else found.gid
     # What is to be sealed is so when everything else is done.
@@ -153,10 +191,21 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         raise Refused(f"size: {exact(size)} is too small for {wanted.fstype}: at least {exact(minimum)}")
     if wanted.preallocated:
         _check_free(found, wanted, size)
-    return [Create(
-        wanted.path, size, wanted.fstype, wanted.label, wanted.uuid, uid, gid, mode, replaces_blank=not new,
-        mkfs_options=wanted.mkfs_options, preallocated=wanted.preallocated,
-    )], reasons
+    return [
+        Create(
+            wanted.path,
+            size,
+            wanted.fstype,
+            wanted.label,
+            wanted.uuid,
+            uid,
+            gid,
+            mode,
+            replaces_blank=not new,
+            mkfs_options=wanted.mkfs_options,
+            preallocated=wanted.preallocated,
+        )
+    ], reasons
 
 
 def _check_golden(found: Found, wanted: Wanted) -> None:
@@ -167,22 +216,44 @@ def _check_golden(found: Found, wanted: Wanted) -> None:
     if golden.kind != FILE:
         raise Refused(f"{name} is {golden.kind}, not a regular file")
     if golden.loops:
-        raise Refused(f"{name} is attached to {golden.loops[0].device}: what is being written to cannot be cloned, detach and seal it (sealed: true)")
+        raise Refused(
+            f"{name} is attached to {golden.loops[0].device}: what is being written to cannot be cloned, detach and"
+            " seal it (sealed: true)"
+        )
     if golden.content.fstype != wanted.fstype:
-        raise Refused(f"{name} holds {golden.content.alien or golden.content.fstype or 'no file system'}, not {wanted.fstype} (fstype)")
+        raise Refused(
+            f"{name} holds {golden.content.alien or golden.content.fstype or 'no file system'}, not {wanted.fstype}"
+            " (fstype)"
+        )
     if golden.mode & WRITABLE:
-        raise Refused(f"{name} is not sealed (mode {golden.mode:04o}), so that somebody may be writing to it: seal it (sealed: true)")
+        raise Refused(
+            f"{name} is not sealed (mode {golden.mode:04o}), so that somebody may be writing to it: seal it (sealed:"
+            " true)"
+        )
     if not golden.clean:
-        raise Refused(f"{name} was not unmounted cleanly, and a new UUID would destroy its log: open it again (sealed: false) and seal it (sealed: true)")
+        raise Refused(
+            f"{name} was not unmounted cleanly, and a new UUID would destroy its log: open it again (sealed: false) and"
+            " seal it (sealed: true)"
+        )
     if max(golden.size, found.size) > (wanted.size or golden.size):
-        larger = f"{wanted.clone_of} is ({exact(golden.size)})" if golden.size >= found.size else f"{wanted.path} is ({exact(found.size)})"
-        raise Refused(f"size: {exact(wanted.size or golden.size)} is smaller than {larger}: an image never shrinks, nothing was changed")
+        larger = (
+            f"{wanted.clone_of} is ({exact(golden.size)})"
+            if golden.size >= found.size
+            else f"{wanted.path} is ({exact(found.size)})"
+        )
+        raise Refused(
+            f"size: {exact(wanted.size or golden.size)} is smaller than {larger}: an image never shrinks, nothing was"
+            " changed"
+        )
 
 
 def _check_free(found: Found, wanted: Wanted, size: int) -> None:
     missing = size - (found.allocated or 0)
     if missing > found.free:
-        raise Refused(f"allocation: needs {exact(missing)} in {os.path.dirname(wanted.path)}, and {exact(found.free)} are free: nothing was changed")
+        raise Refused(
+            f"allocation: needs {exact(missing)} in {os.path.dirname(wanted.path)}, and {exact(found.free)} are free:"
+            " nothing was changed"
+        )
 
 
 def _keep(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
@@ -215,7 +286,10 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         _check_open(found, wanted, "size", "grown")
         least = FILE_SYSTEMS[wanted.fstype].grows_to
         if wanted.resizefs and size < least:
-            raise Refused(f"size: {exact(size)} is too small to grow to, {wanted.fstype} grows to {exact(least)} or more: nothing was changed")
+            raise Refused(
+                f"size: {exact(size)} is too small to grow to, {wanted.fstype} grows to {exact(least)} or more: nothing"
+                " was changed"
+            )
         steps.append(Grow(wanted.path, found.size, size))
         reasons.append("the file is smaller than asked")
     if wanted.preallocated and (found.allocated or 0) < size:
@@ -232,7 +306,8 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         loop = loops.check_loops(wanted.path, found.loops)
         if found.mount and wanted.fstype == "ext4" and not found.may_resize:
             raise Refused(
-                f"resizefs: growing an ext4 that is mounted ({found.mount}) takes CAP_SYS_RESOURCE, which this process has not: unmount it, or resizefs: false"
+                f"resizefs: growing an ext4 that is mounted ({found.mount}) takes CAP_SYS_RESOURCE, which this process"
+                " has not: unmount it, or resizefs: false"
             )
         if loop is None and not found.loop_control and not FILE_SYSTEMS[wanted.fstype].check:
             raise Refused(_no_loop_devices("resizefs"))
@@ -244,13 +319,21 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
 def to_be_filled(found: Found, wanted: Wanted) -> bool:
     """Return whether the file system is to grow to the end of its file."""
     size = max(wanted.size or 0, found.size)
-    return wanted.resizefs and found.fs_size is not None and found.content.fstype == wanted.fstype \
-        and found.fs_size + FILE_SYSTEMS[wanted.fstype].slack < size // BLOCK * BLOCK and size >= FILE_SYSTEMS[wanted.fstype].grows_to
+    return (
+        wanted.resizefs
+        and found.fs_size is not None
+        and found.content.fstype == wanted.fstype
+        and found.fs_size + FILE_SYSTEMS[wanted.fstype].slack < size // BLOCK * BLOCK
+        and size >= FILE_SYSTEMS[wanted.fstype].grows_to
+    )
 
 
 def _check_open(found: Found, wanted: Wanted, option: str, done: str) -> None:
     if found.sealed:
-        raise Refused(f"{option}: {wanted.path} is sealed (mode {found.mode:04o}) and cannot be {done}: clone it (clone_of), or open it (sealed: false)")
+        raise Refused(
+            f"{option}: {wanted.path} is sealed (mode {found.mode:04o}) and cannot be {done}: clone it (clone_of), or"
+            " open it (sealed: false)"
+        )
 
 
 def _settle(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
@@ -262,7 +345,9 @@ def _settle(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     option = "trim" if wanted.trim else "sealed"
     if (trimming or opened) and (found.loops or found.use or found.mount):
         user = f"attached to {found.loops[0].device}" if found.loops else found.use
-        raise Refused(f"{option}: {wanted.path} is {user}: end that and detach it first (attached: false), nothing was changed")
+        raise Refused(
+            f"{option}: {wanted.path} is {user}: end that and detach it first (attached: false), nothing was changed"
+        )
     steps: list[Step] = []
     reasons = []
     if trimming:
@@ -287,18 +372,29 @@ def _check_content(found: Found, wanted: Wanted) -> None:
     if content.alien:
         raise Refused(f"{wanted.path} holds {content.alien}: nothing was changed")
     if not content.fstype:
-        where = "nothing but zeros" if found.data_at is None else f"data that is no file system (from byte {found.data_at} on)"
+        where = (
+            "nothing but zeros"
+            if found.data_at is None
+            else f"data that is no file system (from byte {found.data_at} on)"
+        )
         raise Refused(f"{wanted.path} holds {where}: nothing was changed")
     if content.fstype != wanted.fstype:
         raise Refused(f"{wanted.path} holds {content.fstype}, not {wanted.fstype}: nothing was changed")
     if wanted.uuid and (content.uuid or "").lower() != wanted.uuid:
-        raise Refused(f"uuid: {wanted.path} holds the file system {content.uuid}, not {wanted.uuid}: nothing was changed")
+        raise Refused(
+            f"uuid: {wanted.path} holds the file system {content.uuid}, not {wanted.uuid}: nothing was changed"
+        )
     if wanted.label and content.label != wanted.label:
-        raise Refused(f"label: {wanted.path} holds the label {content.label or ''!r}, not {wanted.label!r}: nothing was changed")
+        raise Refused(
+            f"label: {wanted.path} holds the label {content.label or ''!r}, not {wanted.label!r}: nothing was changed"
+        )
 
 
 def _smaller(found: Found, wanted: Wanted) -> str:
-    return f"size: {exact(wanted.size or 0)} is smaller than {wanted.path} is ({exact(found.size)}): an image never shrinks, nothing was changed"
+    return (
+        f"size: {exact(wanted.size or 0)} is smaller than {wanted.path} is ({exact(found.size)}): an image never"
+        " shrinks, nothing was changed"
+    )
 
 
 def _connect(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
@@ -329,7 +425,10 @@ def _disconnect(found: Found, wanted: Wanted, loop: Loop | None) -> tuple[list[S
     steps: list[Step] = []
     if loop:
         if found.use or found.mount:
-            raise Refused(f"{wanted.path} is in use: {loop.device} is {found.use or f'mounted at {found.mount}'}: end that first, nothing was changed")
+            raise Refused(
+                f"{wanted.path} is in use: {loop.device} is {found.use or f'mounted at {found.mount}'}: end that first,"
+                " nothing was changed"
+            )
         steps.append(Detach(wanted.path, loop.device))
     # A link that names another loop device is left from before and would lead to the wrong disk: it goes too.
     if wanted.link and found.link.target:
@@ -343,10 +442,13 @@ def _remove(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     _check_content(found, wanted)
     loop = loops.check_loops(wanted.path, found.loops)
     if loop and wanted.attached is None and (not wanted.link or found.link.target != loop.device):
-        raise Refused(f"{wanted.path} is attached to {loop.device}: name the link that leads there, or say attached: false, if it may be detached")
+        raise Refused(
+            f"{wanted.path} is attached to {loop.device}: name the link that leads there, or say attached: false, if it"
+            " may be detached"
+        )
     if found.use and not loop:
         raise Refused(f"{wanted.path} is {found.use}: end that first, nothing was changed")
-    steps, reasons = _disconnect(found, wanted, loop)
+    steps, _reasons = _disconnect(found, wanted, loop)
     return [*steps, Delete(wanted.path)], ["the file is there"]
 
 
@@ -382,11 +484,21 @@ def _after_clone(step: Clone, found: Found) -> Found:
     return _made(found, step, golden.size, golden.fs_size, step.label or golden.content.label, None)
 
 
-def _made(found: Found, step: Create | Clone, size: int, fs_size: int | None, label: str | None, allocated: int | None) -> Found:
+def _made(
+    found: Found, step: Create | Clone, size: int, fs_size: int | None, label: str | None, allocated: int | None
+) -> Found:
     return replace(
-        found, kind=FILE, size=size, content=Content(step.fstype, step.uuid, label), data_at=None, mode=step.mode,
-        uid=found.uid if step.uid is None else step.uid, gid=found.gid if step.gid is None else step.gid,
-        fs_size=fs_size, allocated=allocated, trimmed=True,
+        found,
+        kind=FILE,
+        size=size,
+        content=Content(step.fstype, step.uuid, label),
+        data_at=None,
+        mode=step.mode,
+        uid=found.uid if step.uid is None else step.uid,
+        gid=found.gid if step.gid is None else step.gid,
+        fs_size=fs_size,
+        allocated=allocated,
+        trimmed=True,
     )
 
 
@@ -453,5 +565,10 @@ def _after_detach(step: Detach, found: Found) -> Found:
 @_after.register(Delete)
 def _after_delete(step: Delete, found: Found) -> Found:
     return Found(
-        link=found.link, leftovers=found.leftovers, directory=found.directory, below=found.below, free=found.free, loop_control=found.loop_control,
+        link=found.link,
+        leftovers=found.leftovers,
+        directory=found.directory,
+        below=found.below,
+        free=found.free,
+        loop_control=found.loop_control,
     )

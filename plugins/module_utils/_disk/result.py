@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The result of disk_image."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -48,7 +49,9 @@ def result_of(wanted: Wanted, plan: Plan, before: Found, after: Found) -> dict[s
         "steps": [str(step) for step in plan.steps],
         "msg": plan.reason,
         "diff": {
-            "before_header": wanted.path, "after_header": wanted.path,
-            "before": describe(before), "after": found,
+            "before_header": wanted.path,
+            "after_header": wanted.path,
+            "before": describe(before),
+            "after": found,
         },
     }

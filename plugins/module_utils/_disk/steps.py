@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Steps that change a disk image: data that says what is done, which machine.py carries out."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ class SettleSuperblock:
     """Nobody uses it, so that what was left half done can be put right."""
 
     def __str__(self) -> str:
-        return f"{'put back' if self.torn else 'forget'} the superblock of {self.path} that an interrupted run saved{', and check it' if self.mend else ''}"
+        return (
+            f"{'put back' if self.torn else 'forget'} the superblock of {self.path} that an interrupted run"
+            f" saved{', and check it' if self.mend else ''}"
+        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Create:
 
     def __str__(self) -> str:
         how = "preallocated" if self.preallocated else "sparse"
-        return f"make {self.path}, {how}, {exact(self.size)}, with {self.fstype}{', in place of zeros' if self.replaces_blank else ''}"
+        return (
+            f"make {self.path}, {how}, {exact(self.size)}, with"
+            f" {self.fstype}{', in place of zeros' if self.replaces_blank else ''}"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,10 @@ class Clone:
     replaces_blank: bool
 
     def __str__(self) -> str:
-        return f"clone {self.golden} as {self.path}, with a UUID of its own{', in place of zeros' if self.replaces_blank else ''}"
+        return (
+            f"clone {self.golden} as {self.path}, with a UUID of its"
+            f" own{', in place of zeros' if self.replaces_blank else ''}"
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,10 @@ class GrowFileSystem:
     """Where it is mounted. Else it grows unmounted, or mounted for the purpose where nobody else sees it."""
 
     def __str__(self) -> str:
-        return f"grow the {self.fstype} in {self.path} to {exact(self.size)}{f', mounted at {self.mount}' if self.mount else ''}"
+        return (
+            f"grow the {self.fstype} in {self.path} to"
+            f" {exact(self.size)}{f', mounted at {self.mount}' if self.mount else ''}"
+        )
 
 
 @dataclass(frozen=True)
@@ -186,6 +199,21 @@ class Delete:
 
 
 Step = Union[
-    RemoveLeftover, SettleSuperblock, Create, Clone, Grow, Preallocate, UpdateCapacity, GrowFileSystem, SetOwner, SetMode, Attach, MakeNode, SetLink,
-    RemoveLink, Detach, Trim, Delete,
+    RemoveLeftover,
+    SettleSuperblock,
+    Create,
+    Clone,
+    Grow,
+    Preallocate,
+    UpdateCapacity,
+    GrowFileSystem,
+    SetOwner,
+    SetMode,
+    Attach,
+    MakeNode,
+    SetLink,
+    RemoveLink,
+    Detach,
+    Trim,
+    Delete,
 ]

@@ -1,10 +1,13 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Superblocks of btrfs, ext4 and xfs: what blkid says of them too, in no time, and how large and how clean the file system is, which it does not say.
+"""Superblocks of btrfs, ext4 and xfs: what blkid says of them too, in no time, and how large and how clean the file
+system is, which it does not say.
 
-Layouts: btrfs ctree.h (struct btrfs_super_block), ext4.h (struct ext4_super_block), xfs_format.h (struct xfs_dsb) of the kernel.
+Layouts: btrfs ctree.h (struct btrfs_super_block), ext4.h (struct ext4_super_block), xfs_format.h (struct xfs_dsb) of
+the kernel.
 """
+
 from __future__ import annotations
 
 import struct
@@ -35,7 +38,9 @@ class Superblock:
     clean: bool = True
     """Nothing waits in its log to be replayed by the next mount. Of xfs this cannot be told from here."""
     alone: bool = True
-    """Nothing lies before and around it where partition tables, LVM, LUKS or swap have their marks: then blkid has nothing to add."""
+    """Nothing lies before and around it where partition tables, LVM, LUKS or swap have their marks: then blkid
+    has nothing to add.
+    """
 
 
 def read(path: str) -> Superblock | None:
@@ -52,7 +57,9 @@ def parse(head: bytes) -> Superblock | None:
 
 
 def torn_ext4(block: bytes) -> bool:
-    """Return whether an ext4 superblock (1024 bytes) is half old and half new: then no kernel mounts it, and e2fsck does not open it."""
+    """Return whether an ext4 superblock (1024 bytes) is half old and half new: then no kernel mounts it, and e2fsck
+    does not open it.
+    """
     if block[0x38:0x3A] != b"\x53\xef" or not struct.unpack_from("<I", block, 0x64)[0] & EXT4_METADATA_CSUM:
         return False
     return _crc32c(block[:1020]) != struct.unpack_from("<I", block, 1020)[0]
@@ -62,7 +69,7 @@ def _crc32c(data: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
-        for dummy in range(8):
+        for _dummy in range(8):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     return crc
 
@@ -82,11 +89,23 @@ def _ext4(head: bytes) -> Superblock | None:
         return None
     low, power = struct.unpack_from("<I", block, 0x4)[0], struct.unpack_from("<I", block, 0x18)[0]
     compatible, incompatible = struct.unpack_from("<2I", block, 0x5C)
-    if not compatible & EXT4_HAS_JOURNAL or not incompatible & EXT4_EXTENTS or incompatible & EXT4_JOURNAL_DEVICE or power > 6:
+    if (
+        not compatible & EXT4_HAS_JOURNAL
+        or not incompatible & EXT4_EXTENTS
+        or incompatible & EXT4_JOURNAL_DEVICE
+        or power > 6
+    ):
         return None
     high = struct.unpack_from("<I", block, 0x150)[0] if incompatible & EXT4_64BIT else 0
     alone = power >= 2 and not any(head[:1024]) and not any(head[2048:4096])
-    return _superblock("ext4", block[0x68:0x78], block[0x78:0x88], (high << 32 | low) << (10 + power), not incompatible & EXT4_RECOVER, alone)
+    return _superblock(
+        "ext4",
+        block[0x68:0x78],
+        block[0x78:0x88],
+        (high << 32 | low) << (10 + power),
+        not incompatible & EXT4_RECOVER,
+        alone,
+    )
 
 
 def _xfs(head: bytes) -> Superblock | None:
@@ -99,4 +118,6 @@ def _xfs(head: bytes) -> Superblock | None:
 def _superblock(fstype: str, identity: bytes, label: bytes, size: int, clean: bool, alone: bool) -> Superblock:
     text = label.partition(b"\0")[0].rstrip()
     plain = all(0x20 <= byte < 0x7F for byte in text)
-    return Superblock(fstype, str(uuid.UUID(bytes=identity)), text.decode("ascii", "replace") or None, size, clean, alone and plain)
+    return Superblock(
+        fstype, str(uuid.UUID(bytes=identity)), text.decode("ascii", "replace") or None, size, clean, alone and plain
+    )

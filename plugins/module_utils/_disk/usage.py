@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file systems that disk images are in, and how much the images may still take of them."""
+
 from __future__ import annotations
 
 import os
@@ -47,7 +48,11 @@ def files_at(paths: Sequence[str]) -> list[str]:
         if not os.path.isabs(path):
             raise Refused(f"paths: {path!r} is not an absolute path")
         if os.path.isdir(path):
-            found += [os.path.join(path, name) for name in sorted(os.listdir(path)) if name.endswith(".img") and not name.startswith(".")]
+            found += [
+                os.path.join(path, name)
+                for name in sorted(os.listdir(path))
+                if name.endswith(".img") and not name.startswith(".")
+            ]
         elif os.path.exists(path):
             found.append(path)
     return [path for path in dict.fromkeys(found) if os.path.isfile(path)]
@@ -74,12 +79,16 @@ def describe(usage: Usage) -> dict[str, Any]:
 def warning(room: Room) -> str:
     """Return what happens in the guests when the images fill their file system, and what to do before."""
     many = f"the {room.images} disk images" if room.images > 1 else "the disk image"
-    return (f"{platform.node()}: {many} on {room.mount.point} may grow by {about(room.growth)}, and {about(room.mount.free)} are free there. When they "
-            f"fill it, writes in all their guests fail: {MORE_ROOM}")
+    return (
+        f"{platform.node()}: {many} on {room.mount.point} may grow by {about(room.growth)}, and"
+        f" {about(room.mount.free)} are free there. When they fill it, writes in all their guests fail: {MORE_ROOM}"
+    )
 
 
 def report(paths: Sequence[str], most: float) -> tuple[dict[str, Any], list[Room]]:
-    """Return the images and their file systems as plain data, and the file systems that may be outgrown by more than most times what is free."""
+    """Return the images and their file systems as plain data, and the file systems that may be outgrown by more than
+    most times what is free.
+    """
     usages = [usage_of(path) for path in files_at(paths)]
     rooms = rooms_of(usages)
     file_systems = [
@@ -93,4 +102,6 @@ def report(paths: Sequence[str], most: float) -> tuple[dict[str, Any], list[Room
         }
         for room in rooms
     ]
-    return {"images": [describe(usage) for usage in usages], "file_systems": file_systems}, [room for room in rooms if room.is_overcommitted(most)]
+    return {"images": [describe(usage) for usage in usages], "file_systems": file_systems}, [
+        room for room in rooms if room.is_overcommitted(most)
+    ]

@@ -5,17 +5,18 @@
 
 Only this file imports the SDK.
 """
+
 from __future__ import annotations
 
 import json
 import ssl
 import traceback
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, SOCKET, Transport
 
-SDK_IMPORT_ERROR: Optional[str] = None
+SDK_IMPORT_ERROR: str | None = None
 try:
     from docker import APIClient, errors
     from docker import __version__ as SDK_VERSION
@@ -94,14 +95,16 @@ class Adapter(HTTPAdapter):
         self.bulk_pool = Pool(self, silence, bulk=True)
         super().__init__()
 
-    def get_connection(self, url: str, proxies: Optional[Mapping[str, str]] = None) -> Pool:
+    def get_connection(self, url: str, proxies: Mapping[str, str] | None = None) -> Pool:
         return self.bulk_pool if url.startswith(BULK_URL) else self.pool
 
-    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Optional[Mapping[str, str]] = None, cert: Any = None) -> Pool:
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Mapping[str, str] | None = None, cert: Any = None
+    ) -> Pool:
         # requests 2.32 and newer ask this one.
         return self.get_connection(request.url)
 
-    def request_url(self, request: Any, proxies: Optional[Mapping[str, str]]) -> str:
+    def request_url(self, request: Any, proxies: Mapping[str, str] | None) -> str:
         return request.path_url
 
     def close(self) -> None:
@@ -112,7 +115,8 @@ class Adapter(HTTPAdapter):
 
 
 def api_version(daemon: Mapping[str, Any], known: str = DEFAULT_DOCKER_API_VERSION) -> str:
-    """Return the newest version of the API that both sides know, or the daemon's oldest where it is newer than all that the SDK knows.
+    """Return the newest version of the API that both sides know, or the daemon's oldest where it is newer than all that
+    the SDK knows.
 
     That is safe: the requests that are made here have been the same since 1.24.
     """
@@ -144,7 +148,7 @@ class Client(APIClient):
         """Return whether the daemon hung up in the middle of the request that is being sent."""
         return self._custom_adapter.hung_up
 
-    def bulk(self, size: Optional[int], path: str, *words: str) -> str:
+    def bulk(self, size: int | None, path: str, *words: str) -> str:
         """Return the URL of a request that carries an archive there or back, of about that size (None: unknown)."""
         url = self._url(path, *words)
         return url.replace(URL, BULK_URL, 1) if self._custom_adapter.transport.parts(size) else url
@@ -152,13 +156,22 @@ class Client(APIClient):
     def saved(self, reference: str, platform: str) -> Any:
         """Return the response whose body is the archive of an image."""
         chosen = {"platform": described(platform)} if platform and version_of(self._version) >= PLATFORM_API else {}
-        response = self._get(self.bulk(None, "/images/{0}/get", reference), params=chosen, stream=True, timeout=self.silence)
+        response = self._get(
+            self.bulk(None, "/images/{0}/get", reference), params=chosen, stream=True, timeout=self.silence
+        )
         self._raise_for_status(response)
         return response
 
-    def loaded(self, body: Iterator[bytes], size: Optional[int] = None) -> Any:
+    def loaded(self, body: Iterator[bytes], size: int | None = None) -> Any:
         """Return the response whose body is the daemon's messages while and after it loads an archive."""
         headers = {"Content-Type": "application/x-tar"}
-        response = self._post(self.bulk(size, "/images/load"), data=body, headers=headers, params={"quiet": "0"}, stream=True, timeout=self.silence)
+        response = self._post(
+            self.bulk(size, "/images/load"),
+            data=body,
+            headers=headers,
+            params={"quiet": "0"},
+            stream=True,
+            timeout=self.silence,
+        )
         self._raise_for_status(response)
         return response

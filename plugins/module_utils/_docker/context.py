@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where the daemon of a Docker context is, according to the files of Docker's client.
 
-The SDK for Python reads them, too (docker.context), but finds no context where there is no config.json, and takes a context with a missing
-certificate for one without TLS.
+The SDK for Python reads them, too (docker.context), but finds no context where there is no config.json, and takes a
+context with a missing certificate for one without TLS.
 """
+
 from __future__ import annotations
 
 import difflib
@@ -15,7 +16,7 @@ import os
 import re
 import shlex
 from dataclasses import dataclass
-from typing import Any, FrozenSet, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Mapping, Sequence, Union
 
 SOCKET = "/var/run/docker.sock"
 DEFAULT = "default"  # Docker's client has no file for the context of this name
@@ -48,7 +49,7 @@ class SshHost:
     def url(self) -> str:
         return f"ssh://{self.user}{self.user and '@'}{bracketed(self.host)}{self.port and ':'}{self.port}{self.path}"
 
-    def dial(self) -> List[str]:
+    def dial(self) -> list[str]:
         """Return the command whose standard input and output are a stream to the daemon."""
         docker = ("docker", *(("--host", f"unix://{self.path}") if self.path else ()), "system", "dial-stdio")
         # Nobody can enter a password, or confirm the key of an unknown machine.
@@ -64,7 +65,7 @@ class TlsHost:
     host: str
     port: int
     ca: str  # paths of files
-    pair: Tuple[str, ...] = ()  # our certificate and its key
+    pair: tuple[str, ...] = ()  # our certificate and its key
 
     @property
     def url(self) -> str:
@@ -88,7 +89,7 @@ class Kept:
     url: str
     unverified: bool = False  # SkipTLSVerify
     directory: str = ""  # where its certificates are
-    files: FrozenSet[str] = frozenset()  # the names of the certificates that exist
+    files: frozenset[str] = frozenset()  # the names of the certificates that exist
 
 
 REMEDY = "correct it ('docker context update')"
@@ -106,7 +107,10 @@ def meant(kept: Kept) -> Host:
     if not mark or scheme not in ("ssh", "tcp"):
         # The rest may be anything, also a secret.
         what = f"{scheme}://" if mark else "its endpoint without a scheme"
-        raise ValueError(f"{what} leads to no daemon that can be reached from here: use unix://, ssh://, or tcp:// with TLS ('docker context update')")
+        raise ValueError(
+            f"{what} leads to no daemon that can be reached from here: use unix://, ssh://, or tcp:// with TLS ('docker"
+            " context update')"
+        )
     form = "ssh://[USER@]MACHINE[:PORT][/SOCKET], without a password" if scheme == "ssh" else "tcp://MACHINE:PORT"
     address = ADDRESS.fullmatch(rest)
     if not address or address["password"] or int(address["port"] or 1) not in range(1, 1 << 16):
@@ -124,7 +128,9 @@ def verified(kept: Kept, host: str, port: int) -> TlsHost:
     where = f"tcp://{bracketed(host)}:{port}"
     remedy = "use ssh://, or give it certificates ('docker context update --docker host=...,ca=...,cert=...,key=...')"
     if kept.unverified:
-        raise ValueError(f"{where} is used without verifying its certificate (SkipTLSVerify), which is refused: {remedy}")
+        raise ValueError(
+            f"{where} is used without verifying its certificate (SkipTLSVerify), which is refused: {remedy}"
+        )
     if not kept.files:
         raise ValueError(f"{where} is TCP without TLS, which is refused: {remedy}")
     needed = [CA, *((CERTIFICATE, KEY) if kept.files & {CERTIFICATE, KEY} else ())]
@@ -138,12 +144,18 @@ def verified(kept: Kept, host: str, port: int) -> TlsHost:
 # The files of contexts
 
 
-def host_of(name: str, environment: Optional[Mapping[str, str]] = None) -> Host:
+def host_of(name: str, environment: Mapping[str, str] | None = None) -> Host:
     """Return the host of a context's daemon, or raise ValueError with what is wrong with the context."""
     if name == DEFAULT:
         return UnixHost(SOCKET)
     try:
-        return meant(stored(name, (os.environ if environment is None else environment).get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")))
+        return meant(
+            stored(
+                name,
+                (os.environ if environment is None else environment).get("DOCKER_CONFIG")
+                or os.path.expanduser("~/.docker"),
+            )
+        )
     except ValueError as error:
         raise ValueError(f"context {name!r}: {error}") from error
 
@@ -156,16 +168,24 @@ def stored(name: str, directory: str) -> Kept:
     except FileNotFoundError:
         raise ValueError(unknown(name, names(directory), directory)) from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}): correct its mode, or run as the user whose context it is") from error
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}): correct its mode, or run as the user whose context it is"
+        ) from error
     except ValueError as error:
-        raise ValueError(f"{path} cannot be used ({error}): remove the context and make it anew ('docker context rm', 'docker context create')") from error
+        raise ValueError(
+            f"{path} cannot be used ({error}): remove the context and make it anew ('docker context rm', 'docker"
+            " context create')"
+        ) from error
     certificates = os.path.join(directory, "contexts", "tls", key, "docker")
     try:
         files = os.listdir(certificates)
     except FileNotFoundError:
         files = []
     except OSError as error:
-        raise ValueError(f"{certificates} cannot be read ({error.strerror}): correct its mode, or run as the user whose context it is") from error
+        raise ValueError(
+            f"{certificates} cannot be read ({error.strerror}): correct its mode, or run as the user whose context"
+            " it is"
+        ) from error
     return Kept(endpoint.get("Host") or "", bool(endpoint.get("SkipTLSVerify")), certificates, frozenset(files))
 
 
@@ -182,7 +202,7 @@ def endpoint_of(path: str) -> Mapping[str, Any]:
     return found
 
 
-def names(directory: str) -> List[str]:
+def names(directory: str) -> list[str]:
     """Return the names of all contexts that can be read."""
     found = [DEFAULT]
     meta = os.path.join(directory, "contexts", "meta")
@@ -198,4 +218,7 @@ def names(directory: str) -> List[str]:
 def unknown(name: str, known: Sequence[str], directory: str) -> str:
     near = difflib.get_close_matches(name, known)
     meaning = f" (near: {', '.join(near)})" if near else ""
-    return f"there is none of this name in {directory}{meaning}, only {', '.join(known)}: correct the name, or make it ('docker context create')"
+    return (
+        f"there is none of this name in {directory}{meaning}, only {', '.join(known)}: correct the name, or make it"
+        " ('docker context create')"
+    )

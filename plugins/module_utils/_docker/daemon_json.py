@@ -1,13 +1,16 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""daemon.json, Docker's configuration: parsed as dockerd does, merged, and written like the text that was there. No I/O."""
+"""daemon.json, Docker's configuration: parsed as dockerd does, merged, and written like the text that was there. No
+I/O.
+"""
+
 from __future__ import annotations
 
 import json
 import os
 import re
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
@@ -24,7 +27,7 @@ class NoSettings(ValueError):
         self.what, self.line, self.content, self.comment = what, line, content, comment
 
 
-def no_duplicates(pairs: List[Tuple[str, Any]]) -> Settings:
+def no_duplicates(pairs: list[tuple[str, Any]]) -> Settings:
     table: Settings = {}
     for key, value in pairs:
         if key in table:
@@ -33,8 +36,10 @@ def no_duplicates(pairs: List[Tuple[str, Any]]) -> Settings:
     return table
 
 
-def read(text: str, pairs: Optional[Callable[[List[Tuple[str, Any]]], Settings]] = None) -> Settings:
-    """Return the settings of a daemon.json, or raise NoSettings; an empty file has none, as for dockerd. `pairs` makes an object of its pairs."""
+def read(text: str, pairs: Callable[[list[tuple[str, Any]]], Settings] | None = None) -> Settings:
+    """Return the settings of a daemon.json, or raise NoSettings; an empty file has none, as for dockerd. `pairs` makes
+    an object of its pairs.
+    """
     if not text.strip():
         return {}
     try:
@@ -55,7 +60,10 @@ def parse(text: str) -> Settings:
         return read(text, no_duplicates)
     except NoSettings as error:
         if error.comment:
-            found = f"line {error.line} has a comment ({error.content[:60]!r}), which JSON and dockerd do not know: remove it"
+            found = (
+                f"line {error.line} has a comment ({error.content[:60]!r}), which JSON and dockerd do not know:"
+                " remove it"
+            )
         elif error.line:
             found = f"line {error.line} is no JSON ({error.what}): {error.content[:60]!r}; mend it"
         else:
@@ -63,14 +71,16 @@ def parse(text: str) -> Settings:
         raise Refused(f"{found}, then run this again") from None
 
 
-def render(settings: Settings, like: Optional[str]) -> str:
+def render(settings: Settings, like: str | None) -> str:
     """Return the settings as JSON, indented like the text that is there."""
     indent = re.search(r"^([ \t]+)\S", like or "", re.MULTILINE)
     return json.dumps(settings, indent=indent.group(1) if indent else "  ", ensure_ascii=False) + "\n"
 
 
 def merged(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> Settings:
-    """Return settings with the wanted ones: objects are merged, None removes a key, and an object that becomes empty by it is removed, too."""
+    """Return settings with the wanted ones: objects are merged, None removes a key, and an object that becomes empty by
+    it is removed, too.
+    """
     result = dict(settings)
     for key, value in wanted.items():
         if value is None:

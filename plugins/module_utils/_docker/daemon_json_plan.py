@@ -1,23 +1,48 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of daemon_config: which settings daemon.json gets, and which of them a running daemon reads again. Nothing is read or written here.
+"""The plan of daemon_config: which settings daemon.json gets, and which of them a running daemon reads again. Nothing
+is read or written here.
 
 Sources: https://docs.docker.com/reference/cli/dockerd/ and moby's daemon/reload.go.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import RUNTIMES, Settings, is_below, merged, parse, program, render
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import (
+    RUNTIMES,
+    Settings,
+    is_below,
+    merged,
+    parse,
+    program,
+    render,
+)
 
-# The settings that dockerd reads again at SIGHUP ("Configuration reload behavior" in its reference); it reads the others only when it starts.
-RELOADED = frozenset({
-    "allow-nondistributable-artifacts", "authorization-plugins", "debug", "default-runtime", "features", "insecure-registries", "labels", "live-restore",
-    "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "registry-mirrors", RUNTIMES, "shutdown-timeout",
-})
+# The settings that dockerd reads again at SIGHUP ("Configuration reload behavior" in its reference); it reads the
+# others only when it starts.
+RELOADED = frozenset(
+    {
+        "allow-nondistributable-artifacts",
+        "authorization-plugins",
+        "debug",
+        "default-runtime",
+        "features",
+        "insecure-registries",
+        "labels",
+        "live-restore",
+        "max-concurrent-downloads",
+        "max-concurrent-uploads",
+        "max-download-attempts",
+        "registry-mirrors",
+        RUNTIMES,
+        "shutdown-timeout",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,7 @@ class Wanted:
     timeout: int  # seconds that dockerd may take to read the file
 
     @property
-    def runtimes(self) -> Mapping[str, Optional[Mapping[str, Any]]]:
+    def runtimes(self) -> Mapping[str, Mapping[str, Any] | None]:
         return self.settings.get(RUNTIMES) or {}
 
 
@@ -39,10 +64,18 @@ def parse_options(options: Mapping[str, Any]) -> Wanted:
     settings = options["settings"]
     runtimes = settings.get(RUNTIMES, {})
     if not isinstance(runtimes, Mapping):
-        raise Refused(f"settings: {RUNTIMES} is {type(runtimes).__name__} and must be a dictionary by the runtimes' names: nothing was changed")
+        raise Refused(
+            f"settings: {RUNTIMES} is {type(runtimes).__name__} and must be a dictionary by the runtimes' names:"
+            " nothing was changed"
+        )
     for name, runtime in runtimes.items():
-        if runtime is not None and not (isinstance(runtime, Mapping) and bool(runtime.get("runtimeType")) != bool(runtime.get("path"))):
-            raise Refused(f"settings: {RUNTIMES}.{name} must be null or have either runtimeType or path, with a value: nothing was changed")
+        if runtime is not None and not (
+            isinstance(runtime, Mapping) and bool(runtime.get("runtimeType")) != bool(runtime.get("path"))
+        ):
+            raise Refused(
+                f"settings: {RUNTIMES}.{name} must be null or have either runtimeType or path, with a value: nothing"
+                " was changed"
+            )
     return Wanted(settings, options["runtimes_below"], options["path"], options["timeout"])
 
 
@@ -50,8 +83,8 @@ def parse_options(options: Mapping[str, Any]) -> Wanted:
 class Found:
     """What the machine has."""
 
-    text: Optional[str] = None  # of the file; None where there is none
-    read: Optional[bool] = None  # whether the running daemon has read this text; None where no daemon runs
+    text: str | None = None  # of the file; None where there is none
+    read: bool | None = None  # whether the running daemon has read this text; None where no daemon runs
 
 
 @dataclass(frozen=True)
@@ -84,15 +117,17 @@ class Reload:
 class Plan:
     """The steps from what was found to what is wanted, and the reason."""
 
-    steps: Tuple[Any, ...]
+    steps: tuple[Any, ...]
     reason: str
     before: Settings
     after: Settings
-    restart: Tuple[str, ...] = ()  # the changed settings that the daemon reads only when it starts
+    restart: tuple[str, ...] = ()  # the changed settings that the daemon reads only when it starts
 
 
 def replaced(settings: Settings, wanted: Wanted) -> Settings:
-    """Return the wanted settings. A runtime is replaced as a whole, and removed only where its program is in the directory of ours."""
+    """Return the wanted settings. A runtime is replaced as a whole, and removed only where its program is in the
+    directory of ours.
+    """
     old = settings.get(RUNTIMES, {})
     if not isinstance(old, Mapping):
         raise Refused(f"{RUNTIMES} is {type(old).__name__} and no JSON object ({{…}}): mend it, then run this again")
@@ -100,7 +135,10 @@ def replaced(settings: Settings, wanted: Wanted) -> Settings:
     for name, runtime in wanted.runtimes.items():
         foreign = name in old and not is_below(old[name], wanted.ours)
         if runtime is not None and foreign and old[name] != runtime:
-            raise Refused(f"the runtime {name!r} there is somebody else's ({program(old[name])}, not below {wanted.ours}): choose another name, or remove it")
+            raise Refused(
+                f"the runtime {name!r} there is somebody else's ({program(old[name])}, not below {wanted.ours}): choose"
+                " another name, or remove it"
+            )
         if runtime is not None:
             table[name] = dict(runtime)
         elif not foreign:
@@ -117,8 +155,10 @@ def decide(found: Found, wanted: Wanted) -> Plan:
     """Return the plan by which the file and the daemon get the wanted settings, or raise Refused."""
     before = parse(found.text or "")
     after = replaced(before, wanted)
-    changed = [key for key in {**before, **after} if before.get(key) != after.get(key) or (key in before) != (key in after)]
-    steps: List[Any] = []
+    changed = [
+        key for key in {**before, **after} if before.get(key) != after.get(key) or (key in before) != (key in after)
+    ]
+    steps: list[Any] = []
     reasons = []
     final = Write(render(after, found.text)) if after else Remove()
     if changed:
@@ -126,11 +166,14 @@ def decide(found: Found, wanted: Wanted) -> Plan:
         reasons.append(f"{', '.join(sorted(changed))} differed")
     if found.read is not None and (RELOADED.intersection(changed) or not found.read):
         if RUNTIMES in before and RUNTIMES not in after:
-            # dockerd keeps the runtimes that it has where the file says nothing of any (moby's daemon/runtime_unix.go, IsValueSet).
+            # dockerd keeps the runtimes that it has where the file says nothing of any (moby's daemon/runtime_unix.go,
+            # IsValueSet).
             steps = [Write(render({**after, RUNTIMES: {}}, found.text)), Reload(), final]
         else:
             steps.append(Reload())
         if not found.read:
             reasons.append("dockerd has not read it since it was changed")
     restart = tuple(sorted(set(changed) - RELOADED)) if found.read is not None else ()
-    return Plan(tuple(steps), "; ".join(reasons) or "it says what is wanted, and dockerd has read it", before, after, restart)
+    return Plan(
+        tuple(steps), "; ".join(reasons) or "it says what is wanted, and dockerd has read it", before, after, restart
+    )

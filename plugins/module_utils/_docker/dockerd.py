@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The dockerd of this machine and its daemon.json: look at both, and carry out the plan of daemon_config."""
+
 from __future__ import annotations
 
 import errno
@@ -11,13 +12,21 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import render
-from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_plan import Found, Plan, Reload, Remove, Wanted, Write, decide
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_plan import (
+    Found,
+    Plan,
+    Reload,
+    Remove,
+    Wanted,
+    Write,
+    decide,
+)
 
 PIDFILE = "/run/docker.pid"
 READ = "/run/nested-kata/daemon.json.read"  # the text that the running daemon was made to read last
@@ -32,7 +41,7 @@ class Dockerd:
     started: float
 
 
-def text_of(path: str) -> Optional[str]:
+def text_of(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8-sig") as file:  # dockerd skips a byte order mark, too
             return file.read()
@@ -42,7 +51,7 @@ def text_of(path: str) -> Optional[str]:
         raise Refused(f"byte {error.start} is no UTF-8: mend it, then run this again") from None
 
 
-def look_for_dockerd() -> Optional[Dockerd]:
+def look_for_dockerd() -> Dockerd | None:
     """Return the process that the pid file names, where it is dockerd."""
     try:
         with open(PIDFILE, encoding="ascii") as file:
@@ -57,8 +66,10 @@ def look_for_dockerd() -> Optional[Dockerd]:
     return Dockerd(process, boot + int(fields.split()[19]) / os.sysconf("SC_CLK_TCK")) if name == "dockerd" else None
 
 
-def has_read(dockerd: Dockerd, path: str, text: Optional[str]) -> bool:
-    """Return whether the daemon has read this text: it started after the file was changed, or this module made it read it since."""
+def has_read(dockerd: Dockerd, path: str, text: str | None) -> bool:
+    """Return whether the daemon has read this text: it started after the file was changed, or this module made it read
+    it since.
+    """
     try:
         if os.stat(path).st_mtime < dockerd.started - CLOCK_GRAIN:
             return True
@@ -72,7 +83,7 @@ def has_read(dockerd: Dockerd, path: str, text: Optional[str]) -> bool:
         return False
 
 
-def mark_of(dockerd: Dockerd, path: str, text: Optional[str]) -> str:
+def mark_of(dockerd: Dockerd, path: str, text: str | None) -> str:
     """Return the line that names a daemon's process and the text that it was made to read."""
     digest = hashlib.sha256((text or "").encode()).hexdigest()
     return f"{dockerd.process} {dockerd.started} {path} {digest}\n"
@@ -92,7 +103,7 @@ def validate(module: AnsibleModule, path: str, text: str) -> None:
         raise Refused(f"dockerd would not take it with these settings: {reason}; nothing was changed")
 
 
-def replace(path: str, text: Optional[str]) -> None:
+def replace(path: str, text: str | None) -> None:
     """Give the file this text, with the owner and mode that it has, or remove it. Neither is ever half done."""
     path = os.path.realpath(path)
     directory = os.path.dirname(path)
@@ -132,7 +143,9 @@ def reload(module: AnsibleModule, timeout: int) -> Dockerd:
     deadline = time.monotonic() + timeout
     while True:
         span = ["--since", f"{began:.9f}", "--until", f"{time.time():.9f}"]
-        events = module.run_command([docker, "events", "--filter", "type=daemon", "--filter", "event=reload", "--format", "{{.Action}}", *span])[1]
+        events = module.run_command(
+            [docker, "events", "--filter", "type=daemon", "--filter", "event=reload", "--format", "{{.Action}}", *span]
+        )[1]
         if "reload" in events:
             return dockerd
         if time.monotonic() > deadline:
@@ -147,7 +160,7 @@ def look(path: str) -> Found:
     return Found(text=text, read=has_read(dockerd, path, text) if dockerd else None)
 
 
-def carry_out(module: AnsibleModule, wanted: Wanted, plan: Plan, old: Optional[str]) -> None:
+def carry_out(module: AnsibleModule, wanted: Wanted, plan: Plan, old: str | None) -> None:
     """Carry out the steps, or raise Refused with the file as it was before."""
     path, dockerd = wanted.path, None
     for step in plan.steps:
@@ -168,7 +181,7 @@ def carry_out(module: AnsibleModule, wanted: Wanted, plan: Plan, old: Optional[s
         replace(READ, mark_of(dockerd, path, text_of(path)))
 
 
-def apply(module: AnsibleModule, wanted: Wanted) -> Dict[str, Any]:
+def apply(module: AnsibleModule, wanted: Wanted) -> dict[str, Any]:
     """Look, decide and act; return the module's result."""
     path = wanted.path
     try:
@@ -190,7 +203,9 @@ def apply(module: AnsibleModule, wanted: Wanted) -> Dict[str, Any]:
         "restart": list(plan.restart),
         "msg": plan.reason,
         "diff": {
-            "before_header": path, "after_header": path,
-            "before": before, "after": render(plan.after, found.text) if plan.before != plan.after else before,
+            "before_header": path,
+            "after_header": path,
+            "before": before,
+            "after": render(plan.after, found.text) if plan.before != plan.after else before,
         },
     }

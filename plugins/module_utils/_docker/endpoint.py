@@ -2,12 +2,19 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where a docker daemon is: a socket of this machine, another machine, or the end of hops."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Optional, Tuple, Union
+from typing import Any, Mapping
 
-from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET, SshHost, TlsHost, UnixHost, host_of
+from ansible_collections.nested.kata.plugins.module_utils._docker.context import (
+    SOCKET,
+    SshHost,
+    TlsHost,
+    UnixHost,
+    host_of,
+)
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import NAME
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Exec, Ssh, Tls, Transport, UnixSocket
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
@@ -15,16 +22,18 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A daemon: behind a socket of this machine, on another machine, or at the end of hops that start at this machine's own daemon."""
+    """A daemon: behind a socket of this machine, on another machine, or at the end of hops that start at this machine's
+    own daemon.
+    """
 
     socket: str = SOCKET
-    hops: Tuple[str, ...] = ()
+    hops: tuple[str, ...] = ()
     by: str = field(default="auto", compare=False)  # which transport leads through the hops
-    remote: Union[SshHost, TlsHost, None] = None  # instead of a socket
+    remote: SshHost | TlsHost | None = None  # instead of a socket
     context: str = field(default="", compare=False)  # the context that led to it
 
     @classmethod
-    def parse(cls, option: Optional[Mapping[str, Any]]) -> Endpoint:
+    def parse(cls, option: Mapping[str, Any] | None) -> Endpoint:
         """Parse an option {socket | context | hops, transport}. Without any of them it is this machine's own daemon."""
         found = {key: value for key, value in (option or {}).items() if value is not None}
         by = found.pop("transport", "auto")

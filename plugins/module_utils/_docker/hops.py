@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The way into a nested container, hop by hop, and the faults of hops that answers of docker clients show."""
+
 from __future__ import annotations
 
 import re
@@ -13,16 +14,18 @@ NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 # Messages of docker clients, and of the way to them, when these fail and not the command that they run.
 COMPLAINTS = re.compile(
-    "|".join((
-        "Error response from daemon",
-        "No such container",
-        "Cannot connect to the Docker daemon",
-        "error during connect",
-        "permission denied while trying to connect to the [Dd]ocker",
-        r"docker\.sock",
-        "OCI runtime exec failed",
-        "^sudo: ",
-    )),
+    "|".join(
+        (
+            "Error response from daemon",
+            "No such container",
+            "Cannot connect to the Docker daemon",
+            "error during connect",
+            "permission denied while trying to connect to the [Dd]ocker",
+            r"docker\.sock",
+            "OCI runtime exec failed",
+            "^sudo: ",
+        )
+    ),
     re.MULTILINE,
 )
 
@@ -55,7 +58,9 @@ class Way:
     user: str = ""
 
     def into(self, depth: int, argv: list[str]) -> list[str]:
-        """Return the command that, typed on the machine, runs argv as its own first user in the container of that depth (0: the machine itself)."""
+        """Return the command that, typed on the machine, runs argv as its own first user in the container of that depth
+        (0: the machine itself).
+        """
         ways = [[*self.client(number), "exec", "-i", hop] for number, hop in enumerate(self.hops[:depth], 1)]
         return [*chain.from_iterable(ways), *argv]
 
@@ -77,11 +82,16 @@ class Way:
         return self._inspect(number, "{{.State.Status}}")
 
     def addresses(self, number: int) -> list[str]:
-        """Return the command that asks for the addresses at which a hop can be reached from where its docker daemon is, one a line."""
+        """Return the command that asks for the addresses at which a hop can be reached from where its docker daemon is,
+        one a line.
+        """
         return self._inspect(number, "{{range .NetworkSettings.Networks}}{{println .IPAddress}}{{end}}")
 
     def _inspect(self, number: int, template: str) -> list[str]:
-        return self.into(number - 1, [*self.client(number), "inspect", "--type", "container", "--format", template, self.hops[number - 1]])
+        return self.into(
+            number - 1,
+            [*self.client(number), "inspect", "--type", "container", "--format", template, self.hops[number - 1]],
+        )
 
     def neighbours(self, number: int) -> list[str]:
         """Return the command that lists the containers that run beside a hop."""
@@ -101,7 +111,9 @@ def refused(names: list[str]) -> str | None:
 
 
 def doubtful(answer: Answer) -> bool:
-    """Return whether a failure may come from a hop. A command may print the same text: only an inspection of the hops decides."""
+    """Return whether a failure may come from a hop. A command may print the same text: only an inspection of the hops
+    decides.
+    """
     return answer.rc != 0 and (answer.rc in DOUBTFUL_STATUS or COMPLAINTS.search(answer.err) is not None)
 
 
@@ -139,7 +151,9 @@ def fault(way: Way, number: int, state: Answer, running: list[str]) -> str | Non
 
 
 def entry_fault(way: Way, shell: str, answer: Answer) -> str | None:
-    """Return why nothing can be run in the innermost container although it runs, by the answer to an empty command there."""
+    """Return why nothing can be run in the innermost container although it runs, by the answer to an empty command
+    there.
+    """
     if answer.rc == 0:
         return None
     if "unable to find user" in f"{answer.out}{answer.err}":

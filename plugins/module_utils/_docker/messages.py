@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The messages in which a docker daemon reports about a load, or about a save that failed."""
+
 from __future__ import annotations
 
 import codecs
 import json
-from typing import Any, Iterable, Iterator, Mapping, Optional
+from typing import Any, Iterable, Iterator, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 
@@ -31,7 +32,7 @@ def messages(pieces: Iterable[bytes]) -> Iterator[dict]:
         raise ValueError(f"the stream ends in the middle of a message: {text[:200]!r}")
 
 
-def refusal(message: Mapping[str, Any]) -> Optional[str]:
+def refusal(message: Mapping[str, Any]) -> str | None:
     """Return the error in a message of a load, or None."""
     detail = message.get("errorDetail")
     if message.get("error") or detail:
@@ -39,11 +40,11 @@ def refusal(message: Mapping[str, Any]) -> Optional[str]:
     for key in ("status", "stream"):
         line = str(message.get(key) or "")
         if NOT_UNPACKED in line:
-            return line[line.index(NOT_UNPACKED):].strip()
+            return line[line.index(NOT_UNPACKED) :].strip()
     return None
 
 
-def trailing_error(tail: bytes) -> Optional[str]:
+def trailing_error(tail: bytes) -> str | None:
     """Return the error that a daemon appended to an archive which it could not finish, or None.
 
     A save that fails on the way has already answered 200: the daemon writes the error after the bytes of

@@ -3,10 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Duplex byte streams to the docker daemon behind a socket, on another machine or at the end of hops.
 
-A Transport has three operations: `open()` returns a connected stream socket, `why()` returns what is wrong with the way after a stream
-broke, `close()` ends everything. UnixSocket connects to a daemon of this machine, Ssh and Tls to one of another machine, Exec to one at
-the end of hops. Into a VM `docker exec` moves 8 KiB per round trip: Tunnel (tunnel.py) avoids it for archives.
+A Transport has three operations: `open()` returns a connected stream socket, `why()` returns what is wrong with the way
+after a stream broke, `close()` ends everything. UnixSocket connects to a daemon of this machine, Ssh and Tls to one of
+another machine, Exec to one at the end of hops. Into a VM `docker exec` moves 8 KiB per round trip: Tunnel (tunnel.py)
+avoids it for archives.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +22,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import List, Mapping, Optional, Sequence, Tuple
+from typing import Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET, SshHost, TlsHost
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Answer, Way, fault, missing
@@ -57,18 +59,22 @@ class Transport:
         """Start what delays the first stream. Errors are raised when that is opened."""
 
     def open(self, bulk: bool = False) -> socket.socket:
-        """Return a connected stream socket; every call is a connection of its own. `bulk`: it carries archives, not only requests."""
+        """Return a connected stream socket; every call is a connection of its own. `bulk`: it carries archives, not
+        only requests.
+        """
         raise NotImplementedError
 
-    def parts(self, size: Optional[int]) -> bool:
-        """Return whether an archive of that size (None: unknown) takes another way than requests, a stream opened with `bulk`."""
+    def parts(self, size: int | None) -> bool:
+        """Return whether an archive of that size (None: unknown) takes another way than requests, a stream opened with
+        `bulk`.
+        """
         return False
 
     def tunnelled(self) -> bool:
         """Return whether a tunnel carries archives of unknown size. It is made by this."""
         return False
 
-    def why(self) -> Optional[str]:
+    def why(self) -> str | None:
         """Return what is wrong with the way to the daemon, examined after a stream broke, or None."""
         raise NotImplementedError
 
@@ -107,7 +113,7 @@ class UnixSocket(Transport):
         except (OSError, KeyError):
             return "docker"
 
-    def why(self) -> Optional[str]:
+    def why(self) -> str | None:
         try:
             self.open().close()
         except Broken as error:
@@ -122,7 +128,9 @@ class Child:
         self.stream, theirs = socket.socketpair()
         try:
             # A session of its own: Ctrl-C ends it by closing its stream, as everything else does.
-            self.process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment, start_new_session=True
+            )
         except OSError:
             self.stream.close()
             raise
@@ -161,7 +169,12 @@ class Child:
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Answer:
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, timeout=PROBE_SECONDS, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment,
+            timeout=PROBE_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Answer(124, "", f"no answer within {PROBE_SECONDS} s")
@@ -174,21 +187,27 @@ class Ssh(Transport):
     def __init__(self, host: SshHost) -> None:
         self.host = host
         self.taken = Taken("ssh", f"{host.url} leads to it")
-        self.children: List[Child] = []
+        self.children: list[Child] = []
 
     def open(self, bulk: bool = False) -> socket.socket:
         try:
             child = Child(self.host.dial(), os.environ)
         except OSError as error:
-            raise Broken(f"{self.host.url} is reached by ssh, which does not run here ({error.strerror}): install openssh-client") from error
+            raise Broken(
+                f"{self.host.url} is reached by ssh, which does not run here ({error.strerror}): install openssh-client"
+            ) from error
         self.children.append(child)
         return child.stream
 
-    def why(self) -> Optional[str]:
+    def why(self) -> str | None:
         for child in self.children:
             child.end()  # only then its last words are complete
         words = next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
-        return words and f"{self.host.url}: {words.rstrip('.')}: see to it that 'docker --host {self.host.url} version' works here without a question"
+        return (
+            words
+            and f"{self.host.url}: {words.rstrip('.')}: make sure that 'docker --host {self.host.url} version'"
+            " works here without a question"
+        )
 
     def close(self) -> None:
         for child in self.children:
@@ -208,7 +227,10 @@ class Tls(Transport):
         try:
             stream = socket.create_connection((self.host.host, self.host.port), TLS_SECONDS)
         except OSError as error:
-            raise Broken(f"{self.host.url} cannot be reached ({error.strerror or error}): start dockerd there, or correct the context") from error
+            raise Broken(
+                f"{self.host.url} cannot be reached ({error.strerror or error}): start dockerd there, or correct the"
+                " context"
+            ) from error
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return context.wrap_socket(stream, server_hostname=self.host.host)
@@ -217,29 +239,40 @@ class Tls(Transport):
             raise Broken(self.refusal(error)) from error
 
     def context(self) -> ssl.SSLContext:
-        files: Tuple[str, ...] = (self.host.ca,)
+        files: tuple[str, ...] = (self.host.ca,)
         try:
             context = ssl.create_default_context(cafile=self.host.ca)
-            # Python 3.13 began to require extensions that Docker's client does not, and that many certificates made for it lack.
+            # Python 3.13 began to require extensions that Docker's client does not, and that many certificates made for
+            # it lack.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if self.host.pair:
                 files = self.host.pair
                 # A key with a password is an error: without this, OpenSSL would ask for it at the terminal.
                 context.load_cert_chain(*files, password="")
         except OSError as error:
-            remedy = "put another one into the context" if len(files) == 1 else "put others into the context, and a key without a password"
+            remedy = (
+                "put another one into the context"
+                if len(files) == 1
+                else "put others into the context, and a key without a password"
+            )
             raise Broken(f"{' and '.join(files)} cannot be used ({reason(error)}): {remedy}") from error
         return context
 
     def refusal(self, error: OSError) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return f"{self.host.url} shows a certificate that does not hold ({error.verify_message}): correct it, or the context's ca.pem"
+            return (
+                f"{self.host.url} shows a certificate that does not hold ({error.verify_message}): correct it, or the"
+                " context's ca.pem"
+            )
         if isinstance(error, ssl.SSLError) and re.search("ALERT.*(CERTIFICATE|UNKNOWN_CA)", error.reason or ""):
             ours = "our certificate" if self.host.pair else "us without a certificate"
             return f"{self.host.url} refuses {ours} ({error.reason}): put one into the context that its CA has signed"
-        return f"{self.host.url} cannot be spoken to by TLS ({reason(error)}): start dockerd there with --tlsverify, or correct the context"
+        return (
+            f"{self.host.url} cannot be spoken to by TLS ({reason(error)}): start dockerd there with --tlsverify, or"
+            " correct the context"
+        )
 
-    def why(self) -> Optional[str]:
+    def why(self) -> str | None:
         try:
             with self.open() as stream:
                 # A daemon refuses the client's certificate only in place of its first answer.
@@ -265,8 +298,8 @@ class Exec(Transport):
         self.way = Way("this machine", ("docker", "--host", f"unix://{SOCKET}"), tuple(hops))
         # The first hop is a container of this machine's own daemon, whatever DOCKER_HOST or a context name.
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
-        self.children: List[Child] = []
-        self.begun: Optional[socket.socket] = None  # a stream that was not taken yet
+        self.children: list[Child] = []
+        self.begun: socket.socket | None = None  # a stream that was not taken yet
 
     def begin(self) -> None:
         with contextlib.suppress(Broken):
@@ -278,7 +311,10 @@ class Exec(Transport):
         try:
             child = Child(self.way.into(depth, [*argv]), self.environment)
         except OSError as error:
-            raise Broken(f"hops start with docker's command line client, which does not run here ({error.strerror}): install docker-cli") from error
+            raise Broken(
+                f"hops start with docker's command line client, which does not run here ({error.strerror}): install"
+                " docker-cli"
+            ) from error
         self.children.append(child)
         return child
 
@@ -286,7 +322,7 @@ class Exec(Transport):
         begun, self.begun = self.begun, None
         return begun or self.start(len(self.way.hops), ("docker", "system", "dial-stdio")).stream
 
-    def why(self) -> Optional[str]:
+    def why(self) -> str | None:
         finding = UnixSocket(SOCKET).why()
         if finding:
             return finding
@@ -295,13 +331,24 @@ class Exec(Transport):
             running = run(self.way.neighbours(number), self.environment).out.split() if missing(state) else []
             finding = fault(self.way, number, state, running)
             if finding:
-                return (self.dying(number - 1) if number > 1 and state.rc != 0 and not missing(state) else None) or finding
-        answer = run(self.way.into(len(self.way.hops), ["docker", "version", "--format", "{{.Server.Version}}"]), self.environment)
+                return (
+                    self.dying(number - 1) if number > 1 and state.rc != 0 and not missing(state) else None
+                ) or finding
+        answer = run(
+            self.way.into(len(self.way.hops), ["docker", "version", "--format", "{{.Server.Version}}"]),
+            self.environment,
+        )
         finding = self.dying(len(self.way.hops)) if answer.rc != 0 and STOPPED.search(answer.err) else None
-        return finding or no_daemon(self.way, answer) or next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
+        return (
+            finding
+            or no_daemon(self.way, answer)
+            or next((words for words in map(Child.last_words, reversed(self.children)) if words), None)
+        )
 
-    def dying(self, number: int) -> Optional[str]:
-        """Return what is wrong with a hop that is reported to run, and in which nothing runs, as a dying one is for a moment."""
+    def dying(self, number: int) -> str | None:
+        """Return what is wrong with a hop that is reported to run, and in which nothing runs, as a dying one is for a
+        moment.
+        """
         deadline = time.monotonic() + DYING_SECONDS
         while time.monotonic() < deadline:
             finding = fault(self.way, number, run(self.way.state(number), self.environment), [])
@@ -316,12 +363,14 @@ class Exec(Transport):
         self.children = []
 
 
-def no_daemon(way: Way, answer: Answer) -> Optional[str]:
-    """Return what is wrong with the daemon in the innermost hop, which runs, according to the answer to `docker version` there."""
+def no_daemon(way: Way, answer: Answer) -> str | None:
+    """Return what is wrong with the daemon in the innermost hop, which runs, according to the answer to `docker
+    version` there.
+    """
     if answer.rc == 0:
         return None
     number, text = len(way.hops), f"{answer.out}{answer.err}"
-    if "executable file not found" in text or "no such file or directory" in text and answer.rc in (126, 127):
+    if "executable file not found" in text or ("no such file or directory" in text and answer.rc in (126, 127)):
         return way.blame(number, "it has no docker client: install docker-cli in it")
     if "Cannot connect to the Docker daemon" in text or "error during connect" in text:
         return way.blame(number, "the docker daemon in it does not answer: start dockerd there")

@@ -3,8 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TCP over the last hop, for archives, which `docker exec` carries slowly into a VM.
 
-A program of the machine image, /usr/lib/nested-kata/tunnel.py, is the far end of each stream, and the near end where hops lead to it.
+A program of the machine image, /usr/lib/nested-kata/tunnel.py, is the far end of each stream, and the near end where
+hops lead to it.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -15,9 +17,16 @@ import select
 import socket
 import threading
 import time
-from typing import Optional, Sequence, Tuple
+from typing import Sequence
 
-from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Child, Exec, Taken, Transport, run
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import (
+    Broken,
+    Child,
+    Exec,
+    Taken,
+    Transport,
+    run,
+)
 
 PROGRAM = "/usr/lib/nested-kata/tunnel.py"
 FEW_BYTES = 4 << 20  # what exec carries into a VM while a tunnel is made (bench/transport.py)
@@ -31,21 +40,22 @@ LINE_BYTES = 512
 class Tunnel(Transport):
     """A TCP connection over the last hop for each stream of archives. Small archives and all requests go by exec.
 
-    Exec starts the far end in the innermost hop with a one-time token, and stays: when either end is gone, the other one is notified
-    there, even by a VM that was cut off and sends nothing any more. The near end is this process, or a program one hop above.
+    Exec starts the far end in the innermost hop with a one-time token, and stays: when either end is gone, the other
+    one is notified there, even by a VM that was cut off and sends nothing any more. The near end is this process, or a
+    program one hop above.
     """
 
     def __init__(self, hops: Sequence[str], or_exec: bool) -> None:
         self.exec = Exec(hops)
         self.or_exec = or_exec  # whether archives go by exec where there can be no tunnel, and small ones always
         self.refused = False
-        self.spare: Optional[socket.socket] = None  # a tunnel that was not taken yet
+        self.spare: socket.socket | None = None  # a tunnel that was not taken yet
         self.taken = Taken("exec", f"nothing of {FEW_BYTES >> 20} MiB or more was to be carried")
 
     def begin(self) -> None:
         self.exec.begin()
 
-    def parts(self, size: Optional[int]) -> bool:
+    def parts(self, size: int | None) -> bool:
         return not self.or_exec or size is None or size >= FEW_BYTES
 
     def open(self, bulk: bool = False) -> socket.socket:
@@ -64,7 +74,7 @@ class Tunnel(Transport):
                 self.refused, self.taken = True, Taken("exec", f"no tunnel: {error}")
         return self.spare is not None
 
-    def why(self) -> Optional[str]:
+    def why(self) -> str | None:
         return self.exec.why()
 
     def close(self) -> None:
@@ -78,8 +88,8 @@ class Tunnel(Transport):
         far = self.exec.start(depth, (*TUNNEL, "listen"))
         near = self.exec.start(depth - 1, (*TUNNEL, "dial")) if depth > 1 else None
         try:
-            # The far end may be a tenant's, who must not be able to choose another address: so the docker daemon above it
-            # reports the address, and the far end only the port.
+            # The far end may be a tenant's, who must not be able to choose another address: so the docker daemon above
+            # it reports the address, and the far end only the port.
             address = self.address()
             stream, port = self.joined(far, near, address)
         except Broken as error:
@@ -99,7 +109,7 @@ class Tunnel(Transport):
                 return str(ipaddress.IPv4Address(word))
         raise Broken("it has no IPv4 address of its own" if answer.rc == 0 else answer.line)
 
-    def joined(self, far: Child, near: Optional[Child], address: str) -> Tuple[socket.socket, int]:
+    def joined(self, far: Child, near: Child | None, address: str) -> tuple[socket.socket, int]:
         """Return a stream that the far end has accepted, and the port there."""
         token = secrets.token_hex(32).encode()
         say(far.stream, token + b"\n" + address.encode() + b"\n")
@@ -133,11 +143,13 @@ def say(stream: socket.socket, data: bytes) -> None:
         stream.sendall(data)
 
 
-def heard(pattern: str, seconds: float, speaker: socket.socket, silent: Optional[socket.socket] = None) -> str:
+def heard(pattern: str, seconds: float, speaker: socket.socket, silent: socket.socket | None = None) -> str:
     """Return the pattern's group in the next line of the speaker. Until then the other stream must be silent."""
     line, deadline = b"", time.monotonic() + seconds
     while not line.endswith(b"\n") and len(line) < LINE_BYTES:
-        ready = select.select([speaker, silent] if silent else [speaker], [], [], max(0, deadline - time.monotonic()))[0]
+        ready = select.select([speaker, silent] if silent else [speaker], [], [], max(0, deadline - time.monotonic()))[
+            0
+        ]
         if not ready:
             raise Broken(f"the far end of the tunnel said nothing for {seconds:g} s")
         try:
@@ -147,8 +159,11 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: Optional
         except OSError as error:
             raise Broken(f"the way to the tunnel broke: {error}") from error
         if ready[0] is silent:
-            # Nothing is sent there before the token, so this is Docker's message about a program that does not run, or an impostor's.
-            raise Broken(f"instead of a tunnel: {text_of(piece)}" if piece else "the connection ended before it was accepted")
+            # Nothing is sent there before the token, so this is Docker's message about a program that does not run, or
+            # an impostor's.
+            raise Broken(
+                f"instead of a tunnel: {text_of(piece)}" if piece else "the connection ended before it was accepted"
+            )
         if not piece:
             break
         line += piece

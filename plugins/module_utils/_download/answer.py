@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a server's answer to a request for a part of a file means."""
+
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Mapping, Optional
+from typing import Mapping
 
 
 @dataclass(frozen=True)
@@ -14,11 +15,13 @@ class Answer:
     """Where the bytes that follow belong, and how many there are in all, if the server says so."""
 
     offset: int
-    total: Optional[int]
+    total: int | None
 
 
-def read_answer(status: Optional[int], headers: Mapping[str, str], asked: int) -> Optional[Answer]:
-    """Return what an answer to a request for all bytes from `asked` on means, None where it cannot be trusted. Header names are in lower case."""
+def read_answer(status: int | None, headers: Mapping[str, str], asked: int) -> Answer | None:
+    """Return what an answer to a request for all bytes from `asked` on means, None where it cannot be trusted. Header
+    names are in lower case.
+    """
     length = headers.get("content-length", "")
     count = int(length) if length.isdigit() else None
     if status != 206:

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A file, got from the first of several URLs that gives it, and resumed where it was cut off."""
+
 from __future__ import annotations
 
 import http.client
@@ -9,12 +10,11 @@ import os
 import time
 from dataclasses import dataclass
 from io import FileIO
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable
 from urllib.error import HTTPError
 
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import SSLValidationError, open_url
-
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
@@ -44,22 +44,22 @@ class Received:
     """How a file was received."""
 
     path: str
-    url: Optional[str] = None
+    url: str | None = None
     """Of the one that gave it, without its password."""
     bytes_received: int = 0
     resumed_from: int = 0
-    signed_by: Optional[str] = None
+    signed_by: str | None = None
 
 
 def name_of(path: str) -> str:
     """Return the name of a file, also of one that is not complete yet."""
     name = os.path.basename(path)
-    return name[:-len(PART)] if name.endswith(PART) else name
+    return name[: -len(PART)] if name.endswith(PART) else name
 
 
-def fetch(step: Fetch, file: FileIO, wanted: Wanted, verify: Callable[[], Optional[str]], progress: Progress) -> Received:
+def fetch(step: Fetch, file: FileIO, wanted: Wanted, verify: Callable[[], str | None], progress: Progress) -> Received:
     """Get the file from the first URL that gives it, verify it, and return how it was received."""
-    failures: Dict[str, Failed] = {}
+    failures: dict[str, Failed] = {}
     received = Received(step.path, resumed_from=file.seek(0, os.SEEK_END))
     farthest = received.resumed_from
     idle = 0
@@ -81,14 +81,19 @@ def fetch(step: Fetch, file: FileIO, wanted: Wanted, verify: Callable[[], Option
         idle = 0 if size > farthest else idle + 1
         farthest = max(farthest, size)
         if idle > wanted.retries or all(failures[url].final for url in step.urls):
-            raise Refused(f"urls: {step.path} could not be had: " + "; ".join(f"{shown(url)}: {failure}" for url, failure in failures.items()))
-        time.sleep(min(2 ** idle, 10) if idle else 0)
+            raise Refused(
+                f"urls: {step.path} could not be had: "
+                + "; ".join(f"{shown(url)}: {failure}" for url, failure in failures.items())
+            )
+        time.sleep(min(2**idle, 10) if idle else 0)
 
 
 def verify_or_restart(
-    url: str, file: FileIO, timeout: int, received: Received, verify: Callable[[], Optional[str]], progress: Progress
-) -> Optional[str]:
-    """Verify the file. What an earlier run had left may be of another file, so one that was resumed gets a second chance from the start."""
+    url: str, file: FileIO, timeout: int, received: Received, verify: Callable[[], str | None], progress: Progress
+) -> str | None:
+    """Verify the file. What an earlier run had left may be of another file, so one that was resumed gets a second
+    chance from the start.
+    """
     try:
         return verify()
     except Wrong:
@@ -138,7 +143,7 @@ def request(url: str, offset: int, timeout: int) -> Any:
     return open_url(url, headers=headers, timeout=timeout, http_agent="nested.kata", decompress=False)
 
 
-def headers_of(answer: Any) -> Dict[str, str]:
+def headers_of(answer: Any) -> dict[str, str]:
     return {name.lower(): value for name, value in answer.headers.items()}
 
 
@@ -153,8 +158,8 @@ def store(answer: Any, begin: Answer, file: FileIO, url: str, received: Received
         free = disk.f_bavail * disk.f_frsize
         if begin.total - size > free:
             raise Refused(
-                f"path: {shown(url)} has {amount(begin.total)}, and {os.path.dirname(received.path)} has {amount(free)} free: "
-                "make room there, or choose another path"
+                f"path: {shown(url)} has {amount(begin.total)}, and {os.path.dirname(received.path)} has {amount(free)}"
+                " free: make room there, or choose another path"
             )
     while True:
         try:
@@ -165,7 +170,7 @@ def store(answer: Any, begin: Answer, file: FileIO, url: str, received: Received
             break
         view = memoryview(piece)
         while view:
-            view = view[file.write(view):]
+            view = view[file.write(view) :]
         size += len(piece)
         received.bytes_received += len(piece)
         progress.say(f"{name_of(received.path)} {amount(size, begin.total)}")

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """gpgv: the keys that it takes, and what it says of a file and its signature."""
+
 from __future__ import annotations
 
 import base64
@@ -10,21 +11,23 @@ import contextlib
 import re
 import subprocess
 from dataclasses import dataclass
-from typing import Iterable, Optional, Sequence
+from typing import Iterable, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
 
 def dearmored(keys: bytes) -> bytes:
     """Return keys as gpgv takes them: binary. Several blocks may follow each other."""
-    blocks = re.findall(rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", keys, re.DOTALL)
+    blocks = re.findall(
+        rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", keys, re.DOTALL
+    )
     if not blocks:
         return keys
     binary = b""
     for block in blocks:
         lines = [line.strip() for line in block.splitlines()]
         # headers, an empty line, the keys, and a line with their checksum
-        body = lines[lines.index(b"") + 1:] if b"" in lines else lines
+        body = lines[lines.index(b"") + 1 :] if b"" in lines else lines
         try:
             binary += base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)
         except binascii.Error as error:
@@ -36,7 +39,7 @@ def dearmored(keys: bytes) -> bytes:
 class Verdict:
     """What gpgv says of a file and its signature."""
 
-    signed_by: Optional[str] = None
+    signed_by: str | None = None
     """Fingerprint of the primary key, None where the signature is not good."""
     why: str = ""
     forged: bool = False
@@ -45,8 +48,12 @@ class Verdict:
 
 # What gpgv says on its status descriptor (doc/DETAILS of GnuPG), and what it means.
 STATUS = {
-    "EXPSIG": "the signature has expired", "EXPKEYSIG": "the key has expired", "REVKEYSIG": "the key was revoked",
-    "NO_PUBKEY": "keyring lacks the key", "NODATA": "there is no signature in it", "BADSIG": "it is not the signature of this file",
+    "EXPSIG": "the signature has expired",
+    "EXPKEYSIG": "the key has expired",
+    "REVKEYSIG": "the key was revoked",
+    "NO_PUBKEY": "keyring lacks the key",
+    "NODATA": "there is no signature in it",
+    "BADSIG": "it is not the signature of this file",
     "ERRSIG": "it cannot be checked",
 }
 
@@ -60,7 +67,7 @@ def read_status(text: str) -> Verdict:
     good = False
     for word, line in zip(words, said):
         # VALIDSIG comes also after EXPKEYSIG and REVKEYSIG. The last word in it is the fingerprint of the primary key.
-        good = word == "GOODSIG" or good and word != "NEWSIG"
+        good = word == "GOODSIG" or (good and word != "NEWSIG")
         if good and word == "VALIDSIG":
             return Verdict(signed_by=line[-1])
     for word in STATUS:

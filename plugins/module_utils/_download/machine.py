@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machine of download: what is there, and how the file comes there."""
+
 from __future__ import annotations
 
 import contextlib
 import os
 from io import FileIO
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import digest_of, take_turn
@@ -17,16 +18,20 @@ from ansible_collections.nested.kata.plugins.module_utils._download.options impo
 from ansible_collections.nested.kata.plugins.module_utils._download.plan import Fetch, Found, Plan, decide
 from ansible_collections.nested.kata.plugins.module_utils._download.signature import Signature
 
-# Gives a file the owner and permissions that were asked for, and returns whether that or the other argument is a change.
+# Gives a file the owner and permissions that were asked for, and returns whether that or the other argument is a
+# change.
 Dress = Callable[[str, bool], bool]
 
 
-def apply(wanted: Wanted, scratch: str, dress: Dress, check_mode: bool, progress: Progress) -> Tuple[Plan, Found, Optional[Checksum], Received, bool]:
-    """Return what was planned, what was found before, the file's checksum afterwards, how it was received, and whether anything changed.
+def apply(
+    wanted: Wanted, scratch: str, dress: Dress, check_mode: bool, progress: Progress
+) -> tuple[Plan, Found, Checksum | None, Received, bool]:
+    """Return what was planned, what was found before, the file's checksum afterwards, how it was received, and whether
+    anything changed.
 
     `scratch` is a directory for what is only needed meanwhile.
     """
-    made: List[Signature] = []
+    made: list[Signature] = []
 
     def signature() -> Signature:
         if not made:
@@ -95,7 +100,9 @@ def _is_at(descriptor: int, path: str) -> bool:
     return os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path))
 
 
-def carry_out(step: Fetch, wanted: Wanted, signature: Callable[[], Signature], dress: Dress, progress: Progress) -> Received:
+def carry_out(
+    step: Fetch, wanted: Wanted, signature: Callable[[], Signature], dress: Dress, progress: Progress
+) -> Received:
     """Download, verify, and give the file its name, unless another run did so meanwhile."""
     with alone_with(wanted.part, progress) as file:
         found = look(wanted, signature, progress)
@@ -103,7 +110,7 @@ def carry_out(step: Fetch, wanted: Wanted, signature: Callable[[], Signature], d
             file.truncate(0)
             return Received(wanted.path, signed_by=found.signed_by)
 
-        def verify() -> Optional[str]:
+        def verify() -> str | None:
             progress.say(f"{name_of(wanted.path)}: verifying")
             if wanted.checksum:
                 checksum = _checksum_of(wanted.part, wanted.checksum.algorithm)
@@ -121,7 +128,9 @@ def carry_out(step: Fetch, wanted: Wanted, signature: Callable[[], Signature], d
 
 
 def _dress(wanted: Wanted, dress: Dress) -> None:
-    """Give the file owner and permissions while it has no name yet: those of the file that it replaces, or a new one's, and those that were asked for."""
+    """Give the file owner and permissions while it has no name yet: those of the file that it replaces, or a new one's,
+    and those that were asked for.
+    """
     if os.path.exists(wanted.path):
         state = os.stat(wanted.path)
         os.chown(wanted.part, state.st_uid, state.st_gid)

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of download, parsed and checked."""
+
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Mapping
 from urllib.parse import urlsplit
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
@@ -32,11 +33,11 @@ class Checksum:
 class Wanted:
     """What the task asked for."""
 
-    urls: Tuple[str, ...]
+    urls: tuple[str, ...]
     path: str
-    checksum: Optional[Checksum] = None
-    signatures: Tuple[str, ...] = ()
-    keyring: Optional[str] = None
+    checksum: Checksum | None = None
+    signatures: tuple[str, ...] = ()
+    keyring: str | None = None
     uncompressed: bool = False
     """What was signed is the content of the compressed file."""
     timeout: int = 30

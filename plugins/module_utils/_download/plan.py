@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of download: from what was found and what is wanted to steps. Nothing is touched."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Checksum, Wanted
@@ -16,9 +16,9 @@ class Found:
     """What lies there."""
 
     there: bool = False
-    checksum: Optional[Checksum] = None
+    checksum: Checksum | None = None
     """Of the file, by the algorithm that was asked for."""
-    signed_by: Optional[str] = None
+    signed_by: str | None = None
     """Whose signature of the file is good; asked only where there is no checksum to compare."""
     part: int = 0
     """Bytes of a download that was interrupted."""
@@ -28,7 +28,7 @@ class Found:
 class Fetch:
     """Get the file from the first URL that gives it."""
 
-    urls: Tuple[str, ...]
+    urls: tuple[str, ...]
     path: str
     offset: int
 
@@ -41,7 +41,7 @@ class Fetch:
 class Plan:
     """The steps that lead from what was found to what is wanted, and why they are needed."""
 
-    steps: Tuple[Fetch, ...]
+    steps: tuple[Fetch, ...]
     reason: str
 
 

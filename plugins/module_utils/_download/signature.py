@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A detached signature: got, and verified by gpgv."""
+
 from __future__ import annotations
 
 import bz2
@@ -16,7 +17,6 @@ from typing import Iterator
 
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import open_url
-
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
@@ -45,7 +45,17 @@ class Signature:
         with open(os.path.join(scratch, "keys"), "wb") as file:
             file.write(keys)
         stored = os.path.join(scratch, "signature")
-        self._gpgv = ["gpgv", "--homedir", scratch, "--status-fd", "1", "--keyring", os.path.join(scratch, "keys"), stored, "-"]
+        self._gpgv = [
+            "gpgv",
+            "--homedir",
+            scratch,
+            "--status-fd",
+            "1",
+            "--keyring",
+            os.path.join(scratch, "keys"),
+            stored,
+            "-",
+        ]
         failures = []
         for self._origin in wanted.signatures:
             try:

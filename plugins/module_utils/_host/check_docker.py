@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which Docker a machine has, whose it is, and what it holds under our names. Facts go in, judgements come out."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, Optional, Sequence, Tuple
+from typing import Any, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import NoSettings, is_below, read
@@ -21,12 +22,32 @@ OLDEST_ON_MACHINE = (20, 10)  # the first with `--cgroupns`, which a proxy needs
 KATA_FOR_DOCKER = (((29, 5), (3, 32)), ((26,), (3, 30)))
 OLDEST_ON_TARGET = KATA_FOR_DOCKER[-1][0]
 
-# What a flag of dockerd is called in daemon.json, where that is not just its name (moby, daemon/command/config.go and config_unix.go).
+# What a flag of dockerd is called in daemon.json, where that is not just its name (moby, daemon/command/config.go and
+# config_unix.go).
 KEYS_OF_FLAGS = {
-    "H": "hosts", "host": "hosts", "D": "debug", "b": "bridge", "G": "group", "l": "log-level", "s": "storage-driver", "p": "pidfile",
-    **{name: f"{name}s" for name in (
-        "label", "log-opt", "exec-opt", "storage-opt", "registry-mirror", "authorization-plugin", "default-ulimit", "default-address-pool",
-        "node-generic-resource", "cdi-spec-dir")},
+    "H": "hosts",
+    "host": "hosts",
+    "D": "debug",
+    "b": "bridge",
+    "G": "group",
+    "l": "log-level",
+    "s": "storage-driver",
+    "p": "pidfile",
+    **{
+        name: f"{name}s"
+        for name in (
+            "label",
+            "log-opt",
+            "exec-opt",
+            "storage-opt",
+            "registry-mirror",
+            "authorization-plugin",
+            "default-ulimit",
+            "default-address-pool",
+            "node-generic-resource",
+            "cdi-spec-dir",
+        )
+    },
     "insecure-registry": "insecure-registries",
 }
 
@@ -36,7 +57,7 @@ class Configuration:
     """What lies at the path of daemon.json: None for its text where there is nothing."""
 
     path: str = DAEMON_JSON
-    text: Optional[str] = None
+    text: str | None = None
     error: str = ""
 
 
@@ -46,7 +67,7 @@ class Holder:
 
     kind: str  # container, network, volume
     name: str
-    labels: FrozenSet[str]
+    labels: frozenset[str]
     running: bool = False
 
     @property
@@ -68,12 +89,12 @@ class Docker:
     kernel: str = ""
     root: str = ""
     rootless: bool = False
-    runtimes: Tuple[str, ...] = ()
-    flags: Tuple[str, ...] = ()  # dockerd's own, without their values
-    added: Tuple[str, ...] = ()  # names of runtimes that its flag --add-runtime brings
+    runtimes: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()  # dockerd's own, without their values
+    added: tuple[str, ...] = ()  # names of runtimes that its flag --add-runtime brings
     configuration: Configuration = Configuration()
-    holders: Tuple[Holder, ...] = ()
-    images: FrozenSet[str] = frozenset()  # those of the images that were asked about which it has
+    holders: tuple[Holder, ...] = ()
+    images: frozenset[str] = frozenset()  # those of the images that were asked about which it has
 
     @property
     def ours_run(self) -> bool:
@@ -85,15 +106,24 @@ class NotUsable(ValueError):
     """A daemon.json that dockerd would not start with."""
 
 
-def flags_of(arguments: Sequence[str]) -> Tuple[str, ...]:
+def flags_of(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return the flags in dockerd's command line, without dashes and values."""
-    return tuple(argument.lstrip("-").partition("=")[0] for argument in arguments if argument.startswith("-") and argument.strip("-"))
+    return tuple(
+        argument.lstrip("-").partition("=")[0]
+        for argument in arguments
+        if argument.startswith("-") and argument.strip("-")
+    )
 
 
-def added_runtimes(arguments: Sequence[str]) -> Tuple[str, ...]:
-    """Return the names of the runtimes in dockerd's command line (--add-runtime NAME=PATH), which daemon.json may add to."""
-    values = [argument.partition("=")[2] or following for argument, following in zip(arguments, [*arguments[1:], ""])
-              if argument.partition("=")[0] == "--add-runtime"]
+def added_runtimes(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the runtimes in dockerd's command line (--add-runtime NAME=PATH), which daemon.json may add
+    to.
+    """
+    values = [
+        argument.partition("=")[2] or following
+        for argument, following in zip(arguments, [*arguments[1:], ""])
+        if argument.partition("=")[0] == "--add-runtime"
+    ]
     return tuple(value.partition("=")[0] for value in values)
 
 
@@ -102,7 +132,7 @@ def key_of(flag: str) -> str:
     return KEYS_OF_FLAGS.get(flag, flag)
 
 
-def settings_of(text: str) -> Dict[str, Any]:
+def settings_of(text: str) -> dict[str, Any]:
     """Return what a daemon.json says, or raise NotUsable. An empty file is as good as none for dockerd too."""
     try:
         return read(text)
@@ -116,23 +146,40 @@ def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:
     """Judge whose Docker it is: a daemon on this machine, run by root, not confined."""
     needed = "none yet, or this machine's own"
     if docker.podman:
-        return Judgement(False, f"podman behind {docker.client}", needed, "remove the package podman-docker, so that Docker itself can be installed")
+        return Judgement(
+            False,
+            f"podman behind {docker.client}",
+            needed,
+            "remove the package podman-docker, so that Docker itself can be installed",
+        )
     if not docker.client:
         return Judgement(True, "no Docker yet", needed, "the role docker_engine installs it")
     if not docker.endpoint.startswith("unix://"):
         found = f"a client that talks to {docker.endpoint}"
-        return Judgement(False, found, needed, "unset DOCKER_HOST and DOCKER_CONTEXT, or run `docker context use default`")
+        return Judgement(
+            False, found, needed, "unset DOCKER_HOST and DOCKER_CONTEXT, or run `docker context use default`"
+        )
     if not docker.version:
         return _without_answer(docker, needed)
     if docker.system == "Docker Desktop" or docker.kernel != kernel:
         found = f"{docker.system or 'a daemon'} on kernel {docker.kernel}, in a VM"
-        return Judgement(False, found, needed, "install Docker Engine on this machine itself, and `docker context use default`")
+        return Judgement(
+            False, found, needed, "install Docker Engine on this machine itself, and `docker context use default`"
+        )
     if docker.rootless:
-        return Judgement(False, "a daemon without root (rootless)", needed, "use the daemon of the system: it has to open devices and mount disks")
+        return Judgement(
+            False,
+            "a daemon without root (rootless)",
+            needed,
+            "use the daemon of the system: it has to open devices and mount disks",
+        )
     if docker.root.startswith("/var/snap/"):
-        remedy = "snap remove docker, and install the distribution's or Docker's own package: a snap reads neither /etc/docker nor our files"
+        remedy = (
+            "snap remove docker, and install the distribution's or Docker's own package: a snap reads neither"
+            " /etc/docker nor our files"
+        )
         return Judgement(False, "Docker from a snap", needed, remedy, ERROR if target == "host" else WARNING)
-    return Judgement(True, docker.endpoint[len("unix://"):], needed)
+    return Judgement(True, docker.endpoint[len("unix://") :], needed)
 
 
 def _without_answer(docker: Docker, needed: str) -> Judgement:
@@ -144,7 +191,7 @@ def _without_answer(docker: Docker, needed: str) -> Judgement:
     return Judgement(True, found, needed, "the role docker_engine starts it")
 
 
-def check_docker_version(docker: Docker, target: str, kata: str) -> Optional[Judgement]:
+def check_docker_version(docker: Docker, target: str, kata: str) -> Judgement | None:
     """Judge the version: a target's must be one that Kata runs with, and Kata one that runs with it."""
     if not docker.version:
         return None
@@ -152,22 +199,36 @@ def check_docker_version(docker: Docker, target: str, kata: str) -> Optional[Jud
     if target != "host":
         needed = f"{written(OLDEST_ON_MACHINE)} or newer: the proxy has its own"
         right = version >= OLDEST_ON_MACHINE
-        return Judgement(right, docker.version, needed, "" if right else f"install Docker {written(OLDEST_ON_MACHINE)} or newer")
+        return Judgement(
+            right, docker.version, needed, "" if right else f"install Docker {written(OLDEST_ON_MACHINE)} or newer"
+        )
     needed = f"{written(OLDEST_ON_TARGET)} or newer"
     if version < OLDEST_ON_TARGET:
-        fits = ", ".join(f"Docker {written(docker_version)} or newer needs Kata {written(least)}" for docker_version, least in reversed(KATA_FOR_DOCKER))
-        remedy = f"install a newer Docker ({fits}), or let a proxy run Kata with a Docker of its own (nested_kata_target: proxy)"
+        fits = ", ".join(
+            f"Docker {written(docker_version)} or newer needs Kata {written(least)}"
+            for docker_version, least in reversed(KATA_FOR_DOCKER)
+        )
+        remedy = (
+            f"install a newer Docker ({fits}), or let a proxy run Kata with a Docker of its own (nested_kata_target:"
+            " proxy)"
+        )
         return Judgement(False, docker.version, needed, remedy)
     since, least = next(fit for fit in KATA_FOR_DOCKER if version >= fit[0])
     if kata and version_of(kata) < least:
         needed = f"Kata {written(least)} or newer for it"
-        remedy = f"raise kata_runtime_version, or take a Docker older than {written(since)}" if since > OLDEST_ON_TARGET else "raise kata_runtime_version"
+        remedy = (
+            f"raise kata_runtime_version, or take a Docker older than {written(since)}"
+            if since > OLDEST_ON_TARGET
+            else "raise kata_runtime_version"
+        )
         return Judgement(False, f"{docker.version} for Kata {kata}", needed, remedy)
     return Judgement(True, docker.version, needed)
 
 
 def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) -> Judgement:
-    """Judge daemon.json: dockerd must be able to start with it, and nobody else may have our runtimes. A proxy leaves it alone."""
+    """Judge daemon.json: dockerd must be able to start with it, and nobody else may have our runtimes. A proxy leaves
+    it alone.
+    """
     severity = ERROR if target == "host" else WARNING
     path = docker.configuration.path
     needed = "a daemon.json that can be added to" if target == "host" else "one that dockerd starts with"
@@ -176,11 +237,27 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
             raise NotUsable(f"cannot be read: {docker.configuration.error}")
         settings = settings_of(docker.configuration.text or "")
     except NotUsable as error:
-        return Judgement(False, f"{path} {error}", needed, "mend it: dockerd does not start with it either (dockerd --validate)", severity)
-    clashing = [(f"--{flag}" if len(flag) > 1 else f"-{flag}", key_of(flag)) for flag in dict.fromkeys(docker.flags) if key_of(flag) in settings]
+        return Judgement(
+            False,
+            f"{path} {error}",
+            needed,
+            "mend it: dockerd does not start with it either (dockerd --validate)",
+            severity,
+        )
+    clashing = [
+        (f"--{flag}" if len(flag) > 1 else f"-{flag}", key_of(flag))
+        for flag in dict.fromkeys(docker.flags)
+        if key_of(flag) in settings
+    ]
     if clashing:
         found = "; ".join(f"dockerd has the flag {flag}, which is {key} in {path}" for flag, key in clashing)
-        return Judgement(False, found, needed, "drop the flag where dockerd is started, and say it in daemon.json: dockerd does not start with both", severity)
+        return Judgement(
+            False,
+            found,
+            needed,
+            "drop the flag where dockerd is started, and say it in daemon.json: dockerd does not start with both",
+            severity,
+        )
     registered = settings.get("runtimes")
     registered = registered if isinstance(registered, dict) else {}
     if target == "host":
@@ -197,19 +274,25 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
     return Judgement(True, f"{path} with {', '.join(sorted(settings)) or 'nothing in it'}", needed)
 
 
-def check_docker_runtime(docker: Docker, runtime: Optional[str]) -> Optional[Judgement]:
+def check_docker_runtime(docker: Docker, runtime: str | None) -> Judgement | None:
     """Judge whether a runtime is registered already."""
     if runtime is None:
         return None
     needed = f"runtime {runtime}"
     if not docker.version:
-        return Judgement(False, f"Docker does not answer: {docker.error}", needed, "install and start Docker, or mend DOCKER_HOST")
+        return Judgement(
+            False, f"Docker does not answer: {docker.error}", needed, "install and start Docker, or mend DOCKER_HOST"
+        )
     right = runtime in docker.runtimes
-    remedy = "" if right else f"install Kata and register it as {runtime} under `runtimes` in {DAEMON_JSON}, then reload Docker"
+    remedy = (
+        ""
+        if right
+        else f"install Kata and register it as {runtime} under `runtimes` in {DAEMON_JSON}, then reload Docker"
+    )
     return Judgement(right, f"runtimes {', '.join(sorted(docker.runtimes))}", needed, remedy)
 
 
-def check_names(docker: Docker, names: Sequence[str]) -> Optional[Judgement]:
+def check_names(docker: Docker, names: Sequence[str]) -> Judgement | None:
     """Judge whether the names of our containers, networks and volumes are free, or ours already."""
     if not names or not docker.version:
         return None

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What processor, kernel and devices must be like to run Kata. Facts go in, judgements come out, nothing is touched."""
+
 from __future__ import annotations
 
 import errno
 import re
 from dataclasses import dataclass
-from typing import FrozenSet, Mapping, Optional, Set, Tuple
+from typing import Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import WARNING, Judgement
@@ -16,7 +17,8 @@ ARCHITECTURES = ("x86_64",)
 KVM_MODULES = {"vmx": "kvm_intel", "svm": "kvm_amd"}  # the processor's flag, and the module that uses it
 OLDEST_KERNEL = (5, 8)  # the first with LOOP_CONFIGURE, by which disks are attached (drivers/block/loop.c)
 
-# Without cpu and memory Docker refuses `--cpus` and `--memory`, which size a VM; the others only limit (moby, contrib/check-config.sh).
+# Without cpu and memory Docker refuses `--cpus` and `--memory`, which size a VM; the others only limit (moby,
+# contrib/check-config.sh).
 CONTROLLERS_NEEDED = ("cpu", "memory")
 CONTROLLERS_USED = ("cpuset", "pids")
 
@@ -37,10 +39,10 @@ class Device:
 class Kvm:
     """What became of a guest of three instructions: the time it took, or the step at which it failed and why."""
 
-    seconds: Optional[float] = None
+    seconds: float | None = None
     step: str = ""
     reason: str = ""
-    errno: Optional[int] = None
+    errno: int | None = None
     conclusive: bool = True
 
 
@@ -49,7 +51,7 @@ class Cgroup:
     """The cgroup hierarchy that is mounted (0: none) and its controllers."""
 
     version: int
-    controllers: FrozenSet[str]
+    controllers: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -58,35 +60,37 @@ class Machine:
 
     arch: str
     kernel: str
-    cpu_flags: FrozenSet[str]
+    cpu_flags: frozenset[str]
     nested: str  # parameter `nested` of the KVM module that is loaded
-    kvm: Optional[Kvm]  # None: there was nothing to be tried
+    kvm: Kvm | None  # None: there was nothing to be tried
     devices: Mapping[str, Device]
     cgroup: Cgroup
 
 
-def cpu_flags(cpuinfo: str) -> FrozenSet[str]:
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
     """Return the flags of the first processor in the text of /proc/cpuinfo."""
     line = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
     return frozenset(line.group(1).split()) if line else frozenset()
 
 
-def module_names(text: str) -> Set[str]:
-    """Return the modules that the text of a modules.dep or modules.builtin lists; - and _ are the same there, as for modprobe."""
+def module_names(text: str) -> set[str]:
+    """Return the modules that the text of a modules.dep or modules.builtin lists; - and _ are the same there, as for
+    modprobe.
+    """
     listed = re.findall(r"^(?:\S*/)?([^/\s]+?)\.ko(?:\.(?:gz|xz|zst))?(?::|$)", text, re.MULTILINE)
     return {module.replace("-", "_") for module in listed}
 
 
-def misc_names(text: str) -> Set[str]:
+def misc_names(text: str) -> set[str]:
     """Return the drivers that the text of /proc/misc lists."""
     return {line.split(None, 1)[1].strip() for line in text.splitlines() if len(line.split(None, 1)) == 2}
 
 
 def read_cgroup(mountinfo: str, controllers: str) -> Cgroup:
     """Return what the texts of /proc/self/mountinfo (proc(5)) and /sys/fs/cgroup/cgroup.controllers say."""
-    first: Set[str] = set()
+    first: set[str] = set()
     for line in mountinfo.splitlines():
-        mount, dummy, rest = line.partition(" - ")
+        mount, _dummy, rest = line.partition(" - ")
         fields, kind = mount.split(), rest.split()
         if len(fields) < 5 or len(kind) < 3:
             continue
@@ -100,23 +104,34 @@ def read_cgroup(mountinfo: str, controllers: str) -> Cgroup:
 def check_architecture(machine: Machine) -> Judgement:
     needed = " or ".join(ARCHITECTURES)
     right = machine.arch in ARCHITECTURES
-    return Judgement(right, machine.arch, needed, "" if right else f"use an {needed} machine: nested.kata does not offer {machine.arch} yet")
+    return Judgement(
+        right,
+        machine.arch,
+        needed,
+        "" if right else f"use an {needed} machine: nested.kata does not offer {machine.arch} yet",
+    )
 
 
-def check_cpu_virtualization(machine: Machine) -> Optional[Judgement]:
+def check_cpu_virtualization(machine: Machine) -> Judgement | None:
     if machine.arch not in ARCHITECTURES:
         return None
     needed = " or ".join(KVM_MODULES)
     flags = [flag for flag in KVM_MODULES if flag in machine.cpu_flags]
     within = "hypervisor" in machine.cpu_flags
     if flags:
-        found = ", ".join(flags) + (" in a virtual machine" if within else "") + (f"; {machine.nested} for guests" if machine.nested else "")
+        found = (
+            ", ".join(flags)
+            + (" in a virtual machine" if within else "")
+            + (f"; {machine.nested} for guests" if machine.nested else "")
+        )
         return Judgement(True, found, needed)
     if machine.kvm and machine.kvm.seconds is not None:
         remedy = "this KVM does without the processor's help, for which Kata is not tested"
         return Judgement(False, "neither flag, yet /dev/kvm runs a guest", needed, remedy, WARNING)
     if within:
-        remedy = "this is a virtual machine: turn on nested virtualization where it runs, and give it the host's CPU model"
+        remedy = (
+            "this is a virtual machine: turn on nested virtualization where it runs, and give it the host's CPU model"
+        )
     else:
         remedy = "turn on virtualization (VT-x, AMD-V or SVM) in the machine's firmware"
     return Judgement(False, "neither flag in /proc/cpuinfo", needed, remedy)
@@ -125,7 +140,9 @@ def check_cpu_virtualization(machine: Machine) -> Optional[Judgement]:
 def check_kernel(machine: Machine) -> Judgement:
     right = version_of(machine.kernel) >= OLDEST_KERNEL
     needed = f"{written(OLDEST_KERNEL)} or newer"
-    return Judgement(right, machine.kernel, needed, "" if right else f"boot a kernel that is {needed}, as the distribution has it")
+    return Judgement(
+        right, machine.kernel, needed, "" if right else f"boot a kernel that is {needed}, as the distribution has it"
+    )
 
 
 def check_kvm(machine: Machine) -> Judgement:
@@ -136,31 +153,58 @@ def check_kvm(machine: Machine) -> Judgement:
     if kvm.seconds is not None:
         return Judgement(True, f"a guest ran in {kvm.seconds * 1000:.0f} ms", needed)
     if not kvm.conclusive:
-        return Judgement(False, f"/dev/kvm was not tried: {kvm.reason}", needed, "start a VM on it by hand, to be sure", WARNING)
+        return Judgement(
+            False, f"/dev/kvm was not tried: {kvm.reason}", needed, "start a VM on it by hand, to be sure", WARNING
+        )
     if kvm.step == "open":
         found = f"/dev/kvm may not be opened: {kvm.reason}"
-        return Judgement(False, found, needed, "run this as root or as a member of the group kvm; in a container, pass the device in with --device /dev/kvm")
+        return Judgement(
+            False,
+            found,
+            needed,
+            "run this as root or as a member of the group kvm; in a container, pass the device in with --device"
+            " /dev/kvm",
+        )
     found = f"no guest runs on /dev/kvm: {kvm.step}: {kvm.reason}"
     if kvm.errno == errno.EBUSY:
-        return Judgement(False, found, needed, "stop the other hypervisor that holds the processor's virtualization (VirtualBox, VMware)")
+        return Judgement(
+            False,
+            found,
+            needed,
+            "stop the other hypervisor that holds the processor's virtualization (VirtualBox, VMware)",
+        )
     if "hypervisor" in machine.cpu_flags:
-        return Judgement(False, found, needed, "this is a virtual machine: the hypervisor below offers nesting that does not work, update or mend it")
-    return Judgement(False, found, needed, "see what KVM writes to the kernel log (dmesg); update the kernel and the processor's microcode")
+        return Judgement(
+            False,
+            found,
+            needed,
+            "this is a virtual machine: the hypervisor below offers nesting that does not work, update or mend it",
+        )
+    return Judgement(
+        False,
+        found,
+        needed,
+        "see what KVM writes to the kernel log (dmesg); update the kernel and the processor's microcode",
+    )
 
 
-def _without_kvm(device: Device, flags: FrozenSet[str], needed: str) -> Tuple[str, str, str]:
+def _without_kvm(device: Device, flags: frozenset[str], needed: str) -> tuple[str, str, str]:
     """Return found, needed and remedy where /dev/kvm was not even opened."""
     if device.present and not device.character:
         return f"{device.path}, which is no character device", needed, f"remove it, then {_node(device)}"
     if device.registered:
         return f"no {device.path}, though the kernel has KVM", needed, _node(device)
-    modules = " or ".join(module for flag, module in KVM_MODULES.items() if flag in flags) or " or ".join(KVM_MODULES.values())
+    modules = " or ".join(module for flag, module in KVM_MODULES.items() if flag in flags) or " or ".join(
+        KVM_MODULES.values()
+    )
     found = f"{device.path} without a driver" if device.present else f"no {device.path}"
     return found, needed, f"modprobe {modules}; in a container, on the machine that it runs on"
 
 
 def _node(device: Device) -> str:
-    return f"let udev make {device.path} (udevadm trigger); in a container, pass the device in with --device {device.path}"
+    return (
+        f"let udev make {device.path} (udevadm trigger); in a container, pass the device in with --device {device.path}"
+    )
 
 
 def check_device(machine: Machine, name: str) -> Judgement:
@@ -169,7 +213,9 @@ def check_device(machine: Machine, name: str) -> Judgement:
     needed = device.path
     by_hand = f"modprobe {device.module}, and name it in /etc/modules-load.d/nested-kata.conf to have it after a reboot"
     if device.present and not device.character:
-        return Judgement(False, f"{device.path}, which is no character device", needed, f"remove it, then {_node(device)}")
+        return Judgement(
+            False, f"{device.path}, which is no character device", needed, f"remove it, then {_node(device)}"
+        )
     if device.character and device.registered:
         return Judgement(True, device.path, needed)
     if device.registered:
@@ -178,8 +224,8 @@ def check_device(machine: Machine, name: str) -> Judgement:
         return Judgement(True, f"module {device.module} can be loaded", needed, by_hand)
     found = f"{device.path} without a driver" if device.present else f"no {device.path}"
     remedy = (
-        f"boot a kernel that has the module {device.module}, {machine.kernel} can load none (after an update of the kernel: reboot); "
-        f"in a container, load it on the machine and pass the device in with --device {device.path}"
+        f"boot a kernel that has the module {device.module}, {machine.kernel} can load none (after an update of the"
+        f" kernel: reboot); in a container, load it on the machine and pass the device in with --device {device.path}"
     )
     return Judgement(False, found, needed, remedy)
 
@@ -197,7 +243,10 @@ def check_cgroup(machine: Machine) -> Judgement:
             remedy += " (command line: cgroup_enable=memory)"
         return Judgement(False, found, needed, remedy + "; without it Docker cannot size a VM")
     if cgroup.version == 1:
-        remedy = "boot with systemd.unified_cgroup_hierarchy=1, or without what asks for version 1, which Docker has deprecated"
+        remedy = (
+            "boot with systemd.unified_cgroup_hierarchy=1, or without what asks for version 1, which Docker has"
+            " deprecated"
+        )
         return Judgement(False, "version 1", needed, remedy, WARNING)
     unused = [name for name in CONTROLLERS_USED if name not in cgroup.controllers]
     if unused:

@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Room, memory, time and what must be reached. Facts go in, judgements come out, nothing is touched."""
+
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
 from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import MORE_ROOM
@@ -37,7 +38,7 @@ class Answer:
 
     purpose: str
     required: bool
-    failures: Tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
     tried: bool = True
     reached: bool = True
 
@@ -46,22 +47,24 @@ class Answer:
 class Resources:
     """Room, memory, time and the net as they are."""
 
-    parts: Tuple[Part, ...] = ()
-    disks: Optional[Mount] = None
+    parts: tuple[Part, ...] = ()
+    disks: Mount | None = None
     memory_total: int = 0
     memory_available: int = 0
-    shm: Optional[Mount] = None
-    skew: Optional[float] = None  # seconds that this machine's clock is ahead of the control node's
-    answers: Tuple[Answer, ...] = ()
+    shm: Mount | None = None
+    skew: float | None = None  # seconds that this machine's clock is ahead of the control node's
+    answers: tuple[Answer, ...] = ()
 
 
-def meminfo(text: str) -> Dict[str, int]:
+def meminfo(text: str) -> dict[str, int]:
     """Return what the text of /proc/meminfo says, in bytes."""
     return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
-def check_space(parts: Sequence[Part], overcommit: float) -> Optional[Judgement]:
-    """Judge, for each file system, whether what is still to come fits. Sparse files may outgrow what is left: by more than overcommit times is a warning."""
+def check_space(parts: Sequence[Part], overcommit: float) -> Judgement | None:
+    """Judge, for each file system, whether what is still to come fits. Sparse files may outgrow what is left: by more
+    than overcommit times is a warning.
+    """
     if not parts:
         return None
     found, needed, short, tight = [], [], [], []
@@ -73,19 +76,21 @@ def check_space(parts: Sequence[Part], overcommit: float) -> Optional[Judgement]
         wanted = solid + sparse
         found.append(f"{mount.point}: " + ("read-only" if mount.read_only else f"{about(free)} free"))
         needed.append(f"{about(wanted)} ({', '.join(f'{about(part.missing)} {part.purpose}' for part in here)})")
-        if free < solid or mount.read_only and wanted:
+        if free < solid or (mount.read_only and wanted):
             short.append(mount.point)
         elif (free - solid) * overcommit < sparse:
             tight.append(mount.point)
     said = "; ".join(found), "; ".join(needed)
     if short:
-        return Judgement(False, *said, f"make room on {' and '.join(short)}, or put the directories elsewhere: a mount, or a link")
+        return Judgement(
+            False, *said, f"make room on {' and '.join(short)}, or put the directories elsewhere: a mount, or a link"
+        )
     if tight:
         return Judgement(False, *said, f"disks are sparse and may fill {' and '.join(tight)}: {MORE_ROOM}", WARNING)
     return Judgement(True, *said)
 
 
-def check_reflink(mount: Optional[Mount]) -> Optional[Judgement]:
+def check_reflink(mount: Mount | None) -> Judgement | None:
     """Tell whether disks are cloned in no time. Without that everything works, so there is nothing to fail."""
     if mount is None:
         return None
@@ -93,25 +98,37 @@ def check_reflink(mount: Optional[Mount]) -> Optional[Judgement]:
     if mount.reflink:
         return Judgement(True, f"{mount.fstype} with reflink on {mount.point}", needed)
     known = "without reflink" if mount.reflink is False else "that may have reflink or not"
-    return Judgement(True, f"{mount.fstype} {known} on {mount.point}", needed, "a golden disk is copied there, which takes longer than a clone")
+    return Judgement(
+        True,
+        f"{mount.fstype} {known} on {mount.point}",
+        needed,
+        "a golden disk is copied there, which takes longer than a clone",
+    )
 
 
-def check_memory(resources: Resources, wanted: int, running: bool) -> Optional[Judgement]:
-    """Judge the memory for all instances. What instances of ours that run have taken is theirs already, so then only the total counts."""
+def check_memory(resources: Resources, wanted: int, running: bool) -> Judgement | None:
+    """Judge the memory for all instances. What instances of ours that run have taken is theirs already, so then only
+    the total counts.
+    """
     if not wanted:
         return None
     total, available = resources.memory_total, resources.memory_available
     needed = f"{about(wanted)} for the instances"
     found = f"{about(available)} of {about(total)} available" + (", instances run" if running else "")
     if wanted > total:
-        return Judgement(False, found, needed, "give the instances less (kata_instance_memory), have fewer, or put more memory in")
+        return Judgement(
+            False, found, needed, "give the instances less (kata_instance_memory), have fewer, or put more memory in"
+        )
     if wanted > available and not running:
-        remedy = "stop what takes it, or give the instances less (kata_instance_memory): when they use all of theirs, something is killed"
+        remedy = (
+            "stop what takes it, or give the instances less (kata_instance_memory): when they use all of theirs,"
+            " something is killed"
+        )
         return Judgement(False, found, needed, remedy, WARNING)
     return Judgement(True, found, needed)
 
 
-def check_shm(shm: Optional[Mount], target: str, wanted: int) -> Optional[Judgement]:
+def check_shm(shm: Mount | None, target: str, wanted: int) -> Judgement | None:
     """Judge /dev/shm of a target, where QEMU keeps the memory of its guests. A proxy has its own."""
     if target != "host":
         return None
@@ -124,12 +141,15 @@ def check_shm(shm: Optional[Mount], target: str, wanted: int) -> Optional[Judgem
         return Judgement(False, f"{found}, read-only", needed, "mount -o remount,rw /dev/shm")
     if 0 < shm.size < wanted:
         size = -(-wanted // MEBIBYTE)
-        remedy = f"mount -o remount,size={size}M /dev/shm, and a line for it in /etc/fstab to have it after a reboot; in a container, --shm-size {size}m"
+        remedy = (
+            f"mount -o remount,size={size}M /dev/shm, and a line for it in /etc/fstab to have it after a reboot; in a"
+            f" container, --shm-size {size}m"
+        )
         return Judgement(False, found, needed, remedy)
     return Judgement(True, found, needed)
 
 
-def check_time(skew: Optional[float]) -> Optional[Judgement]:
+def check_time(skew: float | None) -> Judgement | None:
     """Judge the clock: with a wrong one, certificates and signatures of packages are not valid yet, or no longer."""
     if skew is None:
         return None
@@ -137,11 +157,14 @@ def check_time(skew: Optional[float]) -> Optional[Judgement]:
     found = f"{abs(skew):.0f} s {'ahead' if skew > 0 else 'behind'}"
     if abs(skew) <= MOST_SKEW:
         return Judgement(True, found, needed)
-    remedy = "set it and keep it: timedatectl set-ntp true (systemd-timesyncd), or chrony; if the control node is wrong, there"
+    remedy = (
+        "set it and keep it: timedatectl set-ntp true (systemd-timesyncd), or chrony; if the control node is wrong,"
+        " there"
+    )
     return Judgement(False, found, needed, remedy)
 
 
-def check_reachable(answers: Sequence[Answer]) -> Optional[Judgement]:
+def check_reachable(answers: Sequence[Answer]) -> Judgement | None:
     """Judge what must be reached: an error where something required cannot be."""
     if not answers:
         return None
@@ -153,4 +176,6 @@ def check_reachable(answers: Sequence[Answer]) -> Optional[Judgement]:
         return Judgement(False, found, needed, remedy, ERROR if any(answer.required for answer in failed) else WARNING)
     reached = sum(answer.tried for answer in answers)
     there = len(answers) - reached
-    return Judgement(True, ", ".join([f"{reached} reached"] * bool(reached) + [f"{there} there already"] * bool(there)), needed)
+    return Judgement(
+        True, ", ".join([f"{reached} reached"] * bool(reached) + [f"{there} there already"] * bool(there)), needed
+    )

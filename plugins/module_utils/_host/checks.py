@@ -5,13 +5,19 @@
 
 A new check is a function in the check_* of its subject and a line here.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
 
 from ansible_collections.nested.kata.plugins.module_utils._host import (
-    check_docker as docker, check_machine as machine, check_resources as resources,
+    check_docker as docker,
+)
+from ansible_collections.nested.kata.plugins.module_utils._host import (
+    check_machine as machine,
+)
+from ansible_collections.nested.kata.plugins.module_utils._host import (
+    check_resources as resources,
 )
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import Check
 
@@ -30,15 +36,15 @@ class Question:
     """What the machine is to be good for."""
 
     target: str = "host"
-    runtime: Optional[str] = None
-    runtimes: Tuple[str, ...] = ()
+    runtime: str | None = None
+    runtimes: tuple[str, ...] = ()
     kata: str = ""
-    names: Tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     memory: int = 0
     overcommit: float = 1.0
 
 
-CHECKS: Dict[str, Check] = {
+CHECKS: dict[str, Check] = {
     "architecture": lambda facts, question: machine.check_architecture(facts.machine),
     "cpu_virtualization": lambda facts, question: machine.check_cpu_virtualization(facts.machine),
     "kernel": lambda facts, question: machine.check_kernel(facts.machine),
@@ -48,9 +54,13 @@ CHECKS: Dict[str, Check] = {
     "vhost_net": lambda facts, question: machine.check_device(facts.machine, "vhost_net"),
     "tun": lambda facts, question: machine.check_device(facts.machine, "tun"),
     "loop": lambda facts, question: machine.check_device(facts.machine, "loop"),
-    "docker_daemon": lambda facts, question: docker.check_docker_daemon(facts.docker, question.target, facts.machine.kernel),
+    "docker_daemon": lambda facts, question: docker.check_docker_daemon(
+        facts.docker, question.target, facts.machine.kernel
+    ),
     "docker_version": lambda facts, question: docker.check_docker_version(facts.docker, question.target, question.kata),
-    "docker_config": lambda facts, question: docker.check_docker_config(facts.docker, question.target, question.runtimes),
+    "docker_config": lambda facts, question: docker.check_docker_config(
+        facts.docker, question.target, question.runtimes
+    ),
     "docker_runtime": lambda facts, question: docker.check_docker_runtime(facts.docker, question.runtime),
     "names": lambda facts, question: docker.check_names(facts.docker, question.names),
     "space": lambda facts, question: resources.check_space(facts.resources.parts, question.overcommit),

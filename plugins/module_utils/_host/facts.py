@@ -5,6 +5,7 @@
 
 The guest that kvm.py runs lives in this process and is gone with it.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -17,21 +18,31 @@ import stat
 import subprocess
 import threading
 import time
-from typing import Any, Dict, FrozenSet, List, Mapping, Optional, Sequence
 from http.client import HTTPException
+from typing import Any, Mapping, Sequence
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from ansible.module_utils.urls import SSLValidationError, open_url
-
 from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import usage_of
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import (
-    DAEMON_JSON, Configuration, Docker, Holder, added_runtimes, flags_of,
+    DAEMON_JSON,
+    Configuration,
+    Docker,
+    Holder,
+    added_runtimes,
+    flags_of,
 )
 from ansible_collections.nested.kata.plugins.module_utils._host.check_machine import (
-    Device, Kvm, Machine, cpu_flags, misc_names, module_names, read_cgroup,
+    Device,
+    Kvm,
+    Machine,
+    cpu_flags,
+    misc_names,
+    module_names,
+    read_cgroup,
 )
 from ansible_collections.nested.kata.plugins.module_utils._host.check_resources import Answer, Part, Resources, meminfo
 from ansible_collections.nested.kata.plugins.module_utils._host.checks import Facts
@@ -52,10 +63,12 @@ DEVICES = {
 }
 
 
-def look(wanted: Wanted, client: Optional[str]) -> Facts:
+def look(wanted: Wanted, client: str | None) -> Facts:
     """Return what the machine is, as far as it matters. `client` is the path of the docker command."""
     docker = look_at_docker(client, wanted.names, wanted.images)
-    resources = look_at_resources(wanted.parts, wanted.disks, wanted.now, wanted.answers, docker.root, docker.images, wanted.timeout)
+    resources = look_at_resources(
+        wanted.parts, wanted.disks, wanted.now, wanted.answers, docker.root, docker.images, wanted.timeout
+    )
     return Facts(look_at_machine(), docker, resources)
 
 
@@ -70,6 +83,7 @@ def text_of(path: str) -> str:
 
 # --- the machine ---
 
+
 def look_at_machine() -> Machine:
     kernel = platform.release()
     # Opening a node whose driver is not there makes the kernel load the module: such nodes are not opened.
@@ -82,7 +96,10 @@ def look_at_machine() -> Machine:
         arch=platform.machine(),
         kernel=kernel,
         cpu_flags=cpu_flags(text_of("/proc/cpuinfo")),
-        nested=", ".join(f"{path.split('/')[3]} nested={text_of(path).strip()}" for path in sorted(glob.glob("/sys/module/kvm_*/parameters/nested"))),
+        nested=", ".join(
+            f"{path.split('/')[3]} nested={text_of(path).strip()}"
+            for path in sorted(glob.glob("/sys/module/kvm_*/parameters/nested"))
+        ),
         kvm=try_kvm(kvm.path) if kvm.character and kvm.registered else None,
         devices=devices,
         cgroup=read_cgroup(text_of("/proc/self/mountinfo"), text_of("/sys/fs/cgroup/cgroup.controllers")),
@@ -94,7 +111,14 @@ def _device(path: str, driver: str, module: str, registered: set, loadable: set)
         mode = os.stat(path).st_mode
     except OSError:
         mode = 0
-    return Device(path, module, present=mode != 0, character=stat.S_ISCHR(mode), registered=driver in registered, loadable=module in loadable)
+    return Device(
+        path,
+        module,
+        present=mode != 0,
+        character=stat.S_ISCHR(mode),
+        registered=driver in registered,
+        loadable=module in loadable,
+    )
 
 
 def try_kvm(path: str) -> Kvm:
@@ -107,15 +131,20 @@ def try_kvm(path: str) -> Kvm:
 
 # --- Docker ---
 
+
 class NoAnswer(Exception):
     """Docker did not answer. Carries the reason in its client's words."""
 
 
-def look_at_docker(client: Optional[str], names: Mapping[str, Sequence[str]], images: Sequence[str]) -> Docker:
-    """Ask the docker client, and the files that dockerd was started with. names: by kind (container, network, volume)."""
+def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], images: Sequence[str]) -> Docker:
+    """Ask the docker client, and the files that dockerd was started with. names: by kind (container, network,
+    volume).
+    """
     arguments = dockerd_arguments()
-    facts: Dict[str, Any] = {
-        "client": client or "", "flags": flags_of(arguments), "added": added_runtimes(arguments),
+    facts: dict[str, Any] = {
+        "client": client or "",
+        "flags": flags_of(arguments),
+        "added": added_runtimes(arguments),
         "configuration": read_configuration(config_file(arguments)),
     }
     if not client:
@@ -127,7 +156,8 @@ def look_at_docker(client: Optional[str], names: Mapping[str, Sequence[str]], im
         # What lies elsewhere is not this machine's, whatever it answers, and it may take long to do so.
         if not facts["endpoint"].startswith("unix://"):
             return Docker(error=f"its client talks to {facts['endpoint']}", **facts)
-        # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` says it in all versions.
+        # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` says it in
+        # all versions.
         server = json.loads(ask_docker(client, "version", "--format", "{{json .Server}}"))
         info = json.loads(ask_docker(client, "info", "--format", "{{json .}}"))
         holders = [holder for kind in names if names[kind] for holder in look_for(client, kind, names[kind])]
@@ -142,7 +172,11 @@ def look_at_docker(client: Optional[str], names: Mapping[str, Sequence[str]], im
         rootless=any(option.startswith("name=rootless") for option in info.get("SecurityOptions") or ()),
         runtimes=tuple(info.get("Runtimes") or ()),
         holders=tuple(holders),
-        images=frozenset(image for image in images if run_docker(client, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0),
+        images=frozenset(
+            image
+            for image in images
+            if run_docker(client, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
+        ),
         **facts,
     )
 
@@ -150,7 +184,12 @@ def look_at_docker(client: Optional[str], names: Mapping[str, Sequence[str]], im
 def run_docker(client: str, *arguments: str) -> subprocess.CompletedProcess:
     try:
         return subprocess.run(
-            [client, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, text=True, timeout=DOCKER_SECONDS,
+            [client, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=DOCKER_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise NoAnswer(f"docker {arguments[0]} took longer than {DOCKER_SECONDS:g} s") from None
@@ -160,7 +199,9 @@ def ask_docker(client: str, *arguments: str) -> str:
     """Return what the client prints, or raise NoAnswer with the first line of what it complains about."""
     done = run_docker(client, *arguments)
     if done.returncode != 0:
-        raise NoAnswer((done.stderr.strip().splitlines() or [f"docker {arguments[0]} ends with status {done.returncode}"])[0])
+        raise NoAnswer(
+            (done.stderr.strip().splitlines() or [f"docker {arguments[0]} ends with status {done.returncode}"])[0]
+        )
     return done.stdout
 
 
@@ -176,8 +217,10 @@ def is_podman(client: str) -> bool:
     return head.startswith(b"#!") and b"podman" in head
 
 
-def look_for(client: str, kind: str, names: Sequence[str]) -> List[Holder]:
-    """Return what has these names. Docker finds containers and networks by the beginning of their ids too: those are not meant."""
+def look_for(client: str, kind: str, names: Sequence[str]) -> list[Holder]:
+    """Return what has these names. Docker finds containers and networks by the beginning of their ids too: those are
+    not meant.
+    """
     done = run_docker(client, kind, "inspect", *names)
     errors = [line for line in done.stderr.splitlines() if not re.search(r"no such|not found", line, re.IGNORECASE)]
     if done.returncode != 0 and errors:
@@ -187,12 +230,16 @@ def look_for(client: str, kind: str, names: Sequence[str]) -> List[Holder]:
         name = found["Name"].lstrip("/")
         labels = (found["Config"] if kind == "container" else found).get("Labels") or {}
         if name in names:
-            holders.append(Holder(kind, name, frozenset(labels), running=kind == "container" and found["State"]["Running"]))
+            holders.append(
+                Holder(kind, name, frozenset(labels), running=kind == "container" and found["State"]["Running"])
+            )
     return holders
 
 
-def dockerd_arguments() -> List[str]:
-    """Return the command line of this machine's dockerd; those in containers, which have process ids of their own, are not meant."""
+def dockerd_arguments() -> list[str]:
+    """Return the command line of this machine's dockerd; those in containers, which have process ids of their own, are
+    not meant.
+    """
     for path in glob.glob("/proc/[0-9]*/comm"):
         process = os.path.dirname(path)
         if text_of(path).strip() == "dockerd":
@@ -225,9 +272,15 @@ def read_configuration(path: str) -> Configuration:
 
 # --- room, memory, time, the net ---
 
+
 def look_at_resources(
-    parts: Sequence[WantedPart], disks: Optional[str], now: Optional[float], answers: Sequence[WantedAnswer],
-    docker_root: str, images: FrozenSet[str], timeout: float,
+    parts: Sequence[WantedPart],
+    disks: str | None,
+    now: float | None,
+    answers: Sequence[WantedAnswer],
+    docker_root: str,
+    images: frozenset[str],
+    timeout: float,
 ) -> Resources:
     skew = None if now is None else time.time() - now
     memory = meminfo(text_of("/proc/meminfo"))
@@ -253,12 +306,20 @@ def _part(part: WantedPart, root: str) -> Part:
     return Part(part.purpose, part.size, there, part.sparse, mount_of(path))
 
 
-def reach(answers: Sequence[WantedAnswer], root: str, images: FrozenSet[str], timeout: float) -> List[Answer]:
-    """Try all places at once. A name server that does not answer knows no time limit, so that its thread is left behind."""
-    there = [bool(wanted.creates and os.path.exists(os.path.join(root, wanted.creates))) or wanted.image in images for wanted in answers]
-    failures: Dict[str, str] = {}
+def reach(answers: Sequence[WantedAnswer], root: str, images: frozenset[str], timeout: float) -> list[Answer]:
+    """Try all places at once. A name server that does not answer knows no time limit, so that its thread is left
+    behind.
+    """
+    there = [
+        bool(wanted.creates and os.path.exists(os.path.join(root, wanted.creates))) or wanted.image in images
+        for wanted in answers
+    ]
+    failures: dict[str, str] = {}
     urls = dict.fromkeys(url for wanted, done in zip(answers, there) if not done for url in wanted.urls)
-    threads = [threading.Thread(target=lambda url: failures.__setitem__(url, try_url(url, timeout)), args=(url,), daemon=True) for url in urls]
+    threads = [
+        threading.Thread(target=lambda url: failures.__setitem__(url, try_url(url, timeout)), args=(url,), daemon=True)
+        for url in urls
+    ]
     deadline = time.monotonic() + timeout + 1
     for thread in threads:
         thread.start()
@@ -266,10 +327,15 @@ def reach(answers: Sequence[WantedAnswer], root: str, images: FrozenSet[str], ti
         thread.join(max(0.0, deadline - time.monotonic()))
     said = {url: failures.get(url, f"no answer within {timeout:g} s") for url in urls}
     return [
-        Answer(wanted.purpose, wanted.required, tried=False) if done else Answer(
-            wanted.purpose, wanted.required,
-            failures=tuple(f"{shown(url)}: {said[url]}" for url in wanted.urls if said[url]),
-            reached=not all(said[url] for url in wanted.urls),
+        (
+            Answer(wanted.purpose, wanted.required, tried=False)
+            if done
+            else Answer(
+                wanted.purpose,
+                wanted.required,
+                failures=tuple(f"{shown(url)}: {said[url]}" for url in wanted.urls if said[url]),
+                reached=not all(said[url] for url in wanted.urls),
+            )
         )
         for wanted, done in zip(answers, there)
     ]
@@ -289,7 +355,9 @@ def ask(url: str, method: str, timeout: float) -> str:
     """Return why a server does not serve a URL. That it wants to know who asks, as registries do, is an answer too."""
     headers = {"Range": "bytes=0-0"} if method == "GET" else {}
     try:
-        with contextlib.closing(open_url(url, method=method, headers=headers, timeout=timeout, http_agent="nested.kata", decompress=False)):
+        with contextlib.closing(
+            open_url(url, method=method, headers=headers, timeout=timeout, http_agent="nested.kata", decompress=False)
+        ):
             return ""
     except HTTPError as error:
         return f"HTTP {error.code}" if error.code >= 500 or error.code in (404, 410) else ""

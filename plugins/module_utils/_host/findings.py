@@ -5,12 +5,13 @@
 
 As with kubeadm, an error stops, a warning does not, and ids that are ignored turn errors into warnings.
 """
+
 from __future__ import annotations
 
 import difflib
 import textwrap
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
@@ -24,7 +25,9 @@ REMEDY_WIDTH = 110
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a check says. A remedy where all is as needed is a note: what the roles do, or what would be better still."""
+    """What a check says. A remedy where all is as needed is a note: what the roles do, or what would be better
+    still.
+    """
 
     ok: bool
     found: str
@@ -61,7 +64,7 @@ class Finding:
 Check = Callable[[Any, Any], Optional[Judgement]]
 
 
-def known(ids: Sequence[str], checks: Iterable[str]) -> FrozenSet[str]:
+def known(ids: Sequence[str], checks: Iterable[str]) -> frozenset[str]:
     """Return the ids as a set, or raise Refused for the first that no check has."""
     names = list(checks)
     for name in ids:
@@ -72,7 +75,9 @@ def known(ids: Sequence[str], checks: Iterable[str]) -> FrozenSet[str]:
     return frozenset(ids)
 
 
-def decide(checks: Mapping[str, Check], facts: Any, question: Any, ignored: FrozenSet[str] = frozenset()) -> List[Finding]:
+def decide(
+    checks: Mapping[str, Check], facts: Any, question: Any, ignored: frozenset[str] = frozenset()
+) -> list[Finding]:
     """Return what was found, in the order of the checks; errors to ignore become warnings."""
     findings = []
     for name, check in checks.items():
@@ -80,7 +85,9 @@ def decide(checks: Mapping[str, Check], facts: Any, question: Any, ignored: Froz
         if judgement is not None:
             ignore = name in ignored and not judgement.ok and judgement.severity == ERROR
             severity = WARNING if ignore else judgement.severity
-            findings.append(Finding(name, judgement.ok, severity, judgement.found, judgement.needed, judgement.remedy, ignore))
+            findings.append(
+                Finding(name, judgement.ok, severity, judgement.found, judgement.needed, judgement.remedy, ignore)
+            )
     return findings
 
 
@@ -98,10 +105,14 @@ def summary(findings: Sequence[Finding]) -> str:
         text = f"this machine cannot run Kata: {', '.join(stopping)}"
     else:
         text = f"nothing found that keeps this machine from running Kata ({len(findings)} findings)"
-    return text + (f"; warnings: {', '.join(warned)}" if warned else "") + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+    return (
+        text
+        + (f"; warnings: {', '.join(warned)}" if warned else "")
+        + (f"; ignored: {', '.join(ignored)}" if ignored else "")
+    )
 
 
-def result_of(findings: Sequence[Finding]) -> Dict[str, Any]:
+def result_of(findings: Sequence[Finding]) -> dict[str, Any]:
     """Return what the module returns."""
     stopping = [finding for finding in findings if finding.stops]
     return {
@@ -115,7 +126,9 @@ def result_of(findings: Sequence[Finding]) -> Dict[str, Any]:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Render findings as plain text, at most 120 columns wide: a row each, and what to do under those that have a remedy."""
+    """Render findings as plain text, at most 120 columns wide: a row each, and what to do under those that have a
+    remedy.
+    """
     id_width = max(len(name) for name in ["finding", *(finding.id for finding in findings)])
     state_width = max(len(state) for state in ["state", *(finding.state for finding in findings)])
 
@@ -128,9 +141,15 @@ def table(findings: Sequence[Finding]) -> str:
         found = textwrap.wrap(finding.found, FOUND_WIDTH) or [""]
         needed = textwrap.wrap(finding.needed, NEEDED_WIDTH) or [""]
         height = max(len(found), len(needed))
-        cells = zip([finding.id, *[""] * (height - 1)], [finding.state, *[""] * (height - 1)],
-                    found + [""] * (height - len(found)), needed + [""] * (height - len(needed)))
+        cells = zip(
+            [finding.id, *[""] * (height - 1)],
+            [finding.state, *[""] * (height - 1)],
+            found + [""] * (height - len(found)),
+            needed + [""] * (height - len(needed)),
+        )
         lines += [row(*cell) for cell in cells]
         if finding.remedy:
-            lines += textwrap.wrap(f"-> {finding.remedy}", REMEDY_WIDTH, initial_indent=indent, subsequent_indent=f"{indent}   ")
+            lines += textwrap.wrap(
+                f"-> {finding.remedy}", REMEDY_WIDTH, initial_indent=indent, subsequent_indent=f"{indent}   "
+            )
     return "\n".join(lines)

@@ -3,9 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The smallest virtual machine there is: it tells whether a /dev/kvm that opens also runs code.
 
-A device node says little. It may be left over in a container, lead to a hypervisor that offers no nesting, or fail at the
-first instruction. So a guest of three instructions multiplies two numbers and hands the product over. Nothing of it stays.
+A device node says little. It may be left over in a container, lead to a hypervisor that offers no nesting, or fail at
+the first instruction. So a guest of three instructions multiplies two numbers and hands the product over. Nothing of it
+stays.
 """
+
 from __future__ import annotations
 
 import array
@@ -21,7 +23,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-API_VERSION = 12  # "Applications should refuse to run if KVM_GET_API_VERSION returns a value other than 12" (Documentation/virt/kvm/api.rst)
+# "Applications should refuse to run if KVM_GET_API_VERSION returns a value other than 12"
+# (Documentation/virt/kvm/api.rst)
+API_VERSION = 12
 ARCHITECTURES = ("x86_64", "AMD64")
 
 # linux/kvm.h. The size of what they read or write is part of the last four.
@@ -38,8 +42,18 @@ KVM_SET_SREGS = 0x4138AE84
 
 EXIT_IO = 2
 EXIT_HLT = 5
-EXITS = {0: "unknown", 1: "exception", EXIT_IO: "io", EXIT_HLT: "hlt", 6: "mmio", 7: "irq window", 8: "shutdown", 9: "entry failed", 10: "interrupted",
-         17: "internal error"}
+EXITS = {
+    0: "unknown",
+    1: "exception",
+    EXIT_IO: "io",
+    EXIT_HLT: "hlt",
+    6: "mmio",
+    7: "irq window",
+    8: "shutdown",
+    9: "entry failed",
+    10: "interrupted",
+    17: "internal error",
+}
 
 MEMORY_REGION = struct.Struct("=IIQQQ")  # slot, flags, guest physical address, size, address in this process
 REGISTERS = struct.Struct("=18Q")  # rax rbx rcx rdx rsi rdi rsp rbp r8..r15 rip rflags
@@ -52,14 +66,18 @@ REASON_DATA = struct.Struct("=Q")
 DETAILS_AT = 32  # of the exit, in struct kvm_run
 
 PAGE = 4096
-TSS = 0x10000  # Intel CPUs that cannot run real mode as such need three pages of the guest's addresses, away from its memory
+# Intel CPUs that cannot run real mode as such need three pages of the guest's addresses, away from its memory
+TSS = 0x10000
 PORT = 0xE9
 FACTORS = (6, 7)
-CODE = bytes((
-    0xF6, 0xE3,  # mul bl
-    0xEE,        # out dx, al
-    0xF4,        # hlt
-))
+CODE = bytes(
+    (
+        0xF6,
+        0xE3,  # mul bl
+        0xEE,  # out dx, al
+        0xF4,  # hlt
+    )
+)
 
 
 class KvmError(Exception):
@@ -86,12 +104,14 @@ class Ran:
 def run_guest(path: str = "/dev/kvm", machine: str | None = None, seconds: float = 10) -> Ran:
     """Run a guest of three instructions on `path`, or raise KvmError.
 
-    Must be called from the main thread: a guest that never ends is stopped after `seconds` by SIGALRM, whose handler and
-    timer are put back. On other architectures than x86_64 it cannot be told, and the error is not conclusive.
+    Must be called from the main thread: a guest that never ends is stopped after `seconds` by SIGALRM, whose handler
+    and timer are put back. On other architectures than x86_64 it cannot be told, and the error is not conclusive.
     """
     machine = machine or platform.machine()
     if machine not in ARCHITECTURES:
-        raise KvmError(path, "architecture", f"only x86_64 can be tried, this is {machine}", errno.ENOTSUP, conclusive=False)
+        raise KvmError(
+            path, "architecture", f"only x86_64 can be tried, this is {machine}", errno.ENOTSUP, conclusive=False
+        )
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         with _step(path, "open"):
@@ -129,7 +149,7 @@ def _load(memory: array.array, code: bytes) -> int:
     """Write the code to the first whole page of the memory, and return that page's address."""
     address = memory.buffer_info()[0]
     offset = -address % PAGE
-    memory[offset:offset + len(code)] = array.array("B", code)
+    memory[offset : offset + len(code)] = array.array("B", code)
     return address + offset
 
 
@@ -161,7 +181,9 @@ def _expect(path: str, vcpu: int, run: mmap.mmap, reason: int) -> None:
     found = EXIT_REASON.unpack_from(run, EXIT_REASON_AT)[0]
     if found != reason:
         detail = REASON_DATA.unpack_from(run, DETAILS_AT)[0]
-        raise KvmError(path, "KVM_RUN", f"the guest stopped with {EXITS.get(found, found)} ({detail:#x}), not {EXITS[reason]}")
+        raise KvmError(
+            path, "KVM_RUN", f"the guest stopped with {EXITS.get(found, found)} ({detail:#x}), not {EXITS[reason]}"
+        )
 
 
 @contextlib.contextmanager
@@ -169,12 +191,15 @@ def _step(path: str, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KvmError(path, name, f"{os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})", error.errno) from error
+        raise KvmError(
+            path, name, f"{os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})", error.errno
+        ) from error
 
 
 @contextlib.contextmanager
 def _alarm(path: str, seconds: float) -> Iterator[None]:
     """Interrupt what runs after that time; KVM_RUN returns when a signal comes."""
+
     def ring(_number: int, _frame: object) -> None:
         raise KvmError(path, "KVM_RUN", f"the guest still ran after {seconds:g} s", errno.ETIMEDOUT)
 

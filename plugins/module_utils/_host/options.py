@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of host_check, parsed and checked."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, FrozenSet, Mapping, Optional, Sequence, Tuple
+from typing import Any, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import parse_overcommit
@@ -32,7 +33,7 @@ class WantedPart:
 class WantedAnswer:
     """Something of which one place at least must be reached, unless a path or an image is there already."""
 
-    urls: Tuple[str, ...]
+    urls: tuple[str, ...]
     purpose: str
     required: bool = True
     creates: str = ""
@@ -46,15 +47,15 @@ class Wanted:
     question: Question
     names: Mapping[str, Sequence[str]]
     """Of containers, networks and volumes, by kind."""
-    parts: Tuple[WantedPart, ...]
-    answers: Tuple[WantedAnswer, ...]
-    disks: Optional[str]
-    now: Optional[float]
+    parts: tuple[WantedPart, ...]
+    answers: tuple[WantedAnswer, ...]
+    disks: str | None
+    now: float | None
     timeout: float
-    ignored: FrozenSet[str]
+    ignored: frozenset[str]
 
     @property
-    def images(self) -> Tuple[str, ...]:
+    def images(self) -> tuple[str, ...]:
         """The images of which one need not be fetched."""
         return tuple(answer.image for answer in self.answers if answer.image)
 
@@ -91,11 +92,19 @@ def parse_question(options: Mapping[str, Any]) -> Question:
 
 def parse_part(entry: Mapping[str, Any]) -> WantedPart:
     """Return an entry of `space`."""
-    return WantedPart(entry["path"], parse_size(entry["size"], "space: size"), entry["purpose"], entry["sparse"], entry["creates"] or "")
+    return WantedPart(
+        entry["path"],
+        parse_size(entry["size"], "space: size"),
+        entry["purpose"],
+        entry["sparse"],
+        entry["creates"] or "",
+    )
 
 
 def parse_answer(entry: Mapping[str, Any]) -> WantedAnswer:
     """Return an entry of `reachable`."""
     if not entry["urls"]:
         raise Refused(f"reachable: urls is empty for {entry['purpose']!r}: name one place at least")
-    return WantedAnswer(tuple(entry["urls"]), entry["purpose"], entry["required"], entry["creates"] or "", entry["image"] or "")
+    return WantedAnswer(
+        tuple(entry["urls"]), entry["purpose"], entry["required"], entry["creates"] or "", entry["image"] or ""
+    )

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Archives of images in files, plain or compressed: read as streams, and replaced as a whole."""
+
 from __future__ import annotations
 
 import contextlib
@@ -10,7 +11,7 @@ import os
 import stat
 import subprocess
 import tarfile
-from typing import BinaryIO, Iterator, Optional, Tuple
+from typing import BinaryIO, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
@@ -30,19 +31,19 @@ class Unwritable(Exception):
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tarfile.TarFile]:
     """Yield the archive in a file, to be read once from its beginning to its end."""
-    file = open(path, "rb")
-    try:
+    with open(path, "rb") as file:
         kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # the position stays at the beginning
-        if not kind:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                yield archive
-        else:
-            with uncompressed(file, kind) as content, tarfile.open(fileobj=content, mode="r|", bufsize=PIECE) as archive:
-                yield archive
-    except tarfile.TarError as error:
-        raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
-    finally:
-        file.close()
+        try:
+            if not kind:
+                with tarfile.open(fileobj=file, mode="r:") as archive:
+                    yield archive
+            else:
+                with uncompressed(file, kind) as content, tarfile.open(
+                    fileobj=content, mode="r|", bufsize=PIECE
+                ) as archive:
+                    yield archive
+        except tarfile.TarError as error:
+            raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
 
 
 @contextlib.contextmanager
@@ -55,7 +56,7 @@ def uncompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
     with process:
         try:
             yield process.stdout
-            for dummy in iter(lambda: process.stdout.read(PIECE), b""):
+            for _dummy in iter(lambda: process.stdout.read(PIECE), b""):
                 pass
         except (Damaged, tarfile.TarError) as error:
             # The command's message is nearer to the cause than the error of a tar archive that breaks off.
@@ -74,11 +75,11 @@ def complaint(process: subprocess.Popen) -> str:
     return said if status > 0 else ""
 
 
-def listed(path: str) -> Tuple[Packed, ...]:
+def listed(path: str) -> tuple[Packed, ...]:
     """Return the images in a file. Layers are skipped: in a file that is not compressed, without reading them."""
     reading = Reading()
     with opened(path) as archive:
-        for dummy in reading.members(archive):
+        for _dummy in reading.members(archive):
             pass
     return packed(reading)
 
@@ -89,8 +90,8 @@ class Writing:
     def __init__(self, path: str) -> None:
         self._path = path
         self._beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
-        self._file: Optional[BinaryIO] = None
-        self._process: Optional[subprocess.Popen] = None
+        self._file: BinaryIO | None = None
+        self._process: subprocess.Popen | None = None
         self.size = 0
 
     def start(self) -> None:
@@ -110,7 +111,9 @@ class Writing:
         kind = SUFFIXES.get(os.path.splitext(self._path)[1])
         if kind:
             try:
-                self._process = subprocess.Popen(PACKING[kind], stdin=subprocess.PIPE, stdout=descriptor, stderr=subprocess.PIPE)
+                self._process = subprocess.Popen(
+                    PACKING[kind], stdin=subprocess.PIPE, stdout=descriptor, stderr=subprocess.PIPE
+                )
             except FileNotFoundError as error:
                 raise Unwritable(f"there is no command {kind} here: install it, or choose another suffix") from error
 
@@ -121,7 +124,7 @@ class Writing:
             else:
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[self._file.write(rest):]
+                    rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise Unwritable(self._complaint() or error.strerror) from error
         self.size += len(piece)

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives of images, read as streams in every layout that docker save, podman, skopeo and buildx write, and never held as a whole."""
+"""Archives of images, read as streams in every layout that docker save, podman, skopeo and buildx write, and never held
+as a whole.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -10,12 +13,19 @@ import json
 import posixpath
 import tarfile
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import BLOBS, INDEX, MANIFEST, blob_path
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
-from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE, Blob, Manifest, Part, chain_ids, sha256
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
+    PIECE,
+    Blob,
+    Manifest,
+    Part,
+    chain_ids,
+    sha256,
+)
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import parse_reference
 
 SMALL = 1 << 22  # bytes that a JSON document in an archive may have; real ones have some KiB
@@ -46,7 +56,7 @@ class Stream(io.RawIOBase):
     def drain(self) -> None:
         """Read the rest: the error that broke the archive off may be at its end."""
         self._rest = memoryview(b"")
-        for dummy in self._pieces:
+        for _dummy in self._pieces:
             pass
 
 
@@ -66,18 +76,20 @@ class Reading:
     """The members of an archive: layers are passed on, JSON documents kept, links noted."""
 
     def __init__(self) -> None:
-        self.documents: Dict[str, bytes] = {}
-        self.links: Dict[str, str] = {}
-        self.sizes: Dict[str, int] = {}
+        self.documents: dict[str, bytes] = {}
+        self.links: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
 
-    def members(self, archive: tarfile.TarFile) -> Iterator[Tuple[str, int, Any]]:
+    def members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, int, Any]]:
         """Yield path, size and file of each member that is no JSON document."""
         try:
             for member in archive:
                 archive.members.clear()  # it would keep them all
                 path = posixpath.normpath(member.name)
                 if member.issym() or member.islnk():
-                    self.links[path] = posixpath.normpath(posixpath.join(posixpath.dirname(path) if member.issym() else "", member.linkname))
+                    self.links[path] = posixpath.normpath(
+                        posixpath.join(posixpath.dirname(path) if member.issym() else "", member.linkname)
+                    )
                 if not member.isfile():
                     continue
                 file = archive.extractfile(member)
@@ -111,7 +123,7 @@ class Reading:
         except ValueError as error:
             raise Damaged(f"{path} in it is no JSON: {error}") from error
 
-    def parts(self, archive: tarfile.TarFile, layer_of: Callable[[str], Optional[str]]) -> Iterator[Part]:
+    def parts(self, archive: tarfile.TarFile, layer_of: Callable[[str], str | None]) -> Iterator[Part]:
         """Yield each layer for which `layer_of` returns a digest."""
         for path, size, file in self.members(archive):
             digest = layer_of(path)
@@ -132,12 +144,14 @@ class _Joined:
 
 
 def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
-    """Yield the parts of the one image that a daemon saved, whose layers are known: both layouts, 20.10's and that of 25 and newer."""
+    """Yield the parts of the one image that a daemon saved, whose layers are known: both layouts, 20.10's and that of
+    25 and newer.
+    """
     stream, reading = Stream(pieces), Reading()
     chains, unknown = chain_ids(layers), []
-    digests: Dict[str, str] = {}
+    digests: dict[str, str] = {}
 
-    def layer_of(path: str) -> Optional[str]:
+    def layer_of(path: str) -> str | None:
         if path.startswith(BLOBS):
             digests[path] = f"sha256:{posixpath.basename(path)}"
         elif posixpath.basename(path) == "layer.tar":
@@ -145,7 +159,9 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
             number = legacy_layer(posixpath.dirname(path), description, chains)
             if number is None:
                 unknown.append(path)
-                number = len(layers) - 1  # the topmost has a description of its own, which need not be spelt as we spell it
+                number = (
+                    len(layers) - 1
+                )  # the topmost has a description of its own, which need not be spelt as we spell it
             if len(unknown) > 1 or not layers:
                 raise Damaged(f"{path} in it is none of the image's layers")
             digests[path] = layers[number]
@@ -172,12 +188,12 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
     yield Manifest(reading.document(entry["Config"]), tuple(digests[path] for path in paths))
 
 
-def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> Optional[int]:
+def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> int | None:
     """Return the number of the layer in a directory of the layout before Docker 25, or None.
 
-    The directory's name is the digest of the file `json` in it, with the layer's ChainID in it (moby 20.10, image/v1/imagev1.go, CreateID;
-    the id and, below the topmost, the operating system are added afterwards: image/tarexport/save.go). So the layer is known before the
-    manifest is read.
+    The directory's name is the digest of the file `json` in it, with the layer's ChainID in it (moby 20.10,
+    image/v1/imagev1.go, CreateID; the id and, below the topmost, the operating system are added afterwards:
+    image/tarexport/save.go). So the layer is known before the manifest is read.
     """
     try:
         description = json.loads(text)
@@ -199,45 +215,59 @@ def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> Optional[int]
 class Packed:
     """One image in an archive file."""
 
-    names: Tuple[str, ...]
+    names: tuple[str, ...]
     image: Image
     config: bytes
-    layers: Tuple[Tuple[str, str], ...]  # path and digest of each layer's blob, base first
+    layers: tuple[tuple[str, str], ...]  # path and digest of each layer's blob, base first
 
 
-def packed(reading: Reading) -> Tuple[Packed, ...]:
+def packed(reading: Reading) -> tuple[Packed, ...]:
     """Return the images in an archive that was read to its end."""
     try:
         return tuple(_found(reading))
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"what it says about its images is not what OCI or Docker say ({type(error).__name__}: {error})") from error
+        raise Damaged(
+            f"what it says about its images is not what OCI or Docker say ({type(error).__name__}: {error})"
+        ) from error
 
 
-def _found(reading: Reading) -> List[Packed]:
-    found: List[Packed] = []
+def _found(reading: Reading) -> list[Packed]:
+    found: list[Packed] = []
     if MANIFEST in reading.documents:
         for entry in reading.json(MANIFEST):
             config = reading.document(entry["Config"])
             paths = [reading.target(path) for path in entry.get("Layers") or ()]
-            found.append(_packed(reading, entry.get("RepoTags") or (), config, [(path, _named(path)) for path in paths]))
+            found.append(
+                _packed(reading, entry.get("RepoTags") or (), config, [(path, _named(path)) for path in paths])
+            )
     if INDEX in reading.documents:
         for names, manifest in _manifests(reading, reading.json(INDEX), ()):
             config = reading.document(blob_path(manifest["config"]["digest"]))
-            image = _packed(reading, names, config, [(blob_path(layer["digest"]), layer["digest"]) for layer in manifest["layers"]])
-            if (image.image.id, set(image.names)) not in [(other.image.id, set(other.names) & set(image.names)) for other in found]:
+            image = _packed(
+                reading, names, config, [(blob_path(layer["digest"]), layer["digest"]) for layer in manifest["layers"]]
+            )
+            if (image.image.id, set(image.names)) not in [
+                (other.image.id, set(other.names) & set(image.names)) for other in found
+            ]:
                 found.append(image)
     if not found and MANIFEST not in reading.documents:
         raise Damaged(f"it has neither {MANIFEST} nor {INDEX}: it is no archive of images, or ends too early")
     return found
 
 
-def _manifests(reading: Reading, index: Mapping[str, Any], names: Tuple[str, ...]) -> Iterator[Tuple[Tuple[str, ...], Mapping[str, Any]]]:
-    """Yield the names and manifests of an index and of the indexes in it. Platforms that the archive does not hold are skipped."""
+def _manifests(
+    reading: Reading, index: Mapping[str, Any], names: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    """Yield the names and manifests of an index and of the indexes in it. Platforms that the archive does not hold are
+    skipped.
+    """
     for entry in index.get("manifests") or ():
         annotations = entry.get("annotations") or {}
         name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name") or ""
         path = blob_path(entry["digest"])
-        if path not in reading.documents or (entry.get("platform") or {}).get("os") == "unknown":  # unknown: buildx's attestations
+        if (
+            path not in reading.documents or (entry.get("platform") or {}).get("os") == "unknown"
+        ):  # unknown: buildx's attestations
             continue
         manifest = reading.json(path)
         here = (name,) if name else names
@@ -249,15 +279,18 @@ def _manifests(reading: Reading, index: Mapping[str, Any], names: Tuple[str, ...
 
 def _named(path: str) -> str:
     """Return the digest in a layer's path, or nothing."""
-    stem = posixpath.basename(path)[:-len(".tar")] if path.endswith(".tar") else posixpath.basename(path)
+    stem = posixpath.basename(path)[: -len(".tar")] if path.endswith(".tar") else posixpath.basename(path)
     return f"sha256:{stem}" if len(stem) == 64 else ""
 
 
-def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Sequence[Tuple[str, str]]) -> Packed:
+def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Sequence[tuple[str, str]]) -> Packed:
     image = Image.from_config(sha256(config), json.loads(config))
     if len(image.layers) != len(layers):
-        raise Damaged(f"its image {', '.join(names) or image.id} has {len(layers)} layers, and {len(image.layers)} by its configuration")
-    for path, dummy in layers:
+        raise Damaged(
+            f"its image {', '.join(names) or image.id} has {len(layers)} layers, and {len(image.layers)} by its"
+            " configuration"
+        )
+    for path, _dummy in layers:
         if path not in reading.sizes:
             raise Damaged(f"{path} is missing in it: it ends too early")
     spelt = []
@@ -266,8 +299,14 @@ def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Seque
             spelt.append(parse_reference(name))
         except Refused:
             continue  # such as a digest, which is no name to load it by
-    # Docker before 25 names a layer's directory by something else: then the digest is the diffID, since it does not compress.
-    return Packed(tuple(spelt), image, config, tuple((path, digest or diff_id) for (path, digest), diff_id in zip(layers, image.layers)))
+    # Docker before 25 names a layer's directory by something else: then the digest is the diffID, since it does not
+    # compress.
+    return Packed(
+        tuple(spelt),
+        image,
+        config,
+        tuple((path, digest or diff_id) for (path, digest), diff_id in zip(layers, image.layers)),
+    )
 
 
 def unpacked(archive: tarfile.TarFile, image: Packed) -> Iterator[Part]:

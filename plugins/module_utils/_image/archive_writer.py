@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Archives of images as streams of bytes, as `docker load` and the tools of OCI read them."""
+
 from __future__ import annotations
 
 import json
 import tarfile
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Collection, Iterable, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part, sha256
@@ -49,9 +50,9 @@ class Packing:
 
     def __init__(self, leave_out: Collection[str] = ()) -> None:
         self._leave_out = leave_out
-        self._sizes: Dict[str, int] = {}
-        self._kinds: Dict[str, str] = {}
-        self._images: List[Tuple[Manifest, Tuple[str, ...]]] = []
+        self._sizes: dict[str, int] = {}
+        self._kinds: dict[str, str] = {}
+        self._images: list[tuple[Manifest, tuple[str, ...]]] = []
 
     @property
     def layers(self) -> int:
@@ -59,13 +60,13 @@ class Packing:
         return len(self._sizes)
 
     @property
-    def ids(self) -> Tuple[str, ...]:
+    def ids(self) -> tuple[str, ...]:
         """The ids of the images, as classic daemons give them: the digests of their configurations."""
         return tuple(sha256(manifest.config) for manifest, dummy in self._images)
 
     def image(self, parts: Iterable[Part], names: Sequence[str]) -> Iterator[bytes]:
         """Yield the members of an image."""
-        wanted: Optional[Blob] = None
+        wanted: Blob | None = None
         for part in parts:
             if isinstance(part, Blob):
                 if wanted:
@@ -85,10 +86,19 @@ class Packing:
 
     def end(self, oci: bool = False) -> Iterator[bytes]:
         """Yield the last members: the list of images for daemons, and for a file the index for the tools of OCI."""
-        yield small_member(MANIFEST, document([
-            {"Config": blob_path(sha256(manifest.config)), "RepoTags": list(names), "Layers": [blob_path(layer) for layer in manifest.layers]}
-            for manifest, names in self._images
-        ]))
+        yield small_member(
+            MANIFEST,
+            document(
+                [
+                    {
+                        "Config": blob_path(sha256(manifest.config)),
+                        "RepoTags": list(names),
+                        "Layers": [blob_path(layer) for layer in manifest.layers],
+                    }
+                    for manifest, names in self._images
+                ]
+            ),
+        )
         if oci:
             yield from self._index()
         yield END
@@ -100,14 +110,31 @@ class Packing:
     def _index(self) -> Iterator[bytes]:
         entries = []
         for manifest, names in self._images:
-            layers = [{"mediaType": self._media_type(layer), "digest": layer, "size": self._sizes[layer]} for layer in manifest.layers]
-            config = {"mediaType": f"{OCI}.config.v1+json", "digest": sha256(manifest.config), "size": len(manifest.config)}
+            layers = [
+                {"mediaType": self._media_type(layer), "digest": layer, "size": self._sizes[layer]}
+                for layer in manifest.layers
+            ]
+            config = {
+                "mediaType": f"{OCI}.config.v1+json",
+                "digest": sha256(manifest.config),
+                "size": len(manifest.config),
+            }
             kind = f"{OCI}.manifest.v1+json"
             data = document({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": layers})
             yield small_member(blob_path(sha256(data)), data)
             for name in names:
-                entries.append({"mediaType": kind, "digest": sha256(data), "size": len(data), "annotations": {
-                    "io.containerd.image.name": full_name(name), "org.opencontainers.image.ref.name": name.rpartition(":")[2],
-                }})
-        yield small_member(INDEX, document({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries}))
+                entries.append(
+                    {
+                        "mediaType": kind,
+                        "digest": sha256(data),
+                        "size": len(data),
+                        "annotations": {
+                            "io.containerd.image.name": full_name(name),
+                            "org.opencontainers.image.ref.name": name.rpartition(":")[2],
+                        },
+                    }
+                )
+        yield small_member(
+            INDEX, document({"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": entries})
+        )
         yield small_member("oci-layout", document({"imageLayoutVersion": "1.0.0"}))

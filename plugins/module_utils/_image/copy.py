@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Copies images from one location to others: look at all of them, decide, act, and return the result."""
+
 from __future__ import annotations
 
 import functools
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
@@ -18,14 +19,27 @@ from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import 
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, LoadRefused, Location, Sent, Source
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import (
+    Destination,
+    LoadRefused,
+    Location,
+    Sent,
+    Source,
+)
 from ansible_collections.nested.kata.plugins.module_utils._image.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, Step, decide
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import absent
-from ansible_collections.nested.kata.plugins.module_utils._image.result import Work, outcome, result_of, summary, taken_by
+from ansible_collections.nested.kata.plugins.module_utils._image.result import (
+    Work,
+    outcome,
+    result_of,
+    summary,
+    taken_by,
+)
 
 AT_ONCE = 8  # destinations that are looked at in parallel
-# Docker 26.1's containerd store removes what nothing refers to after a name is gone, at times also what a load has just put there.
+# Docker 26.1's containerd store removes what nothing refers to after a name is gone, at times also what a load has just
+# put there.
 LOST_SNAPSHOT = re.compile("parent snapshot .* does not exist")
 NO_SPACE = "no space left on device"
 
@@ -34,7 +48,9 @@ Transports = Dict[Location, Transport]
 
 @contextmanager
 def transports_to(locations: Sequence[Location]) -> Iterator[Transports]:
-    """Yield the transport to each daemon. The first ones begin to connect, which takes about as long as to import the SDK."""
+    """Yield the transport to each daemon. The first ones begin to connect, which takes about as long as to import the
+    SDK.
+    """
     transports = {location: transport for location in locations for transport in [location.transport()] if transport}
     try:
         for transport in list(transports.values())[:AT_ONCE]:
@@ -48,7 +64,7 @@ def transports_to(locations: Sequence[Location]) -> Iterator[Transports]:
 # Look
 
 
-def look_at_source(wanted: Wanted, source: Source) -> Dict[str, Image]:
+def look_at_source(wanted: Wanted, source: Source) -> dict[str, Image]:
     """Return the images of the task, or raise Refused where one of them is not there."""
     images = {reference: source.image(reference) for reference in wanted.names}
     missing = [reference for reference, image in images.items() if image is None]
@@ -56,11 +72,14 @@ def look_at_source(wanted: Wanted, source: Source) -> Dict[str, Image]:
         raise Refused(f"images: {source.title} has {absent(missing, source.tags())}: nothing was sent")
     for reference, image in images.items():
         if wanted.platform and not image.runs_on(wanted.platform):
-            raise Refused(f"platform: {source.title} has {reference} for {image.platform or 'no platform'}, not for {wanted.platform}: nothing was sent")
+            raise Refused(
+                f"platform: {source.title} has {reference} for {image.platform or 'no platform'}, not for"
+                f" {wanted.platform}: nothing was sent"
+            )
     return images
 
 
-def look_at_destination(wanted: Wanted, work: Work, images: Dict[str, Image], source: Source) -> Found:
+def look_at_destination(wanted: Wanted, work: Work, images: dict[str, Image], source: Source) -> Found:
     """Return what a destination has of every image, and note the ids for the result."""
     destination, found = work.destination, {}
     for reference, image in images.items():
@@ -87,7 +106,7 @@ def pretend(work: Work) -> None:
 
 def act(reference: str, works: Sequence[Work], source: Source, progress: Progress) -> None:
     """Bring one image to all destinations without trouble."""
-    sending: List[Tuple[Work, Step]] = []
+    sending: list[tuple[Work, Step]] = []
     for work in works:
         step = next(step for step in work.plan.steps if step.reference == reference)
         try:
@@ -99,19 +118,29 @@ def act(reference: str, works: Sequence[Work], source: Source, progress: Progres
             work.done.append(outcome(work, step, settled))
         else:
             sending.append((work, step))
-    refused: Dict[Location, str] = {}  # why a destination takes nothing less than all layers
+    refused: dict[Location, str] = {}  # why a destination takes nothing less than all layers
     while sending:
         sending = send(reference, sending, source, refused, progress)
 
 
 def send(
-    reference: str, sending: Sequence[Tuple[Work, Step]], source: Source, refused: Dict[Location, str], progress: Progress,
-) -> List[Tuple[Work, Step]]:
+    reference: str,
+    sending: Sequence[tuple[Work, Step]],
+    source: Source,
+    refused: dict[Location, str],
+    progress: Progress,
+) -> list[tuple[Work, Step]]:
     """Send one image to several destinations at once; return those that must be sent it again, in another way."""
-    less = [(set(), refused[work.location]) if work.location in refused else work.destination.leave_out(step.image) for work, step in sending]
+    less = [
+        (set(), refused[work.location]) if work.location in refused else work.destination.leave_out(step.image)
+        for work, step in sending
+    ]
     image = sending[0][1].image
     needed = {layer for leave_out, dummy in less for layer in set(image.layers) - leave_out}
-    takers = [functools.partial(take, work.destination, step, leave_out) for (work, step), (leave_out, dummy) in zip(sending, less)]
+    takers = [
+        functools.partial(take, work.destination, step, leave_out)
+        for (work, step), (leave_out, dummy) in zip(sending, less)
+    ]
     route = f"{reference} to {sending[0][0].location if len(sending) == 1 else f'{len(sending)} destinations'}"
 
     def say(how_far: str) -> None:
@@ -119,14 +148,23 @@ def send(
         progress.say(f"{route}: {how_far or ', '.join(statuses) or 'the daemon takes it in'}")
 
     progress.say(f"{route}: the source prepares it")
-    again: List[Tuple[Work, Step]] = []
-    for job, (work, step), (leave_out, how) in zip(deliver(source.parts(reference, image, needed), takers, say), sending, less):
+    again: list[tuple[Work, Step]] = []
+    for job, (work, step), (leave_out, how) in zip(
+        deliver(source.parts(reference, image, needed), takers, say), sending, less
+    ):
         if job.sent:
             work.done.append(outcome(work, step, job.sent, f"{how}; {source.read_from}"))
         elif isinstance(job.error, Unreadable) and source.forgo(job.error):
             again.append((work, step))
-        elif isinstance(job.error, LoadRefused) and work.location not in refused and worth_another(str(job.error), leave_out):
-            refused[work.location] = f"all layers, after the destination refused {'a part of them' if leave_out else 'them once'} ({job.error})"
+        elif (
+            isinstance(job.error, LoadRefused)
+            and work.location not in refused
+            and worth_another(str(job.error), leave_out)
+        ):
+            refused[work.location] = (
+                f"all layers, after the destination refused {'a part of them' if leave_out else 'them once'}"
+                f" ({job.error})"
+            )
             again.append((work, step))
         elif isinstance(job.error, (DaemonError, Refused)):
             work.trouble = str(job.error)
@@ -135,12 +173,12 @@ def send(
     return again
 
 
-def worth_another(complaint: str, leave_out: Set[str]) -> bool:
+def worth_another(complaint: str, leave_out: set[str]) -> bool:
     """Return whether a daemon that refused these layers may take all layers."""
-    return LOST_SNAPSHOT.search(complaint) is not None or bool(leave_out) and NO_SPACE not in complaint
+    return LOST_SNAPSHOT.search(complaint) is not None or (bool(leave_out) and NO_SPACE not in complaint)
 
 
-def take(destination: Destination, step: Step, leave_out: Set[str], parts: Iterator[Part]) -> Sent:
+def take(destination: Destination, step: Step, leave_out: set[str], parts: Iterator[Part]) -> Sent:
     destination.status = ""
     return destination.send(step, parts, leave_out)
 
@@ -162,9 +200,17 @@ def finish(work: Work, warn: Callable[[str], None]) -> None:
 
 
 def copy(
-    wanted: Wanted, transports: Transports, works: Sequence[Work], check_mode: bool, warn: Callable[[str], None], progress: Progress, extra: Dict[str, Any],
+    wanted: Wanted,
+    transports: Transports,
+    works: Sequence[Work],
+    check_mode: bool,
+    warn: Callable[[str], None],
+    progress: Progress,
+    extra: dict[str, Any],
 ) -> None:
-    """Look, decide and act. What is wrong with the source or the images is raised, what is wrong with a destination is noted in its work."""
+    """Look, decide and act. What is wrong with the source or the images is raised, what is wrong with a destination is
+    noted in its work.
+    """
     with ExitStack() as stack:
         source = wanted.source.source(transports.get(wanted.source), wanted.silence, wanted.platform)
         stack.callback(source.close)
@@ -173,7 +219,9 @@ def copy(
 
         def prepare(work: Work) -> None:
             try:
-                work.destination = work.location.destination(transports.get(work.location), wanted.silence, wanted.at_destination)
+                work.destination = work.location.destination(
+                    transports.get(work.location), wanted.silence, wanted.at_destination
+                )
                 stack.callback(work.destination.close)
                 work.plan = decide(wanted.names, images, look_at_destination(wanted, work, images, source))
                 if any(step.action is Action.SEND for step in work.plan.steps):
@@ -194,7 +242,7 @@ def copy(
                 finish(work, warn)
 
 
-def carry_out(wanted: Wanted, check_mode: bool, warn: Callable[[str], None]) -> Dict[str, Any]:
+def carry_out(wanted: Wanted, check_mode: bool, warn: Callable[[str], None]) -> dict[str, Any]:
     """Copy the images and return the module's result, or raise Refused, which has the result in its details."""
     works = [Work(location) for location in wanted.destinations]
     if not wanted.names:

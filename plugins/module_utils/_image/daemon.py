@@ -1,14 +1,17 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The images of the docker daemon at an endpoint: names, layers and archives, requested with the Docker SDK's own client."""
+"""The images of the docker daemon at an endpoint: names, layers and archives, requested with the Docker SDK's own
+client.
+"""
+
 from __future__ import annotations
 
 import contextlib
 import http.client
 import itertools
 import socket
-from typing import Any, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Iterable, Iterator, Mapping
 
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
@@ -18,6 +21,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.messages impor
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Broken, Transport
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import FEW_BYTES
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, short
+from typing_extensions import Self
 
 PIECE = 1 << 20
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
@@ -34,8 +38,11 @@ class DaemonError(Exception):
 
 
 def sdk() -> Any:
-    """Return client.py, which imports the SDK: that takes about as long as a connection through hops, so both may proceed at once."""
-    from ansible_collections.nested.kata.plugins.module_utils._docker import client
+    """Return client.py, which imports the SDK: that takes about as long as a connection through hops, so both may
+    proceed at once.
+    """
+    # Not importlib: Ansible takes along what an import statement names.
+    from ansible_collections.nested.kata.plugins.module_utils._docker import client  # noqa: PLC0415
 
     return client
 
@@ -46,7 +53,10 @@ def require_sdk() -> None:
     if client.SDK_IMPORT_ERROR:
         raise Refused(missing_required_lib(f"docker ({PACKAGES})"), exception=client.SDK_IMPORT_ERROR)
     if client.sdk_too_old():
-        raise Refused(f"the Docker SDK for Python here is {client.SDK_VERSION}, and {written(client.OLDEST_SDK)} is needed: upgrade {PACKAGES}")
+        raise Refused(
+            f"the Docker SDK for Python here is {client.SDK_VERSION}, and {written(client.OLDEST_SDK)} is needed:"
+            f" upgrade {PACKAGES}"
+        )
 
 
 def plainly(error: BaseException, seconds: float) -> str:
@@ -56,7 +66,10 @@ def plainly(error: BaseException, seconds: float) -> str:
         causes.append(causes[-1].__cause__ or causes[-1].__context__)
     if any(isinstance(cause, socket.timeout) for cause in causes):
         return f"nothing was read or written for {seconds:g} s"
-    if any(isinstance(cause, (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionError)) for cause in causes):
+    if any(
+        isinstance(cause, (http.client.RemoteDisconnected, http.client.IncompleteRead, ConnectionError))
+        for cause in causes
+    ):
         return "the connection ended in the middle"
     for cause in causes:
         if isinstance(cause, http.client.BadStatusLine):
@@ -66,7 +79,7 @@ def plainly(error: BaseException, seconds: float) -> str:
     return " ".join(str(root).split()) or type(root).__name__
 
 
-def beginning(pieces: Iterable[bytes], enough: int) -> Tuple[Iterable[bytes], Optional[int]]:
+def beginning(pieces: Iterable[bytes], enough: int) -> tuple[Iterable[bytes], int | None]:
     """Return the same pieces, and their size where that is less than enough."""
     rest, ahead, size = iter(pieces), [], 0
     for piece in rest:
@@ -83,14 +96,16 @@ class Daemon:
     `transport`: the transport to it, where it was begun already.
     """
 
-    def __init__(self, endpoint: Endpoint, silence: float = 600, title: str = "", transport: Optional[Transport] = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, silence: float = 600, title: str = "", transport: Transport | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.title = f"{title} {endpoint}".strip()
         self.silence = silence
         self.transport = transport or endpoint.transport()
         self._sdk = sdk()
         self.client = self._sdk.Client(self.transport, silence)
-        self._info: Optional[Mapping[str, Any]] = None
+        self._info: Mapping[str, Any] | None = None
         try:
             with self.reporting():
                 self.client.negotiate()
@@ -98,10 +113,10 @@ class Daemon:
             self.close()
             raise
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -120,7 +135,7 @@ class Daemon:
         except (*self._sdk.FAILURES, OSError, http.client.HTTPException, ValueError, KeyError) as error:
             raise DaemonError(f"{subject}: {self.transport.why() or plainly(error, seconds)}") from error
 
-    def image(self, reference: str) -> Optional[Image]:
+    def image(self, reference: str) -> Image | None:
         """Return the image of this name, or None."""
         with self.reporting(f"inspecting {reference}"):
             try:
@@ -128,13 +143,17 @@ class Daemon:
             except self._sdk.errors.ImageNotFound:
                 return None
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         """Return the names of all images."""
         with self.reporting("listing its images"):
-            return sorted({tag for found in self.client.images() for tag in found.get("RepoTags") or () if tag != "<none>:<none>"})
+            return sorted(
+                {tag for found in self.client.images() for tag in found.get("RepoTags") or () if tag != "<none>:<none>"}
+            )
 
     def info(self) -> Mapping[str, Any]:
-        """Return the daemon's description of itself. It is requested once, since no other request costs a daemon as much."""
+        """Return the daemon's description of itself. It is requested once, since no other request costs a daemon as
+        much.
+        """
         if self._info is None:
             with self.reporting("asking for its storage"):
                 self._info = self.client.info()
@@ -142,9 +161,11 @@ class Daemon:
 
     def has_containerd_store(self) -> bool:
         """Return whether images are in containerd's store, where an id is the digest of a manifest."""
-        return any("containerd.snapshotter" in " ".join(map(str, pair)) for pair in self.info().get("DriverStatus") or ())
+        return any(
+            "containerd.snapshotter" in " ".join(map(str, pair)) for pair in self.info().get("DriverStatus") or ()
+        )
 
-    def layers(self) -> List[Tuple[str, ...]]:
+    def layers(self) -> list[tuple[str, ...]]:
         """Return the layers of each image, also of those that have no name."""
         with self.reporting("listing its layers"):
             found = []
@@ -157,11 +178,11 @@ class Daemon:
 
     def tag(self, image_id: str, name: str) -> None:
         """Give a name to an image."""
-        repository, dummy, tag = name.rpartition(":")
+        repository, _dummy, tag = name.rpartition(":")
         with self.reporting(f"naming {short(image_id)} {name}"):
             self.client.tag(image_id, repository, tag)
 
-    def untag(self, name: str) -> Optional[str]:
+    def untag(self, name: str) -> str | None:
         """Remove a name, and the image where it was the last one; return why the daemon keeps it, or None."""
         with self.reporting(f"removing the name {name}"):
             try:

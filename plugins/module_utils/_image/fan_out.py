@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The way of an image from one source to many destinations at once."""
+
 from __future__ import annotations
 
 import queue
 import threading
-from typing import Any, Callable, Iterator, List, Optional, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
@@ -33,7 +34,7 @@ class Feed:
             except queue.Full:
                 continue
 
-    def end(self, error: Optional[BaseException] = None) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         self.put(error or self._END)
 
     def __iter__(self) -> Iterator[Part]:
@@ -53,8 +54,8 @@ class Job(threading.Thread):
         super().__init__(daemon=True)  # it ends with the module, also when that is interrupted
         self._take = take
         self.feed = Feed()
-        self.sent: Optional[Sent] = None
-        self.error: Optional[Exception] = None
+        self.sent: Sent | None = None
+        self.error: Exception | None = None
 
     def run(self) -> None:
         try:
@@ -65,12 +66,14 @@ class Job(threading.Thread):
             self.feed.left.set()
 
 
-def deliver(parts: Iterator[Part], takers: Sequence[Callable[[Iterator[Part]], Sent]], say: Callable[[str], None]) -> List[Job]:
+def deliver(
+    parts: Iterator[Part], takers: Sequence[Callable[[Iterator[Part]], Sent]], say: Callable[[str], None]
+) -> list[Job]:
     """Read an image once and give it to all takers at the same time; return the outcome of each."""
     jobs = [Job(take) for take in takers]
     for job in jobs:
         job.start()
-    error: Optional[Exception] = None
+    error: Exception | None = None
     done = layers = 0
     try:
         for part in parts:

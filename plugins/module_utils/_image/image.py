@@ -2,17 +2,30 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images as daemons and archives describe them, and whether two descriptions are of the same image."""
+
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Sequence
 
 # The fields that distinguish images of different stores, beside their layers. The other fields describe the container
 # in which a layer was built, or the daemon.
 FIELDS = ("Architecture", "Author", "Created", "Os", "OsVersion", "Variant")
 CONFIG_FIELDS = (
-    "ArgsEscaped", "Cmd", "Entrypoint", "Env", "ExposedPorts", "Healthcheck", "Labels", "OnBuild", "Shell", "StopSignal", "User", "Volumes", "WorkingDir",
+    "ArgsEscaped",
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Labels",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "User",
+    "Volumes",
+    "WorkingDir",
 )
 
 
@@ -21,7 +34,7 @@ class Image:
     """One image as a daemon or an archive describes it."""
 
     id: str
-    layers: Tuple[str, ...]  # RootFS.Layers: the digests of the unpacked layers, base first
+    layers: tuple[str, ...]  # RootFS.Layers: the digests of the unpacked layers, base first
     config: str  # all other fields that distinguish images of different stores
     platform: str = ""  # os/architecture or os/architecture/variant
 
@@ -43,7 +56,10 @@ class Image:
     @classmethod
     def from_config(cls, image_id: str, config: Mapping[str, Any]) -> Image:
         """Parse the configuration of an image as archives hold it (OCI image-spec, config.md)."""
-        inspected = {key: config.get(name) for key, name in zip(FIELDS, ("architecture", "author", "created", "os", "os.version", "variant"))}
+        inspected = {
+            key: config.get(name)
+            for key, name in zip(FIELDS, ("architecture", "author", "created", "os", "os.version", "variant"))
+        }
         layers = (config.get("rootfs") or {}).get("diff_ids")
         return cls.parse({**inspected, "Id": image_id, "Config": config.get("config"), "RootFS": {"Layers": layers}})
 
@@ -52,7 +68,7 @@ class Image:
         return f"{self.platform}/".startswith(f"{platform}/")
 
 
-def _filled(found: Mapping[str, Any], fields: Sequence[str]) -> Dict[str, Any]:
+def _filled(found: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     """Return the fields that are not empty. Only some daemons print the others."""
     return {key: found[key] for key in fields if found.get(key)}
 

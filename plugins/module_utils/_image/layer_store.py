@@ -1,13 +1,15 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Layers in the store of a daemon with a classic graph driver, read as `docker save` reads them, but only those that are needed.
+"""Layers in the store of a daemon with a classic graph driver, read as `docker save` reads them, but only those that
+are needed.
 
-`docker save` writes every layer of an image to a temporary directory before it sends the first byte. A graph driver keeps a layer as the
-files of a directory, and beside it, as tar-split (github.com/vbatts/tar-split), the bytes of its tar that are not in these files. One
-shell, at the end of the hops, reads both. Every layer is compared with its digest on the way: where the store differs from what is
-expected, the layers are read again by `docker save`.
+`docker save` writes every layer of an image to a temporary directory before it sends the first byte. A graph driver
+keeps a layer as the files of a directory, and beside it, as tar-split (github.com/vbatts/tar-split), the bytes of its
+tar that are not in these files. One shell, at the end of the hops, reads both. Every layer is compared with its digest
+on the way: where the store differs from what is expected, the layers are read again by `docker save`.
 """
+
 from __future__ import annotations
 
 import base64
@@ -18,22 +20,42 @@ import json
 import socket
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Collection, Deque, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, BinaryIO, Collection, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
-from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE, Blob, Manifest, Part, chain_ids, sha256, verified
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
+    PIECE,
+    Blob,
+    Manifest,
+    Part,
+    chain_ids,
+    sha256,
+    verified,
+)
 
 # Where a graph driver keeps the files of a layer, by its cache-id (moby, daemon/graphdriver).
-FILES = {"overlay2": "overlay2/{}/diff", "fuse-overlayfs": "fuse-overlayfs/{}/diff", "btrfs": "btrfs/subvolumes/{}", "vfs": "vfs/dir/{}"}
+FILES = {
+    "overlay2": "overlay2/{}/diff",
+    "fuse-overlayfs": "fuse-overlayfs/{}/diff",
+    "btrfs": "btrfs/subvolumes/{}",
+    "vfs": "vfs/dir/{}",
+}
 
-# Prints the metadata of the layers, preceded by their sizes; then, repeatedly, reads a number of bytes, that many bytes of names, and prints these files.
-SCRIPT = 'cd "$1" && shift && wc -c -- "$@" && cat -- "$@" && while read -r count; do head -c "$count" | xargs -0 cat -- || exit 1; done'
+# Prints the metadata of the layers, preceded by their sizes; then, repeatedly, reads a number of bytes, that many bytes
+# of names, and prints these files.
+SCRIPT = (
+    'cd "$1" && shift && wc -c -- "$@" && cat -- "$@" && while read -r count; do head -c "$count" | xargs -0 cat -- ||'
+    " exit 1; done"
+)
 
-NAMES = 1 << 15  # bytes of names that are asked for at once; two such lots are in the socket at most, which holds 200 KiB
+NAMES = (
+    1 << 15
+)  # bytes of names that are asked for at once; two such lots are in the socket at most, which holds 200 KiB
 LOTS = 2
-QUIET = 60.0  # seconds without a byte after which the shell is ended: where a file has become shorter, it may wait for more names
+# seconds without a byte after which the shell is ended: where a file has become shorter, it may wait for more names
+QUIET = 60.0
 LARGEST = 1 << 25  # bytes of the metadata of all layers of an image, which is held in memory
 
 
@@ -59,7 +81,9 @@ class Store:
             at = f"{below}/layerdb/sha256/{chain.rpartition(':')[2]}"
             paths += [f"{at}/diff", f"{at}/cache-id", f"{at}/tar-split.json.gz"]
         try:
-            child = Exec(self._hops).start(len(self._hops), ["sh", "-c", f"export LC_ALL=C; {SCRIPT}", "sh", self._root, *paths])
+            child = Exec(self._hops).start(
+                len(self._hops), ["sh", "-c", f"export LC_ALL=C; {SCRIPT}", "sh", self._root, *paths]
+            )
         except Broken as error:
             raise Unreadable(f"there is no way to its files ({error})") from error
         try:
@@ -73,22 +97,24 @@ class Store:
         finally:
             child.end()
 
-    def _read(self, stream: socket.socket, answers: BinaryIO, image: Image, chains: Mapping[str, str], paths: Sequence[str]) -> Iterator[Part]:
+    def _read(
+        self, stream: socket.socket, answers: BinaryIO, image: Image, chains: Mapping[str, str], paths: Sequence[str]
+    ) -> Iterator[Part]:
         sizes = []
-        for dummy in range(len(paths) + (len(paths) > 1)):  # the last one is the total
+        for _dummy in range(len(paths) + (len(paths) > 1)):  # the last one is the total
             line = answers.readline(4096).split()
             if len(line) < 2:
                 raise EOFError("they are not there, or not for this user")
             sizes.append(int(line[0]))
         if sizes[-1] > LARGEST:
             raise EOFError(f"what is told about the layers takes {sizes[-1] >> 20} MiB")
-        metadata = [read(answers, size) for size in sizes[:len(paths)]]
+        metadata = [read(answers, size) for size in sizes[: len(paths)]]
         config = metadata.pop(0)
         if sha256(config) != image.id:
             raise Damaged("the configuration is of another image")
-        layers: Dict[str, Tuple[str, Split]] = {}
+        layers: dict[str, tuple[str, Split]] = {}
         for number, layer in enumerate(chains):
-            diff, cache_id, split = metadata[3 * number:3 * number + 3]
+            diff, cache_id, split = metadata[3 * number : 3 * number + 3]
             if diff.decode() != layer:
                 raise Damaged(f"what is kept as {layer[:19]} is {diff.decode()[:19]}")
             layers[layer] = (FILES[self._driver].format(cache_id.decode()), Split(split))
@@ -97,9 +123,13 @@ class Store:
         yield Manifest(config, image.layers)
 
     @staticmethod
-    def _layers(stream: socket.socket, answers: BinaryIO, layers: Mapping[str, Tuple[str, Split]]) -> Iterator[Part]:
-        files = Files(stream, answers, itertools.chain.from_iterable(names(directory, split) for directory, split in layers.values()))
-        for layer, (dummy, split) in layers.items():
+    def _layers(stream: socket.socket, answers: BinaryIO, layers: Mapping[str, tuple[str, Split]]) -> Iterator[Part]:
+        files = Files(
+            stream,
+            answers,
+            itertools.chain.from_iterable(names(directory, split) for directory, split in layers.values()),
+        )
+        for layer, (_dummy, split) in layers.items():
             yield Blob(layer, split.size())
             yield from coalesced(contents(files, split))
 
@@ -110,7 +140,7 @@ class Split:
 
     compressed: bytes
 
-    def entries(self) -> Iterator[Tuple[bytes, bytes, int]]:
+    def entries(self) -> Iterator[tuple[bytes, bytes, int]]:
         """Yield bytes of the tar, or the name and size of a file whose content follows."""
         with gzip.GzipFile(fileobj=io.BytesIO(self.compressed)) as lines:
             for line in lines:
@@ -118,22 +148,27 @@ class Split:
                 if entry["type"] == 2:
                     yield base64.b64decode(entry["payload"] or ""), b"", 0
                 elif entry.get("size"):
-                    yield b"", base64.b64decode(entry["name_raw"]) if entry.get("name_raw") else entry["name"].encode(), entry["size"]
+                    yield (
+                        b"",
+                        base64.b64decode(entry["name_raw"]) if entry.get("name_raw") else entry["name"].encode(),
+                        entry["size"],
+                    )
 
     def size(self) -> int:
         return sum(len(data) + size for data, dummy, size in self.entries())
 
 
 class Files:
-    """The bytes of many files, one after the other. Names are sent one lot ahead, so that the shell never waits for them.
+    """The bytes of many files, one after the other. Names are sent one lot ahead, so that the shell never waits for
+    them.
 
     The shell ends after the last names, so that a file which has become shorter is detected at once.
     """
 
-    def __init__(self, stream: socket.socket, answers: BinaryIO, lots: Iterator[Tuple[bytes, int]]) -> None:
+    def __init__(self, stream: socket.socket, answers: BinaryIO, lots: Iterator[tuple[bytes, int]]) -> None:
         self._stream, self._answers, self._lots = stream, answers, lots
         self._at = self._asked = 0  # bytes that were read, and that were asked for
-        self._due: Deque[int] = deque()  # where each lot that was asked for ends
+        self._due: deque[int] = deque()  # where each lot that was asked for ends
         self._over = False
 
     def read(self, size: int) -> bytes:
@@ -157,18 +192,18 @@ class Files:
 
 def contents(files: Files, split: Split) -> Iterator[bytes]:
     """Yield a layer's tar."""
-    for data, dummy, size in split.entries():
+    for data, _dummy, size in split.entries():
         if data:
             yield data
         for at in range(0, size, PIECE):
             yield files.read(min(PIECE, size - at))
 
 
-def names(directory: str, split: Split) -> Iterator[Tuple[bytes, int]]:
+def names(directory: str, split: Split) -> Iterator[tuple[bytes, int]]:
     """Yield lots of names, each ended by NUL, and the bytes that their files have together."""
-    lot: List[bytes] = []
+    lot: list[bytes] = []
     length = weight = 0
-    for dummy, name, size in split.entries():
+    for _dummy, name, size in split.entries():
         if size:
             path = directory.encode() + b"/" + name + b"\0"
             if length + len(path) > NAMES and lot:

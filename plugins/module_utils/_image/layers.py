@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Images as series of parts: for each layer a Blob and then its bytes, at the end the Manifest.
 
-A series connects what reads an image with what writes it: neither depends on the other, and one can be read for many that write.
+A series connects what reads an image with what writes it: neither depends on the other, and one can be read for many
+that write.
 """
+
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Collection, Iterable, Iterator, List, Sequence, Set, Tuple, Union
+from typing import Collection, Iterable, Iterator, Sequence, Union
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 
@@ -18,7 +20,9 @@ PIECE = 1 << 20  # bytes of a layer that are read at once
 
 @dataclass(frozen=True)
 class Blob:
-    """A layer's tar, of which the bytes follow. The digest is that of these bytes: where they are not compressed, the diffID."""
+    """A layer's tar, of which the bytes follow. The digest is that of these bytes: where they are not compressed, the
+    diffID.
+    """
 
     digest: str
     size: int
@@ -29,7 +33,7 @@ class Manifest:
     """The configuration and the layers that make the image. It is the last part."""
 
     config: bytes
-    layers: Tuple[str, ...]  # digests, base first
+    layers: tuple[str, ...]  # digests, base first
 
 
 Part = Union[Blob, bytes, Manifest]
@@ -39,9 +43,11 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def chain_ids(layers: Sequence[str]) -> Tuple[str, ...]:
-    """Return the ChainID of each layer: the digest of the layer and all layers below it (OCI image-spec, config.md, Layer ChainID)."""
-    chains: List[str] = []
+def chain_ids(layers: Sequence[str]) -> tuple[str, ...]:
+    """Return the ChainID of each layer: the digest of the layer and all layers below it (OCI image-spec, config.md,
+    Layer ChainID).
+    """
+    chains: list[str] = []
     for layer in layers:
         chains.append(sha256(f"{chains[-1]} {layer}".encode()) if chains else layer)
     return tuple(chains)
@@ -52,8 +58,10 @@ def base_held(layers: Sequence[str], held: Collection[str]) -> int:
     return next((number for number, chain in enumerate(chain_ids(layers)) if chain not in held), len(layers))
 
 
-def left_out(layers: Sequence[str], base: int) -> Set[str]:
-    """Return the layers that an archive may omit when so many are at the destination. A layer that occurs again above them is needed."""
+def left_out(layers: Sequence[str], base: int) -> set[str]:
+    """Return the layers that an archive may omit when so many are at the destination. A layer that occurs again above
+    them is needed.
+    """
     return set(layers[:base]) - set(layers[base:])
 
 
@@ -79,4 +87,4 @@ def verified(parts: Iterable[Part]) -> Iterator[Part]:
 
 
 def short_digest(digest: str) -> str:
-    return digest[:len("sha256:") + 12]
+    return digest[: len("sha256:") + 12]

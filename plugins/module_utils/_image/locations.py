@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The locations that images are in or get to, each opened as a source or as a destination: daemons and archive files."""
+"""The locations that images are in or get to, each opened as a source or as a destination: daemons and archive
+files.
+"""
+
 from __future__ import annotations
 
 import itertools
@@ -9,7 +12,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Collection, Dict, Iterator, List, Optional, Protocol, Sequence, Set, Tuple
+from typing import ClassVar, Collection, Iterator, Protocol, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
@@ -21,11 +24,18 @@ from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer 
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same, short
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Store, Unreadable
-from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part, base_held, chain_ids, left_out, verified
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
+    Part,
+    base_held,
+    chain_ids,
+    left_out,
+    verified,
+)
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
 
-# Containerd's store gives an image its name before it is unpacked, and forgets the image that had the name. So there it is loaded under
-# this name, which it loses when it is complete. An image that an interrupted task left under it goes with the next image.
+# Containerd's store gives an image its name before it is unpacked, and forgets the image that had the name. So there it
+# is loaded under this name, which it loses when it is complete. An image that an interrupted task left under it goes
+# with the next image.
 INCOMING = "nested-kata.invalid/incoming:latest"
 
 
@@ -53,13 +63,13 @@ class Source(Protocol):
     read_from: str  # how the image was read that was read last
 
     @property
-    def taken(self) -> Optional[Taken]:
+    def taken(self) -> Taken | None:
         """The way that archives took, where there is a choice."""
 
-    def image(self, reference: str) -> Optional[Image]:
+    def image(self, reference: str) -> Image | None:
         """Return the image of this name, or None."""
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         """Return the names of all images."""
 
     def by_content(self) -> bool:
@@ -83,13 +93,13 @@ class Destination(Protocol):
     whole: bool  # it is written as a whole, when one of its images differs
 
     @property
-    def taken(self) -> Optional[Taken]:
+    def taken(self) -> Taken | None:
         """The way that archives took, where there is a choice."""
 
-    def image(self, name: str) -> Optional[Image]:
+    def image(self, name: str) -> Image | None:
         """Return the image of this name or id, or None."""
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         """Return the names of all images beside those of the task, which may be among them."""
 
     def by_content(self) -> bool:
@@ -98,10 +108,10 @@ class Destination(Protocol):
     def look_for_layers(self) -> None:
         """Note the layers that it has, where that makes a difference."""
 
-    def leave_out(self, image: Image) -> Tuple[Set[str], str]:
+    def leave_out(self, image: Image) -> tuple[set[str], str]:
         """Return the layers that need not be sent, and the reason."""
 
-    def settle(self, step: Step) -> Optional[Sent]:
+    def settle(self, step: Step) -> Sent | None:
         """Carry out a step that needs nothing of the source; return None where the image must be sent."""
 
     def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
@@ -110,7 +120,7 @@ class Destination(Protocol):
     def finish(self) -> None:
         """Complete the work when all images were sent."""
 
-    def prune(self, names: Sequence[str]) -> Iterator[Tuple[str, Optional[str]]]:
+    def prune(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         """Remove names, and yield each of them with the reason why it is kept, or None."""
 
     def close(self) -> None:
@@ -123,13 +133,13 @@ class Location(Protocol):
     kind: ClassVar[str]  # names it in messages
     prunable: ClassVar[bool]  # whether it may have images that are not the task's
 
-    def transport(self) -> Optional[Transport]:
+    def transport(self) -> Transport | None:
         """Return a new transport to it, where one is needed."""
 
-    def source(self, transport: Optional[Transport], silence: float, platform: str) -> Source:
+    def source(self, transport: Transport | None, silence: float, platform: str) -> Source:
         """Open the location to read images, of one platform where one is given."""
 
-    def destination(self, transport: Optional[Transport], silence: float, names: Collection[str]) -> Destination:
+    def destination(self, transport: Transport | None, silence: float, names: Collection[str]) -> Destination:
         """Open the location to write images under these names."""
 
 
@@ -148,13 +158,13 @@ class DaemonSource:
         self._asking = threading.Lock()  # several destinations are looked at in parallel, and each may ask
 
     @property
-    def taken(self) -> Optional[Taken]:
+    def taken(self) -> Taken | None:
         return self._daemon.transport.taken
 
-    def image(self, reference: str) -> Optional[Image]:
+    def image(self, reference: str) -> Image | None:
         return self._daemon.image(reference)
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         return self._daemon.tags()
 
     def by_content(self) -> bool:
@@ -194,7 +204,7 @@ class DaemonSource:
 class ArchiveSource:
     """An archive file as a source."""
 
-    taken: Optional[Taken] = None
+    taken: Taken | None = None
 
     def __init__(self, path: str, platform: str) -> None:
         self._path = path
@@ -206,22 +216,25 @@ class ArchiveSource:
             raise Refused(f"source: archive {path} cannot be read: {error.strerror}") from error
         except Damaged as error:
             raise Refused(f"source: archive {path} cannot be used: {error}") from error
-        self._images: Dict[str, List[Packed]] = {}
+        self._images: dict[str, list[Packed]] = {}
         for packed in found:
             for name in packed.names:
                 self._images.setdefault(name, []).append(packed)
         self._platform = platform
 
-    def _chosen(self, reference: str) -> Optional[Packed]:
+    def _chosen(self, reference: str) -> Packed | None:
         """Return the image for the platform, or another one, which can be named."""
         found = self._images.get(reference, [])
-        return next((packed for packed in found if not self._platform or packed.image.runs_on(self._platform)), found[0] if found else None)
+        return next(
+            (packed for packed in found if not self._platform or packed.image.runs_on(self._platform)),
+            found[0] if found else None,
+        )
 
-    def image(self, reference: str) -> Optional[Image]:
+    def image(self, reference: str) -> Image | None:
         packed = self._chosen(reference)
         return packed.image if packed else None
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         return sorted(self._images)
 
     def by_content(self) -> bool:
@@ -255,13 +268,13 @@ class DaemonDestination:
         self._daemon = daemon
         self.title = daemon.title
         self.status = ""
-        self._held: Set[str] = set()  # the ChainIDs of its layers
+        self._held: set[str] = set()  # the ChainIDs of its layers
 
     @property
-    def taken(self) -> Optional[Taken]:
+    def taken(self) -> Taken | None:
         return self._daemon.transport.taken
 
-    def image(self, name: str) -> Optional[Image]:
+    def image(self, name: str) -> Image | None:
         return self._daemon.image(name)
 
     def by_content(self) -> bool:
@@ -271,13 +284,16 @@ class DaemonDestination:
         if not self._daemon.has_containerd_store():
             self._held = {chain for layers in self._daemon.layers() for chain in chain_ids(layers)}
 
-    def leave_out(self, image: Image) -> Tuple[Set[str], str]:
+    def leave_out(self, image: Image) -> tuple[set[str], str]:
         if self._daemon.has_containerd_store():
             return set(), "all layers, since the destination's containerd store takes nothing less"
         base = base_held(image.layers, self._held)
         if not base:
             return set(), "all layers, since the destination has none of them"
-        return left_out(image.layers, base), f"{base} of {len(image.layers)} layers left out, since the destination has them"
+        return (
+            left_out(image.layers, base),
+            f"{base} of {len(image.layers)} layers left out, since the destination has them",
+        )
 
     def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
         """Load an image, and check that it arrived."""
@@ -314,10 +330,12 @@ class DaemonDestination:
             if arrived is None:
                 raise DaemonError(f"{doing}: it reported no error, and has no image {name}")
             if not same(image, arrived, by_content=True):
-                raise DaemonError(f"{doing}: it reported no error, and has {short(arrived.id)} as {name} instead of {short(image.id)}")
+                raise DaemonError(
+                    f"{doing}: it reported no error, and has {short(arrived.id)} as {name} instead of {short(image.id)}"
+                )
         return arrived
 
-    def settle(self, step: Step) -> Optional[Sent]:
+    def settle(self, step: Step) -> Sent | None:
         if step.action is Action.KEEP:
             return Sent(step.there.id)
         return self._tag(step) if step.action is Action.TAG else None
@@ -328,13 +346,13 @@ class DaemonDestination:
                 self._daemon.tag(step.there.id, name)
         return Sent(self._arrived(step.image, step.names, f"{self.title}: naming {step.reference}").id)
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         return self._daemon.tags()
 
     def finish(self) -> None:
         """Nothing remains to be done: each image is complete when it was loaded."""
 
-    def prune(self, names: Sequence[str]) -> Iterator[Tuple[str, Optional[str]]]:
+    def prune(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         for name in names:
             yield name, self._daemon.untag(name)
 
@@ -345,7 +363,7 @@ class DaemonDestination:
 class ArchiveDestination:
     """An archive file as a destination: it holds the images of the task, and no others."""
 
-    taken: Optional[Taken] = None
+    taken: Taken | None = None
     whole = True
 
     def __init__(self, path: str, names: Collection[str]) -> None:
@@ -353,28 +371,34 @@ class ArchiveDestination:
         self.status = ""
         if not os.path.isdir(os.path.dirname(path)):
             raise Refused(f"{self.title}: there is no directory {os.path.dirname(path)}: make it, or correct the path")
-        self._images: Dict[str, Image] = {}
+        self._images: dict[str, Image] = {}
         if os.path.lexists(path):
             self._images = self._found(path, names)
         self._packing, self._writing = Packing(), Writing(path)
         self._started = False
 
-    def _found(self, path: str, names: Collection[str]) -> Dict[str, Image]:
+    def _found(self, path: str, names: Collection[str]) -> dict[str, Image]:
         if os.path.islink(path) or not os.path.isfile(path):
             raise Refused(f"{self.title}: it is no file: choose another path")
         try:
             found = {name: packed.image for packed in listed(path) for name in packed.names}
         except (OSError, Damaged) as error:
-            raise Refused(f"{self.title}: what is there cannot be read as an archive of images ({error}): move it away, or choose another path") from error
+            raise Refused(
+                f"{self.title}: what is there cannot be read as an archive of images ({error}): move it away, or choose"
+                " another path"
+            ) from error
         strangers = sorted(set(found) - set(names))
         if strangers:
-            raise Refused(f"{self.title}: it holds {', '.join(strangers[:5])}, too, and would lose that: name it in the task, or choose another path")
+            raise Refused(
+                f"{self.title}: it holds {', '.join(strangers[:5])}, too, and would lose that: name it in the task, or"
+                " choose another path"
+            )
         return found
 
-    def image(self, name: str) -> Optional[Image]:
+    def image(self, name: str) -> Image | None:
         return self._images.get(name)
 
-    def tags(self) -> List[str]:
+    def tags(self) -> list[str]:
         return []
 
     def by_content(self) -> bool:
@@ -383,10 +407,10 @@ class ArchiveDestination:
     def look_for_layers(self) -> None:
         """An archive must hold all layers."""
 
-    def leave_out(self, image: Image) -> Tuple[Set[str], str]:
+    def leave_out(self, image: Image) -> tuple[set[str], str]:
         return set(), "all layers, since an archive must hold them"
 
-    def settle(self, step: Step) -> Optional[Sent]:
+    def settle(self, step: Step) -> Sent | None:
         return Sent(step.there.id) if step.action is Action.KEEP else None
 
     def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
@@ -399,7 +423,9 @@ class ArchiveDestination:
                 self._writing.write(piece)
         except Unwritable as error:
             raise DaemonError(f"{self.title}: writing {step.reference}: {error}") from error
-        return Sent(self._packing.ids[-1], self._writing.size - size, self._packing.layers - layers, time.monotonic() - start)
+        return Sent(
+            self._packing.ids[-1], self._writing.size - size, self._packing.layers - layers, time.monotonic() - start
+        )
 
     def finish(self) -> None:
         """Replace the file by the archive."""
@@ -411,7 +437,7 @@ class ArchiveDestination:
             except Unwritable as error:
                 raise DaemonError(f"{self.title}: {error}") from error
 
-    def prune(self, names: Sequence[str]) -> Iterator[Tuple[str, Optional[str]]]:
+    def prune(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         """Yield nothing: what the archive held is replaced as a whole."""
         return iter(())
 
@@ -433,13 +459,13 @@ class DaemonLocation:
     def __str__(self) -> str:
         return str(self.endpoint)
 
-    def transport(self) -> Optional[Transport]:
+    def transport(self) -> Transport | None:
         return self.endpoint.transport()
 
-    def source(self, transport: Optional[Transport], silence: float, platform: str) -> Source:
+    def source(self, transport: Transport | None, silence: float, platform: str) -> Source:
         return DaemonSource(Daemon(self.endpoint, silence, "source", transport), platform)
 
-    def destination(self, transport: Optional[Transport], silence: float, names: Collection[str]) -> Destination:
+    def destination(self, transport: Transport | None, silence: float, names: Collection[str]) -> Destination:
         return DaemonDestination(Daemon(self.endpoint, silence, "destination", transport))
 
 
@@ -454,11 +480,11 @@ class ArchiveLocation:
     def __str__(self) -> str:
         return self.path
 
-    def transport(self) -> Optional[Transport]:
+    def transport(self) -> Transport | None:
         return None
 
-    def source(self, transport: Optional[Transport], silence: float, platform: str) -> Source:
+    def source(self, transport: Transport | None, silence: float, platform: str) -> Source:
         return ArchiveSource(self.path, platform)
 
-    def destination(self, transport: Optional[Transport], silence: float, names: Collection[str]) -> Destination:
+    def destination(self, transport: Transport | None, silence: float, names: Collection[str]) -> Destination:
         return ArchiveDestination(self.path, names)

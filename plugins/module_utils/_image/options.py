@@ -2,31 +2,40 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The options of image_transfer, parsed."""
+
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Set, Tuple
+from typing import Any, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import ArchiveLocation, DaemonLocation, Location
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import parse_platform, parse_references, parse_tags
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import (
+    ArchiveLocation,
+    DaemonLocation,
+    Location,
+)
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import (
+    parse_platform,
+    parse_references,
+    parse_tags,
+)
 
 
 @dataclass(frozen=True)
 class Wanted:
     """The transfer that the task asks for."""
 
-    names: Dict[str, Tuple[str, ...]]  # by reference: its names at the destination
+    names: dict[str, tuple[str, ...]]  # by reference: its names at the destination
     source: Location
-    destinations: Tuple[Location, ...]
+    destinations: tuple[Location, ...]
     platform: str
     prune: bool
     silence: float
 
     @property
-    def at_destination(self) -> Set[str]:
+    def at_destination(self) -> set[str]:
         return {name for names in self.names.values() for name in names}
 
 
@@ -62,7 +71,7 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     return Wanted(names, source, tuple(destinations), platform, options["prune_other_tags"], options["timeout"])
 
 
-def parse_location(option: str, given: Optional[Mapping[str, Any]]) -> Location:
+def parse_location(option: str, given: Mapping[str, Any] | None) -> Location:
     """Return the location that an option names: without one, this machine's own daemon."""
     found = dict(given or {})
     path = found.pop("archive", None)

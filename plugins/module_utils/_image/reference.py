@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Names, tags and platforms of images, as options and daemons spell them."""
+
 from __future__ import annotations
 
 import difflib
 import re
-from typing import Any, Dict, Iterable, Mapping, Sequence, Tuple
+from typing import Any, Iterable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
@@ -14,14 +15,16 @@ HUB = "docker.io"
 
 # The grammar of github.com/distribution/reference, which every docker daemon parses names with.
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-DOMAIN = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+DOMAIN = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+)
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 ID = re.compile(r"[0-9a-f]{64}")
 LONGEST_NAME = 255
 PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 
 
-def split_domain(name: str) -> Tuple[str, str]:
+def split_domain(name: str) -> tuple[str, str]:
     """Return the registry of a name, the default one where it names none, and the rest of the name."""
     first, slash, rest = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
@@ -30,33 +33,47 @@ def split_domain(name: str) -> Tuple[str, str]:
 
 
 def parse_reference(text: str) -> str:
-    """Return the one spelling of a reference: `debian` and `docker.io/library/debian:latest` are both `debian:latest`."""
+    """Return the one spelling of a reference: `debian` and `docker.io/library/debian:latest` are both
+    `debian:latest`.
+    """
     if "@" in text or text.startswith("sha256:"):
-        raise Refused(f"{text!r} names a digest: give the image a tag (docker tag) and name that, because an image is loaded under a tag")
+        raise Refused(
+            f"{text!r} names a digest: give the image a tag (docker tag) and name that, because an image is loaded"
+            " under a tag"
+        )
     head, slash, last = text.rpartition("/")
     last, colon, tag = last.partition(":")
     name = f"{head}{slash}{last}"
     tag = tag if colon else "latest"
     if not TAG.fullmatch(tag):
-        raise Refused(f"{text!r} is not an image name: {tag!r} is no tag (letters, digits, '_', '.' and '-', at most 128)")
+        raise Refused(
+            f"{text!r} is not an image name: {tag!r} is no tag (letters, digits, '_', '.' and '-', at most 128)"
+        )
     domain, path = split_domain(name)
     if not DOMAIN.fullmatch(domain):
         raise Refused(f"{text!r} is not an image name: {domain!r} is no registry (host or host:port)")
     for component in path.split("/"):
         if not COMPONENT.fullmatch(component):
-            hint = ", which is lower case" if component.lower() != component and COMPONENT.fullmatch(component.lower()) else ""
+            hint = (
+                ", which is lower case"
+                if component.lower() != component and COMPONENT.fullmatch(component.lower())
+                else ""
+            )
             raise Refused(f"{text!r} is not an image name: {component!r} is no part of a name{hint}")
     if ID.fullmatch(path):
-        raise Refused(f"{text!r} is an image id: give the image a tag (docker tag) and name that, because an image is loaded under a tag")
+        raise Refused(
+            f"{text!r} is an image id: give the image a tag (docker tag) and name that, because an image is loaded"
+            " under a tag"
+        )
     if domain in (HUB, f"index.{HUB}"):
-        domain, path = "", path[len("library/"):] if path.startswith("library/") and path.count("/") == 1 else path
+        domain, path = "", path[len("library/") :] if path.startswith("library/") and path.count("/") == 1 else path
     name = f"{domain}/{path}" if domain else path
     if len(name) > LONGEST_NAME:
         raise Refused(f"{text!r} is not an image name: it is longer than {LONGEST_NAME} characters")
     return f"{name}:{tag}"
 
 
-def parse_references(texts: Iterable[str]) -> Tuple[str, ...]:
+def parse_references(texts: Iterable[str]) -> tuple[str, ...]:
     """Return the references in their order, each once."""
     return tuple(dict.fromkeys(parse_reference(text) for text in texts))
 
@@ -69,11 +86,14 @@ def full_name(reference: str) -> str:
 
 def parse_platform(text: str) -> str:
     if not PLATFORM.fullmatch(text):
-        raise Refused(f"{text!r} is no platform: write os/architecture or os/architecture/variant, such as linux/amd64 or linux/arm64/v8")
+        raise Refused(
+            f"{text!r} is no platform: write os/architecture or os/architecture/variant, such as linux/amd64 or"
+            " linux/arm64/v8"
+        )
     return text
 
 
-def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> Dict[str, Tuple[str, ...]]:
+def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the names that each reference gets at the destination: its own, unless `tags` has others."""
     names = {reference: (reference,) for reference in references}
     for text, given in tags.items():
@@ -83,7 +103,7 @@ def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> Dict[str, 
         names[reference] = parse_references([given] if isinstance(given, str) else given)
         if not names[reference]:
             raise Refused(f"{text!r} has no name: give it one, or remove it here")
-    owners: Dict[str, str] = {}
+    owners: dict[str, str] = {}
     for reference, given in names.items():
         for name in given:
             if owners.setdefault(name, reference) != reference:
@@ -91,14 +111,14 @@ def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> Dict[str, 
     return names
 
 
-def others_of(names: Iterable[str], tags: Iterable[str]) -> Tuple[str, ...]:
+def others_of(names: Iterable[str], tags: Iterable[str]) -> tuple[str, ...]:
     """Return the tags of the same repositories that are not among the names."""
     wanted = set(names)
     repositories = {name.rpartition(":")[0] for name in wanted}
     return tuple(sorted(tag for tag in tags if tag.rpartition(":")[0] in repositories and tag not in wanted))
 
 
-def near(reference: str, tags: Sequence[str]) -> Tuple[str, ...]:
+def near(reference: str, tags: Sequence[str]) -> tuple[str, ...]:
     """Return the names most similar to a reference that was not found, other tags of the same repository first."""
     repository = reference.rpartition(":")[0]
     repositories = {}

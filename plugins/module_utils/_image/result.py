@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The result of image_transfer, made of what was done at each destination."""
+
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, Location, Sent, Source
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Plan, Step
@@ -16,11 +17,11 @@ class Work:
     """One destination: its plan, and what was done there."""
 
     location: Location
-    destination: Optional[Destination] = None
+    destination: Destination | None = None
     plan: Plan = Plan((), ())
-    before: Dict[str, Optional[str]] = field(default_factory=dict)
-    done: List[Dict[str, Any]] = field(default_factory=list)
-    pruned: List[str] = field(default_factory=list)
+    before: dict[str, str | None] = field(default_factory=dict)
+    done: list[dict[str, Any]] = field(default_factory=list)
+    pruned: list[str] = field(default_factory=list)
     trouble: str = ""
 
     @property
@@ -28,7 +29,7 @@ class Work:
         return bool(self.pruned) or any(image["changed"] for image in self.done)
 
 
-def outcome(work: Work, step: Step, sent: Sent, how: str = "") -> Dict[str, Any]:
+def outcome(work: Work, step: Step, sent: Sent, how: str = "") -> dict[str, Any]:
     """Return the result of one image at one destination."""
     return {
         "name": step.reference,
@@ -60,19 +61,25 @@ def summary(work: Work, check_mode: bool) -> str:
     return f"{work.location}: {what}, {there}{pruned}"
 
 
-def result_of(works: Sequence[Work], check_mode: bool) -> Dict[str, Any]:
+def result_of(works: Sequence[Work], check_mode: bool) -> dict[str, Any]:
     """Return the part of the module's result that is about the destinations."""
-    before: Dict[str, Any] = {}
-    after: Dict[str, Any] = {}
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
     for work in works:
         prefix = f"{work.location}: " if len(works) > 1 else ""
         now = {**work.before, **{name: image["id"] for image in work.done for name in image["names"]}}
-        before.update({prefix + name: image for name, image in {**work.before, **{name: "a tag" for name in work.pruned}}.items()})
-        after.update({prefix + name: image for name, image in {**now, **{name: None for name in work.pruned}}.items()})
+        before.update(
+            {prefix + name: image for name, image in {**work.before, **dict.fromkeys(work.pruned, "a tag")}.items()}
+        )
+        after.update({prefix + name: image for name, image in {**now, **dict.fromkeys(work.pruned)}.items()})
     destinations = [
         {
-            "destination": str(work.location), "failed": bool(work.trouble), "changed": work.changed, "pruned": work.pruned,
-            "bytes_sent": sum(image["bytes_sent"] for image in work.done), "msg": work.trouble or summary(work, check_mode),
+            "destination": str(work.location),
+            "failed": bool(work.trouble),
+            "changed": work.changed,
+            "pruned": work.pruned,
+            "bytes_sent": sum(image["bytes_sent"] for image in work.done),
+            "msg": work.trouble or summary(work, check_mode),
             **taken_by(work.destination),
         }
         for work in works
@@ -86,6 +93,6 @@ def result_of(works: Sequence[Work], check_mode: bool) -> Dict[str, Any]:
     }
 
 
-def taken_by(opened: Union[Source, Destination, None]) -> Dict[str, Any]:
+def taken_by(opened: Source | Destination | None) -> dict[str, Any]:
     """Return the part of a result that reports which way archives took."""
     return {"transport": asdict(opened.taken)} if opened and opened.taken else {}

@@ -2,9 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How many bytes an archive of a release unpacks to."""
+
 from __future__ import annotations
 
-from typing import Iterator, Optional
+from typing import Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 
@@ -19,7 +20,7 @@ def space_needed(size: int, head: bytes, tail: bytes) -> int:
     return USUAL_RATIO * size if said is None else said
 
 
-def zstd_content(head: bytes) -> Optional[int]:
+def zstd_content(head: bytes) -> int | None:
     """Return the size of the content that a zstd frame's header tells (RFC 8878, 3.1.1.1)."""
     if len(head) < 18:
         return None
@@ -27,15 +28,17 @@ def zstd_content(head: bytes) -> Optional[int]:
     single_segment = descriptor >> 5 & 1
     width = (single_segment, 2, 4, 8)[descriptor >> 6]
     start = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
-    return int.from_bytes(head[start:start + width], "little") + (256 if width == 2 else 0) if width else None
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0) if width else None
 
 
-def xz_content(tail: bytes) -> Optional[int]:
-    """Return the size of the content that the index at the end of an xz file tells (xz-file-format.txt, 2.1.2 and 4)."""
+def xz_content(tail: bytes) -> int | None:
+    """Return the size of the content that the index at the end of an xz file tells (xz-file-format.txt, 2.1.2 and
+    4).
+    """
     if tail[-2:] != b"YZ" or len(tail) < 12:
         return None
     length = 4 * (int.from_bytes(tail[-8:-4], "little") + 1)
-    index = tail[-12 - length:-12]
+    index = tail[-12 - length : -12]
     if len(index) < length or index[0] != 0:
         return None
     numbers = _multibyte(index[1:])

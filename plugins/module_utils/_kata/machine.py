@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machine of kata_release: what is there, and how each step is carried out."""
+
 from __future__ import annotations
 
 import contextlib
@@ -14,12 +15,14 @@ import signal
 import stat
 import tempfile
 from dataclasses import asdict
-from typing import BinaryIO, Iterator, Optional, Tuple, Union
+from typing import BinaryIO, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import (
-    alone_in, sync_directory, sync_file_system,
+    alone_in,
+    sync_directory,
+    sync_file_system,
 )
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
@@ -28,7 +31,15 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.contents import 
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import Judge
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import (
-    RECORD, Clear, Found, Plan, Record, Remove, Unpack, decide, read_record,
+    RECORD,
+    Clear,
+    Found,
+    Plan,
+    Record,
+    Remove,
+    Unpack,
+    decide,
+    read_record,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Archive, Content, unpack
 from ansible_collections.nested.kata.plugins.module_utils._kata.users import mounted_below, users_of
@@ -36,10 +47,12 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.users import mou
 
 def look(wanted: Wanted) -> Found:
     """Return what lies there."""
-    parent, name = os.path.split(wanted.path)
+    parent, _name = os.path.split(wanted.path)
     if not os.path.isdir(parent):
         return Found()
-    leftovers = tuple(os.path.join(parent, entry) for entry in sorted(os.listdir(parent)) if entry.startswith(wanted.beside))
+    leftovers = tuple(
+        os.path.join(parent, entry) for entry in sorted(os.listdir(parent)) if entry.startswith(wanted.beside)
+    )
     if not os.path.lexists(wanted.path):
         return Found(leftovers=leftovers)
     if os.path.islink(wanted.path) or not os.path.isdir(wanted.path):
@@ -58,14 +71,16 @@ def look(wanted: Wanted) -> Found:
     return Found(record, leftovers=leftovers, users=tuple(users_of(os.path.realpath(wanted.path))), mounts=mounts)
 
 
-def apply(wanted: Wanted, check_mode: bool, progress: Progress) -> Tuple[Plan, Found, Optional[Record]]:
+def apply(wanted: Wanted, check_mode: bool, progress: Progress) -> tuple[Plan, Found, Record | None]:
     """Return what was planned, what was found before, and what is known of the release afterwards."""
     parent = os.path.dirname(wanted.path)
     found = look(wanted)
     plan = decide(found, wanted)
     record = found.record
     if plan.steps and not check_mode and os.path.isdir(parent):
-        with alone_in(parent, lambda: progress.say(f"{os.path.basename(wanted.path)}: waiting for another run in {parent}")):
+        with alone_in(
+            parent, lambda: progress.say(f"{os.path.basename(wanted.path)}: waiting for another run in {parent}")
+        ):
             found = look(wanted)
             plan = decide(found, wanted)  # the other run may have done it
             record = found.record
@@ -90,7 +105,10 @@ def interruptible(wanted: Wanted) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         parent = os.path.dirname(wanted.path)
-        raise Refused(f"path: no space left in {parent} ({amount(free_in(parent))} free now): make room there, or choose another path") from error
+        raise Refused(
+            f"path: no space left in {parent} ({amount(free_in(parent))} free now): make room there, or choose another"
+            " path"
+        ) from error
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -103,7 +121,7 @@ def _prepare(plan: Plan, wanted: Wanted, check_mode: bool) -> None:
         _check(wanted.archive, os.path.dirname(wanted.path), check_mode)
 
 
-def _check(archive: Optional[str], parent: str, check_mode: bool) -> None:
+def _check(archive: str | None, parent: str, check_mode: bool) -> None:
     """Raise Refused where it is plain from outside that the archive cannot be unpacked."""
     if not os.path.isdir(parent):
         if check_mode:
@@ -123,11 +141,19 @@ def _check(archive: Optional[str], parent: str, check_mode: bool) -> None:
         needed, free = space_needed(size, head, file.read()), free_in(parent)
     kind = compression_of(head, PACKAGES)
     if not kind:
-        raise Refused(f"archive: {archive} is neither a .tar.zst nor a .tar.xz file (it begins with {head[:8]!r}): get it anew")
+        raise Refused(
+            f"archive: {archive} is neither a .tar.zst nor a .tar.xz file (it begins with {head[:8]!r}): get it anew"
+        )
     if not shutil.which(kind):
-        raise Refused(f"archive: {archive} is compressed by {kind}, and there is no command {kind}: install it (Debian package {PACKAGES[kind]})")
+        raise Refused(
+            f"archive: {archive} is compressed by {kind}, and there is no command {kind}: install it (Debian package"
+            f" {PACKAGES[kind]})"
+        )
     if needed > free:
-        raise Refused(f"path: {archive} unpacks to about {amount(needed)}, and {parent} has {amount(free)} free: make room there, or choose another path")
+        raise Refused(
+            f"path: {archive} unpacks to about {amount(needed)}, and {parent} has {amount(free)} free: make room there,"
+            " or choose another path"
+        )
 
 
 def open_archive(path: str) -> BinaryIO:
@@ -145,7 +171,7 @@ def free_in(directory: str) -> int:
 
 
 @functools.singledispatch
-def carry_out(step: Union[Clear, Unpack, Remove], wanted: Wanted, progress: Progress) -> Optional[Record]:
+def carry_out(step: Clear | Unpack | Remove, wanted: Wanted, progress: Progress) -> Record | None:
     """Carry out one step, and return what is then known of the release."""
     raise NotImplementedError(step)
 
@@ -176,8 +202,13 @@ def _put(step: Unpack, wanted: Wanted, progress: Progress) -> Record:
             judge = _unpacked(root, wanted, progress)
             version = version_in(staging)
             if wanted.version not in (None, version) and version is not None:
-                raise Refused(f"version: {step.archive} is version {version} by its own account, not {wanted.version}: correct version or archive")
-            record = Record(wanted.sha256, version or wanted.version, judge.bytes, judge.files, kernel_release_in(staging))
+                raise Refused(
+                    f"version: {step.archive} is version {version} by its own account, not {wanted.version}: correct"
+                    " version or archive"
+                )
+            record = Record(
+                wanted.sha256, version or wanted.version, judge.bytes, judge.files, kernel_release_in(staging)
+            )
             with open(os.path.join(staging, RECORD), "x", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o644)
                 json.dump(asdict(record), file, indent=2, sort_keys=True)
@@ -195,7 +226,9 @@ def _put(step: Unpack, wanted: Wanted, progress: Progress) -> Record:
 
 
 def _unpacked(root: int, wanted: Wanted, progress: Progress) -> Judge:
-    """Unpack the archive below a directory, or raise Refused. An archive that is another one is told so, whatever else is wrong with it."""
+    """Unpack the archive below a directory, or raise Refused. An archive that is another one is told so, whatever else
+    is wrong with it.
+    """
     judge, trouble, done = Judge(), None, 0
     with open_archive(wanted.archive) as file:
         size = os.fstat(file.fileno()).st_size
@@ -213,7 +246,10 @@ def _unpacked(root: int, wanted: Wanted, progress: Progress) -> Judge:
             trouble = error
         digest = archive.digest()
     if digest != wanted.sha256:
-        raise Refused(f"sha256: {wanted.archive}, of {done} bytes, has the SHA-256 {digest}, not {wanted.sha256}: get it anew, or correct sha256")
+        raise Refused(
+            f"sha256: {wanted.archive}, of {done} bytes, has the SHA-256 {digest}, not {wanted.sha256}: get it anew, or"
+            " correct sha256"
+        )
     if not trouble and not judge.files:
         trouble = "there are no files in it"
     if trouble:

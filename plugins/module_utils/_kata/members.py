@@ -1,12 +1,15 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Members of an archive of a release: what each becomes below the release's directory, or why it is refused. Nothing is touched."""
+"""Members of an archive of a release: what each becomes below the release's directory, or why it is refused. Nothing is
+touched.
+"""
+
 from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass
-from typing import Dict, List, Tuple, Union
+from typing import Tuple, Union
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import RECORD
@@ -71,15 +74,17 @@ Piece = Union[MakeDirectory, WriteFile, MakeSymlink, MakeLink]
 
 
 class Judge:
-    """Says what each member of an archive becomes below the release's directory, in the archive's order, or refuses it."""
+    """Says what each member of an archive becomes below the release's directory, in the archive's order, or
+    refuses it.
+    """
 
     def __init__(self) -> None:
-        self._kinds: Dict[Parts, str] = {(): "a directory"}
+        self._kinds: dict[Parts, str] = {(): "a directory"}
         self._members = 0
         self.bytes = 0
         self.files = 0
 
-    def pieces(self, member: Member) -> Tuple[Piece, ...]:
+    def pieces(self, member: Member) -> tuple[Piece, ...]:
         """Return the steps for a member, in their order. It is refused before anything is done about it."""
         try:
             self._members += 1
@@ -89,13 +94,13 @@ class Judge:
         except Refused as error:
             raise Refused(f"member {member.name[:200]!r}: {error}") from None
 
-    def _pieces(self, member: Member) -> Tuple[Piece, ...]:
+    def _pieces(self, member: Member) -> tuple[Piece, ...]:
         if member.kind not in ("a file", "a directory", "a symlink", "a hard link"):
             raise Refused(f"it is {member.kind}")
-        if not 0 <= member.size <= MOST_BYTES or member.size and member.kind != "a file":
+        if not 0 <= member.size <= MOST_BYTES or (member.size and member.kind != "a file"):
             raise Refused(f"it is {member.kind} with a size of {member.size}")
         name = parts_of(member.name)
-        if name == PREFIX[:len(name)]:
+        if name == PREFIX[: len(name)]:
             if member.kind != "a directory":
                 raise Refused(f"it is {member.kind} where a directory belongs")
             return ()
@@ -106,7 +111,7 @@ class Judge:
         if parts in self._kinds and not self._kinds[parts] == member.kind == "a directory":
             raise Refused(f"there was {self._kinds[parts]} of this name before it")
         piece = self._piece(parts, member)
-        self._kinds.update({parent: "a directory" for parent in parents})
+        self._kinds.update(dict.fromkeys(parents, "a directory"))
         self._kinds[parts] = "a file" if member.kind == "a hard link" else member.kind
         return (*map(MakeDirectory, parents), piece)
 
@@ -123,14 +128,16 @@ class Judge:
         if self.bytes > MOST_BYTES:
             raise Refused(f"the files before it and it are larger than {MOST_BYTES >> 30} GiB")
         # A time that is not one (NaN) fails every comparison.
-        return WriteFile(parts, member.size, member.mode & 0o755 | 0o400, member.mtime if 0 <= member.mtime < 1 << 32 else 0)
+        return WriteFile(
+            parts, member.size, member.mode & 0o755 | 0o400, member.mtime if 0 <= member.mtime < 1 << 32 else 0
+        )
 
     def _below(self, name: Parts) -> Parts:
-        if name[:len(PREFIX)] != PREFIX:
+        if name[: len(PREFIX)] != PREFIX:
             raise Refused(f"it lies outside of {'/'.join(PREFIX)}")
-        return name[len(PREFIX):]
+        return name[len(PREFIX) :]
 
-    def _missing_parents(self, parts: Parts) -> List[Parts]:
+    def _missing_parents(self, parts: Parts) -> list[Parts]:
         parents = [parts[:length] for length in range(1, len(parts))]
         for parent in parents:
             kind = self._kinds.get(parent, "a directory")
@@ -161,9 +168,11 @@ def parts_of(name: str) -> Parts:
 
 
 def relative_target(parts: Parts, target: str) -> str:
-    """Return the target of a symlink, relative and with no .. but at its beginning, which is where no other symlink can be on the way."""
+    """Return the target of a symlink, relative and with no .. but at its beginning, which is where no other symlink can
+    be on the way.
+    """
     _legible(target, "its target")
-    way: List[str] = [] if target.startswith("/") else [*PREFIX, *parts[:-1]]
+    way: list[str] = [] if target.startswith("/") else [*PREFIX, *parts[:-1]]
     for part in target.split("/"):
         if part == "..":
             if not way:
@@ -171,7 +180,7 @@ def relative_target(parts: Parts, target: str) -> str:
             way.pop()
         elif part not in ("", "."):
             way.append(part)
-    if tuple(way[:len(PREFIX)]) != PREFIX:
+    if tuple(way[: len(PREFIX)]) != PREFIX:
         raise Refused(f"it is a symlink to {target!r}, outside of {'/'.join(PREFIX)}")
     return posixpath.relpath("/" + "/".join(way), "/" + "/".join((*PREFIX, *parts[:-1])))
 

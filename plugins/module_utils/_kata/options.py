@@ -2,13 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of kata_release, parsed and checked."""
+
 from __future__ import annotations
 
 import os
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
@@ -19,9 +20,9 @@ class Wanted:
 
     path: str
     present: bool = True
-    archive: Optional[str] = None
+    archive: str | None = None
     sha256: str = ""
-    version: Optional[str] = None
+    version: str | None = None
     keep_in_use: bool = False
 
     @property
@@ -32,9 +33,17 @@ class Wanted:
 
 def parse(options: Mapping[str, Any]) -> Wanted:
     """Return what the module's options ask for, or raise Refused."""
-    path, state, sha256, version = os.path.abspath(options["path"]), options["state"], options["sha256"], options["version"]
+    path, state, sha256, version = (
+        os.path.abspath(options["path"]),
+        options["state"],
+        options["sha256"],
+        options["version"],
+    )
     if len(path.strip("/").split("/")) < 2:
-        raise Refused(f"path: {path} is no directory for a release: name one of its own, /var/lib/nested-kata/kata/4.1.0 for example")
+        raise Refused(
+            f"path: {path} is no directory for a release: name one of its own, /var/lib/nested-kata/kata/4.1.0 for"
+            " example"
+        )
     digest = (sha256 or "").strip().lower()
     if state == "present" and not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise Refused(f"sha256: {sha256!r} is not 64 hexadecimal digits: give the SHA-256 of the archive")

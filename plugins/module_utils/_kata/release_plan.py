@@ -2,11 +2,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of kata_release: from what was found and what is wanted to steps, or to a refusal. Nothing is touched."""
+
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple, Union
+from typing import Any
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted
@@ -19,10 +20,10 @@ class Record:
     """What is known of a release since it was unpacked."""
 
     sha256: str
-    version: Optional[str]
+    version: str | None
     bytes: int
     files: int
-    kernel_release: Optional[str]
+    kernel_release: str | None
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class User:
 class Found:
     """What lies there."""
 
-    record: Optional[Record] = None
+    record: Record | None = None
     """Of a release that this module unpacked."""
     stranger: str = ""
     """What else it is: "a symlink", for example."""
-    leftovers: Tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
     """Of runs that were interrupted."""
-    users: Tuple[User, ...] = ()
-    mounts: Tuple[str, ...] = ()
+    users: tuple[User, ...] = ()
+    mounts: tuple[str, ...] = ()
     """What is mounted below it. Users and mounts are looked for only where it is to be removed."""
 
 
@@ -55,7 +56,7 @@ class Found:
 class Clear:
     """Remove what an interrupted run left."""
 
-    paths: Tuple[str, ...]
+    paths: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"remove what an interrupted run left: {', '.join(self.paths)}"
@@ -65,7 +66,7 @@ class Clear:
 class Unpack:
     """Put the release there."""
 
-    archive: Optional[str]
+    archive: str | None
     path: str
 
     def __str__(self) -> str:
@@ -86,21 +87,27 @@ class Remove:
 class Plan:
     """The steps that lead from what was found to what is wanted, and why they are needed."""
 
-    steps: Tuple[Union[Clear, Unpack, Remove], ...]
+    steps: tuple[Clear | Unpack | Remove, ...]
     reason: str
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
     """Return what is to be done, or raise Refused."""
     if found.stranger:
-        raise Refused(f"path: {wanted.path} is {found.stranger}, which this module did not make: choose another path, or move it away")
+        raise Refused(
+            f"path: {wanted.path} is {found.stranger}, which this module did not make: choose another path, or move it"
+            " away"
+        )
     steps, reason = _present(found, wanted) if wanted.present else _absent(found, wanted)
     if found.leftovers:
-        return Plan((Clear(found.leftovers), *steps), reason + ("" if steps else ", and what an interrupted run left is beside it"))
+        return Plan(
+            (Clear(found.leftovers), *steps),
+            reason + ("" if steps else ", and what an interrupted run left is beside it"),
+        )
     return Plan(steps, reason)
 
 
-def _present(found: Found, wanted: Wanted) -> Tuple[Tuple[Unpack, ...], str]:
+def _present(found: Found, wanted: Wanted) -> tuple[tuple[Unpack, ...], str]:
     record = found.record
     if record is None:
         return (Unpack(wanted.archive, wanted.path),), f"there is no {wanted.path} yet"
@@ -110,11 +117,14 @@ def _present(found: Found, wanted: Wanted) -> Tuple[Tuple[Unpack, ...], str]:
             "give this one a directory of its own, or remove the other one before (state: absent)"
         )
     if wanted.version not in (None, record.version):
-        raise Refused(f"version: what is in {wanted.path}, with this SHA-256, is version {record.version}, not {wanted.version}: correct version or sha256")
+        raise Refused(
+            f"version: what is in {wanted.path}, with this SHA-256, is version {record.version}, not {wanted.version}:"
+            " correct version or sha256"
+        )
     return (), f"{wanted.path} holds this release"
 
 
-def _absent(found: Found, wanted: Wanted) -> Tuple[Tuple[Remove, ...], str]:
+def _absent(found: Found, wanted: Wanted) -> tuple[tuple[Remove, ...], str]:
     if found.record is None:
         return (), f"there is no {wanted.path}"
     if found.users:
@@ -124,10 +134,12 @@ def _absent(found: Found, wanted: Wanted) -> Tuple[Tuple[Remove, ...], str]:
         raise Refused(f"path: {in_use}: stop what runs on it, or leave it until then (if_in_use: keep)")
     if found.mounts:
         raise Refused(f"path: something is mounted on {_listed(found.mounts)}: unmount it first")
-    return (Remove(wanted.path),), f"{wanted.path} is there" + ("" if not wanted.keep_in_use else ", and nothing runs on it")
+    return (Remove(wanted.path),), f"{wanted.path} is there" + (
+        "" if not wanted.keep_in_use else ", and nothing runs on it"
+    )
 
 
-def _listed(things: Tuple[Any, ...], most: int = 5) -> str:
+def _listed(things: tuple[Any, ...], most: int = 5) -> str:
     return ", ".join(map(str, things[:most])) + (f" and {len(things) - most} more" if len(things) > most else "")
 
 

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives that are unpacked while they are verified: read once, each member judged before it is written, written below one directory."""
+"""Archives that are unpacked while they are verified: read once, each member judged before it is written, written below
+one directory.
+"""
+
 from __future__ import annotations
 
 import contextlib
@@ -13,13 +16,20 @@ import re
 import subprocess
 import tarfile
 import threading
-from typing import BinaryIO, Callable, Iterator, Optional
+from typing import BinaryIO, Callable, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, last_words
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
-    Judge, MakeDirectory, MakeLink, MakeSymlink, Member, Parts, Piece, WriteFile,
+    Judge,
+    MakeDirectory,
+    MakeLink,
+    MakeSymlink,
+    Member,
+    Parts,
+    Piece,
+    WriteFile,
 )
 
 # Memory is limited, since an archive could ask for any; zstd does so by itself. What xz -9 makes takes 65 MiB.
@@ -29,8 +39,14 @@ HEADERS = 1 << 16  # bytes that the headers of one member may take; real ones ta
 TRAILER = 1 << 24  # bytes of zeros that may follow the last member; tar writes up to 1 MiB with its largest blocks
 
 KINDS = {
-    tarfile.REGTYPE: "a file", tarfile.AREGTYPE: "a file", tarfile.DIRTYPE: "a directory", tarfile.SYMTYPE: "a symlink", tarfile.LNKTYPE: "a hard link",
-    tarfile.CHRTYPE: "a character device", tarfile.BLKTYPE: "a block device", tarfile.FIFOTYPE: "a named pipe",
+    tarfile.REGTYPE: "a file",
+    tarfile.AREGTYPE: "a file",
+    tarfile.DIRTYPE: "a directory",
+    tarfile.SYMTYPE: "a symlink",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+    tarfile.FIFOTYPE: "a named pipe",
 }
 
 
@@ -40,14 +56,16 @@ class Archive:
     def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
         self._file, self._told = file, told
         self._digest = hashlib.sha256()
-        self._feeder: Optional[threading.Thread] = None
-        self._error: Optional[OSError] = None
+        self._feeder: threading.Thread | None = None
+        self._error: OSError | None = None
 
     @contextlib.contextmanager
     def content(self) -> Iterator[BinaryIO]:
         """Yield what is in the archive as a file that can be read from its beginning to its end."""
         command = COMMANDS[compression_of(self._file.peek(8), COMMANDS)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):  # an unprivileged user's share may be used up
                     fcntl.fcntl(pipe, F_SETPIPE_SZ, PIECE)
@@ -65,7 +83,9 @@ class Archive:
 
     @staticmethod
     def _last_words(process: subprocess.Popen, name: str) -> str:
-        """Return what the command says about data that it cannot read. One that was not heard to the end says nothing."""
+        """Return what the command says about data that it cannot read. One that was not heard to the end says
+        nothing.
+        """
         process.stdout.close()
         words, status = last_words(process)
         return re.sub(r"^(\w+: )?(/\*stdin\*\\ : |\(stdin\): )?", f"{name}: ", words) if status > 0 else ""
@@ -74,9 +94,8 @@ class Archive:
         """Give the file to the command, and read on without it when that ends."""
         try:
             with contextlib.suppress(BrokenPipeError), pipe:
-                for piece in self._pieces():
-                    pipe.write(piece)
-            for dummy in self._pieces():
+                pipe.writelines(self._pieces())
+            for _dummy in self._pieces():
                 pass
         except OSError as error:
             self._error = error
@@ -96,7 +115,9 @@ class Archive:
 
 
 class Content:
-    """What is in an archive, as tarfile reads it: forward only, and no more for one member's headers than headers can be."""
+    """What is in an archive, as tarfile reads it: forward only, and no more for one member's headers than headers can
+    be.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -118,7 +139,7 @@ class Content:
             raise Refused(f"the headers of a member are larger than {HEADERS >> 10} KiB, or lead backwards")
         self._allowed -= size
         view = memoryview(bytearray(size))
-        return bytes(view[:self.readinto(view)])
+        return bytes(view[: self.readinto(view)])
 
     def readinto(self, view: memoryview) -> int:
         """Fill the view, and return how much of it there was to fill it with."""
@@ -144,7 +165,9 @@ class Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
         if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
-            raise Refused(f"member {header.name!r}: it is {'a sparse file' if header.size >= 0 else f'of size {header.size}'}")
+            raise Refused(
+                f"member {header.name!r}: it is {'a sparse file' if header.size >= 0 else f'of size {header.size}'}"
+            )
         return header
 
 
@@ -172,6 +195,7 @@ def unpack(content: Content, judge: Judge, root: int) -> None:
 
 
 # --- below one directory, whatever the names are ---
+
 
 def write(piece: Piece, content: Content, root: int) -> None:
     """Carry out one step. Nothing that is there is followed or overwritten, but a directory may get another mode."""
@@ -206,7 +230,9 @@ def _make_link(piece: MakeLink, name: bytes, parent: int, content: Content, root
 
 @_make.register(WriteFile)
 def _write_file(piece: WriteFile, name: bytes, parent: int, content: Content, root: int) -> None:
-    descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+    descriptor = os.open(
+        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
+    )
     try:
         buffer, left = memoryview(bytearray(min(PIECE, piece.size))), piece.size
         while left:
@@ -215,7 +241,7 @@ def _write_file(piece: WriteFile, name: bytes, parent: int, content: Content, ro
                 raise Damaged("it ends in the middle of a member")
             left -= len(part)
             while part:
-                part = part[os.write(descriptor, part):]
+                part = part[os.write(descriptor, part) :]
         os.fchmod(descriptor, piece.mode)
         os.utime(descriptor, (piece.mtime, piece.mtime))
     finally:
@@ -229,7 +255,9 @@ def directory(root: int, parts: Parts) -> Iterator[int]:
     try:
         for part in parts:
             above = descriptor
-            descriptor = os.open(name_of(part), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            descriptor = os.open(
+                name_of(part), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above
+            )
             os.close(above)
         yield descriptor
     finally:

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The users of a release: processes that have something of it open, and mounts below it."""
+
 from __future__ import annotations
 
 import contextlib
 import os
 from dataclasses import dataclass
-from typing import Iterator, Set, Tuple
+from typing import Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import unescaped
 from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import User
@@ -17,7 +18,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan imp
 class MappedFile:
     """A file that a process has in its memory."""
 
-    device: Tuple[int, int]
+    device: tuple[int, int]
     inode: int
     path: str
 
@@ -27,11 +28,11 @@ def mapped(maps: str) -> Iterator[MappedFile]:
     for line in maps.splitlines():
         fields = line.split(None, 5)
         if len(fields) == 6 and fields[4] != "0":
-            major, dummy, minor = fields[3].partition(":")
+            major, _dummy, minor = fields[3].partition(":")
             yield MappedFile((int(major, 16), int(minor, 16)), int(fields[4]), fields[5])
 
 
-def mounted_below(path: str, mountinfo: str) -> Tuple[str, ...]:
+def mounted_below(path: str, mountinfo: str) -> tuple[str, ...]:
     """Return what is mounted on a directory or below it, by /proc/self/mountinfo."""
     points = (unescaped(line.split()[4]) for line in mountinfo.splitlines())
     return tuple(point for point in points if point == path or point.startswith(f"{path}/"))
@@ -47,17 +48,21 @@ def users_of(path: str) -> Iterator[User]:
         inside.update(identity(os.path.join(directory, name)) for name in (*names, *files))
     for process in sorted(map(int, filter(str.isdigit, os.listdir("/proc")))):
         if process != os.getpid() and any(uses(process, path, inside)):
-            with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as file:
+            with contextlib.suppress(OSError), open(
+                f"/proc/{process}/comm", encoding="utf-8", errors="replace"
+            ) as file:
                 yield User(process, file.read().strip())
 
 
-def identity(path: str, follow: bool = False) -> Tuple[int, int]:
+def identity(path: str, follow: bool = False) -> tuple[int, int]:
     state = os.stat(path, follow_symlinks=follow)
     return state.st_dev, state.st_ino
 
 
-def uses(process: int, path: str, inside: Set[Tuple[int, int]]) -> Iterator[bool]:
-    """Yield whether it uses something there, for each file that a process has. One that ends meanwhile, or is hidden, has none."""
+def uses(process: int, path: str, inside: set[tuple[int, int]]) -> Iterator[bool]:
+    """Yield whether it uses something there, for each file that a process has. One that ends meanwhile, or is hidden,
+    has none.
+    """
     with contextlib.suppress(OSError):
         links = [f"/proc/{process}/{link}" for link in ("exe", "cwd", "root")]
         with contextlib.suppress(OSError):

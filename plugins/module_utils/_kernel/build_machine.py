@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The machine of kernel_build: what is there, and how each step is carried out."""
+
 from __future__ import annotations
 
 import contextlib
@@ -24,7 +25,14 @@ from ansible_collections.nested.kata.plugins.module_utils._common.progress impor
 from ansible_collections.nested.kata.plugins.module_utils._kernel import make
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import (
-    RECORD, Found, Make, Plan, Put, decide, foreign, read_record,
+    RECORD,
+    Found,
+    Make,
+    Plan,
+    Put,
+    decide,
+    foreign,
+    read_record,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kernel.make import Output, under_way, with_ccache
 from ansible_collections.nested.kata.plugins.module_utils._kernel.needs import Need, lacking, needs
@@ -57,16 +65,24 @@ def look(path: str) -> Found:
             with open(os.path.join(path, RECORD), encoding="utf-8") as file:
                 record = read_record(json.load(file))
         except ValueError as error:
-            raise Refused(f"path: {path}/{RECORD} cannot be read as the record of a build ({error}): move {path} away") from error
+            raise Refused(
+                f"path: {path}/{RECORD} cannot be read as the record of a build ({error}): move {path} away"
+            ) from error
     strangers = foreign(names, record)
     if strangers:
-        raise Refused(f"path: {path} holds what is no build of this module ({', '.join(strangers[:5])}): choose another directory")
-    digests = {name: digest_of(os.path.join(path, name)) for name in (record or {"files": ()})["files"] if name in names}
+        raise Refused(
+            f"path: {path} holds what is no build of this module ({', '.join(strangers[:5])}): choose another directory"
+        )
+    digests = {
+        name: digest_of(os.path.join(path, name)) for name in (record or {"files": ()})["files"] if name in names
+    }
     return Found(record, digests)
 
 
 def _prepare(wanted: Wanted) -> tuple[Tree, dict[str, str]]:
-    """Return the tree and the variables that make gets beside its own, or raise Refused where a build cannot even begin."""
+    """Return the tree and the variables that make gets beside its own, or raise Refused where a build cannot even
+    begin.
+    """
     if "KBUILD_OUTPUT" in wanted.make_vars:
         raise Refused("make_vars: KBUILD_OUTPUT cannot be set here: the build happens in the tree")
     tree = open_tree(wanted.tree, wanted.arch, wanted.make_vars)
@@ -80,7 +96,11 @@ def _prepare(wanted: Wanted) -> tuple[Tree, dict[str, str]]:
     missing = [need for need in needs(config, commands) if not _there(need, host_compiler)]
     if missing:
         raise Refused(f"tree: {lacking(missing)}")
-    if not os.path.isdir(os.path.dirname(wanted.log)) or os.path.isdir(wanted.log) or os.path.dirname(wanted.log) == wanted.path:
+    if (
+        not os.path.isdir(os.path.dirname(wanted.log))
+        or os.path.isdir(wanted.log)
+        or os.path.dirname(wanted.log) == wanted.path
+    ):
         raise Refused(f"log: {wanted.log} is no file in a directory that exists, outside of path: correct it")
     return tree, with_ccache(dict(tree.make_vars), compiler, host_compiler) if wanted.ccache else {}
 
@@ -91,7 +111,12 @@ def _there(need: Need, host_compiler: str) -> bool:
     if not shutil.which(host_compiler):
         return True  # without a compiler, which is named itself, nobody can tell
     command = [host_compiler, "-E", "-x", "c", "-include", need.name, "-o", os.devnull, os.devnull]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return (
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        ).returncode
+        == 0
+    )
 
 
 def usable_cpus() -> int:
@@ -130,7 +155,9 @@ class Job:
 
 
 def apply(wanted: Wanted, check_mode: bool, progress: Progress) -> tuple[Plan, Found, dict[str, Any] | None, int]:
-    """Return what was planned, what was found before, the record of the build that was made, and how many objects were compiled for it."""
+    """Return what was planned, what was found before, the record of the build that was made, and how many objects were
+    compiled for it.
+    """
     found = look(wanted.path)
     plan = decide(found, wanted)
     if not plan.steps:
@@ -181,7 +208,12 @@ def _build(step: Make, job: Job) -> None:
     with open(wanted.log, "wb", buffering=0) as log:
         if os.path.exists(mark):
             clean = tree.command(*variables, "clean")
-            _make(clean, job, log, lambda output: progress.say(f"linux {tree.version}: make clean, since a build was killed"))
+            _make(
+                clean,
+                job,
+                log,
+                lambda output: progress.say(f"linux {tree.version}: make clean, since a build was killed"),
+            )
             fresh = True
         expected = wanted.expected_objects or (job.known if fresh else 0)
 
@@ -202,9 +234,15 @@ def _build(step: Make, job: Job) -> None:
     job.compiled = output.objects
     job.record = {
         "release": _text_of(os.path.join(tree.path, "include/config/kernel.release")),
-        "arch": wanted.arch, "targets": list(step.targets), "key": wanted.key, "info": wanted.info,
-        "compiler": _version_of(tree.tool("CC")), "linker": _version_of(tree.tool("LD")), "timestamp": wanted.timestamp,
-        "seconds": round(time.monotonic() - start, 1), "objects": output.objects if fresh else max(job.known, output.objects),
+        "arch": wanted.arch,
+        "targets": list(step.targets),
+        "key": wanted.key,
+        "info": wanted.info,
+        "compiler": _version_of(tree.tool("CC")),
+        "linker": _version_of(tree.tool("LD")),
+        "timestamp": wanted.timestamp,
+        "seconds": round(time.monotonic() - start, 1),
+        "objects": output.objects if fresh else max(job.known, output.objects),
     }
 
 
@@ -217,7 +255,10 @@ def _make(command: list[str], job: Job, log: BinaryIO, tell: Callable[[Output], 
     """Run make, or raise Failed with the lines that matter."""
     wanted, tree = job.wanted, job.tree
     values = environment(
-        KBUILD_BUILD_TIMESTAMP=wanted.timestamp, KBUILD_BUILD_USER=BUILDER, KBUILD_BUILD_HOST=BUILDER, KBUILD_BUILD_VERSION="1",
+        KBUILD_BUILD_TIMESTAMP=wanted.timestamp,
+        KBUILD_BUILD_USER=BUILDER,
+        KBUILD_BUILD_HOST=BUILDER,
+        KBUILD_BUILD_VERSION="1",
         KCONFIG_NOSILENTUPDATE="1",
     )
     status, output = make.run(command, values, log, job.lock, tell)
@@ -226,8 +267,8 @@ def _make(command: list[str], job: Job, log: BinaryIO, tell: Callable[[Output], 
     facts: dict[str, Any] = {"errors": output.errors, "rc": status, "cmd": command}
     if output.stale:
         why = (
-            f"tree: {tree.path}/.config is not what this tree's Kconfig makes of it with {tree.tool('CC')} for {tree.arch}, and would be changed: "
-            "run nested.kata.kernel_config with the same arch and make_vars"
+            f"tree: {tree.path}/.config is not what this tree's Kconfig makes of it with {tree.tool('CC')} for"
+            f" {tree.arch}, and would be changed: run nested.kata.kernel_config with the same arch and make_vars"
         )
     elif output.full:
         why = f"tree: the build in {tree.path} failed: {full_disk(wanted)}; the whole output is in {wanted.log}"
@@ -240,8 +281,12 @@ def _make(command: list[str], job: Job, log: BinaryIO, tell: Callable[[Output], 
 
 def full_disk(wanted: Wanted) -> str:
     """Return which file system has no space left, of those that a build writes to."""
-    places = {"tree": wanted.tree, "the directory for temporary files": tempfile.gettempdir(), "log": os.path.dirname(wanted.log),
-              "path": os.path.dirname(wanted.path)}
+    places = {
+        "tree": wanted.tree,
+        "the directory for temporary files": tempfile.gettempdir(),
+        "log": os.path.dirname(wanted.log),
+        "path": os.path.dirname(wanted.path),
+    }
     free = {}
     for name, place in places.items():
         state = os.statvfs(place)
@@ -250,7 +295,9 @@ def full_disk(wanted: Wanted) -> str:
     mount = os.path.realpath(places[name])
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)
-    return f"no space left on {mount}, which holds {name} ({places[name]}; {free[name] // 1024} KiB free): make room there"
+    return (
+        f"no space left on {mount}, which holds {name} ({places[name]}; {free[name] // 1024} KiB free): make room there"
+    )
 
 
 def _text_of(path: str) -> str:
@@ -265,9 +312,17 @@ def _version_of(command: str) -> str:
 def artifacts(tree: Tree, wanted: Wanted) -> dict[str, str]:
     """Return where each file lies that the build made, by the name it is to have."""
     boot = os.path.join(tree.path, "arch", tree.source_directory, "boot")
-    images = {target: os.path.join(boot, target) for target in wanted.targets if "/" not in target and os.path.isfile(os.path.join(boot, target))}
-    return {"vmlinux": os.path.join(tree.path, "vmlinux"), **images, "config": os.path.join(tree.path, ".config"),
-            "System.map": os.path.join(tree.path, "System.map")}
+    images = {
+        target: os.path.join(boot, target)
+        for target in wanted.targets
+        if "/" not in target and os.path.isfile(os.path.join(boot, target))
+    }
+    return {
+        "vmlinux": os.path.join(tree.path, "vmlinux"),
+        **images,
+        "config": os.path.join(tree.path, ".config"),
+        "System.map": os.path.join(tree.path, "System.map"),
+    }
 
 
 def put(files: dict[str, str], record: dict, path: str) -> dict:

@@ -2,12 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of kernel_build, parsed and checked."""
+
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping, Optional, Tuple
+from typing import Any, Iterable, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import host_arch, source_directory
@@ -22,11 +23,11 @@ class Wanted:
 
     tree: str
     arch: str
-    targets: Tuple[str, ...]
+    targets: tuple[str, ...]
     path: str
     key: str
     make_vars: Mapping[str, Any] = field(default_factory=dict)
-    jobs: Optional[int] = None
+    jobs: int | None = None
     ccache: bool = False
     log: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -62,11 +63,13 @@ def log_of(options: Mapping[str, Any]) -> str:
     return os.path.abspath(options["log"] or f"{os.path.abspath(options['path'])}.log")
 
 
-def targets_of(asked: Iterable[str], arch: str) -> Tuple[str, ...]:
+def targets_of(asked: Iterable[str], arch: str) -> tuple[str, ...]:
     """Return the targets of make: vmlinux always, and the image that boots where none were asked for."""
     image = IMAGE.get(source_directory(arch))
     targets = tuple(dict.fromkeys(["vmlinux", *(asked or filter(None, [image]))]))
     for target in targets:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]*", target) or re.fullmatch(r".*config|.*clean|mrproper|help", target):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]*", target) or re.fullmatch(
+            r".*config|.*clean|mrproper|help", target
+        ):
             raise Refused(f"targets: {target!r} is no target that builds something, such as vmlinux or bzImage")
     return targets

@@ -2,10 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The plan of kernel_build: from what was found and what is wanted to steps. Nothing is touched."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+from typing import Any, Iterable, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
 
@@ -16,7 +17,7 @@ RECORD = "build.json"
 class Found:
     """What lies where the artifacts are to be."""
 
-    record: Optional[Mapping[str, Any]] = None
+    record: Mapping[str, Any] | None = None
     """What build.json holds, None where there is none."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each recorded file that is there."""
@@ -27,7 +28,7 @@ class Make:
     """Build the targets."""
 
     tree: str
-    targets: Tuple[str, ...]
+    targets: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"build {', '.join(self.targets)} in {self.tree}"
@@ -47,7 +48,7 @@ class Put:
 class Plan:
     """The steps that lead from what was found to what is wanted, and why they are needed."""
 
-    steps: Tuple[Union[Make, Put], ...]
+    steps: tuple[Make | Put, ...]
     reason: str
 
 
@@ -85,27 +86,40 @@ def read_record(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def foreign(names: Iterable[str], record: Optional[Mapping[str, Any]]) -> List[str]:
+def foreign(names: Iterable[str], record: Mapping[str, Any] | None) -> list[str]:
     """Return the names in a directory that no build of ours put there."""
     ours = {RECORD, *record["files"]} if record else set()
     return sorted(set(names) - ours)
 
 
-def shown(record: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+def shown(record: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what diff mode shows of a build."""
     if record is None:
         return {}
-    return {"key": record["key"], "release": record.get("release"), "files": {name: file["sha256"] for name, file in record["files"].items()}}
+    return {
+        "key": record["key"],
+        "release": record.get("release"),
+        "files": {name: file["sha256"] for name, file in record["files"].items()},
+    }
 
 
-def result_of(wanted: Wanted, plan: Plan, found: Found, built: Optional[Mapping[str, Any]], compiled: int) -> Dict[str, Any]:
+def result_of(
+    wanted: Wanted, plan: Plan, found: Found, built: Mapping[str, Any] | None, compiled: int
+) -> dict[str, Any]:
     """Return what the module returns. `built` is the record of the build that this run made."""
     after = built or (None if plan.steps else dict(found.record or {}))
     return {
-        "changed": bool(plan.steps), "path": wanted.path, "log": wanted.log, "objects": compiled, "build": after,
-        "steps": [str(step) for step in plan.steps], "msg": plan.reason,
+        "changed": bool(plan.steps),
+        "path": wanted.path,
+        "log": wanted.log,
+        "objects": compiled,
+        "build": after,
+        "steps": [str(step) for step in plan.steps],
+        "msg": plan.reason,
         "diff": {
-            "before_header": wanted.path, "after_header": wanted.path, "before": shown(found.record),
+            "before_header": wanted.path,
+            "after_header": wanted.path,
+            "before": shown(found.record),
             "after": {"key": wanted.key} if plan.steps and not built else shown(after),
         },
     }

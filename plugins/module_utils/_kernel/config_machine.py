@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine of kernel_config: what is there, what the tree's Kconfig makes of a request, and how files are written."""
+"""The machine of kernel_config: what is there, what the tree's Kconfig makes of a request, and how files are
+written.
+"""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +17,15 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._kernel import kconfig, source_tree
 from ansible_collections.nested.kata.plugins.module_utils._kernel.config_options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._kernel.config_plan import (
-    REMEMBERED, Found, Outcome, Plan, Write, decide, made_before, memory, sha256,
+    REMEMBERED,
+    Found,
+    Outcome,
+    Plan,
+    Write,
+    decide,
+    made_before,
+    memory,
+    sha256,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer
 from ansible_collections.nested.kata.plugins.module_utils._kernel.why import ask
@@ -61,17 +72,25 @@ def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
     values = kconfig.values(config, result)
     of_base = {id(each) for each in base}
     lost = kconfig.lost(request.values(), values)
-    missing = [replace(each, allowed=kconfig.allow(each, wanted.allowed)) for each in lost if id(each.wanted) not in of_base]
+    missing = [
+        replace(each, allowed=kconfig.allow(each, wanted.allowed)) for each in lost if id(each.wanted) not in of_base
+    ]
     answers = ask_why(wanted, result, [each.wanted.symbol for each in missing if each.allowed is None], scratch)
     missing = [
-        replace(each, why=kconfig.reason(each, answers[each.wanted.symbol], values.get("MODULES") == "y")) if each.wanted.symbol in answers else each
+        (
+            replace(each, why=kconfig.reason(each, answers[each.wanted.symbol], values.get("MODULES") == "y"))
+            if each.wanted.symbol in answers
+            else each
+        )
         for each in missing
     ]
     return Outcome(config, missing, [each for each in lost if id(each.wanted) in of_base], redefined)
 
 
 def ask_why(wanted: Wanted, config: str, symbols: Sequence[str], scratch: str) -> Mapping[str, Answer]:
-    """Return Kconfig's answers; none where a tree's Kconfig is unlike those that can be asked: the rest of the result holds anyway."""
+    """Return Kconfig's answers; none where a tree's Kconfig is unlike those that can be asked: the rest of the result
+    holds anyway.
+    """
     if not symbols:
         return {}
     try:
@@ -81,7 +100,9 @@ def ask_why(wanted: Wanted, config: str, symbols: Sequence[str], scratch: str) -
 
 
 def carry_out(step: Write) -> None:
-    """Replace the file; whoever looks finds the old one or the new one. What a killed run left is overwritten by the next."""
+    """Replace the file; whoever looks finds the old one or the new one. What a killed run left is overwritten by the
+    next.
+    """
     new = step.path + ".new"
     with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(step.text)
@@ -91,7 +112,9 @@ def carry_out(step: Write) -> None:
 
 
 def apply(wanted: Wanted, scratch: Callable[[], str], check_mode: bool) -> tuple[Plan, Found, str, Mapping[str, Any]]:
-    """Return what was planned, what was found before, the configuration, and what is remembered of it. `scratch` returns a directory."""
+    """Return what was planned, what was found before, the configuration, and what is remembered of it. `scratch`
+    returns a directory.
+    """
     source_tree.require(source_tree.tools_of_kconfig(wanted.tree))
     found, request = look(wanted), fingerprint(wanted)
     if made_before(found, request):

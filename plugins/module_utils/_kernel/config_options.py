@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Options of kernel_config, parsed and checked, with the files that they name."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +12,11 @@ from typing import Any, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
-    Assignment, from_options, parse as parse_assignments,
+    Assignment,
+    from_options,
+)
+from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
+    parse as parse_assignments,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, open_tree
 
@@ -52,9 +57,14 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     if os.path.isdir(path):
         raise Refused(f"path: {path} is a directory")
     return Wanted(
-        tree, path, _read(options["base"], "base") if options["base"] else [], target,
+        tree,
+        path,
+        _read(options["base"], "base") if options["base"] else [],
+        target,
         [*(_read(fragment, "fragments") for fragment in options["fragments"]), from_options(options["options"])],
-        options["new_symbols"], options["allow_missing"], options["on_redefine"],
+        options["new_symbols"],
+        options["allow_missing"],
+        options["on_redefine"],
     )
 
 

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of kernel_config: from what was found and what Kconfig made of the request to files to write, or to a refusal."""
+"""The plan of kernel_config: from what was found and what Kconfig made of the request to files to write, or to a
+refusal.
+"""
+
 from __future__ import annotations
 
 import hashlib
@@ -56,21 +59,30 @@ class Plan:
 
 def made_before(found: Found, request: str) -> bool:
     """Return whether the configuration that is there was made from the same request, and is as it was made."""
-    return found.config is not None and found.remembered.get("request") == request and found.remembered.get("sha256") == sha256(found.config)
+    return (
+        found.config is not None
+        and found.remembered.get("request") == request
+        and found.remembered.get("sha256") == sha256(found.config)
+    )
 
 
 def decide(found: Found, wanted: Wanted, outcome: Outcome, remembered: Mapping[str, Any]) -> Plan:
     """Return the files to write and the reason, or raise Refused where Kconfig's result is not what was asked for."""
     told = {key: remembered[key] for key in ("missing", "redefined")}
     if wanted.on_redefine == "error" and outcome.redefined:
-        raise Refused(f"on_redefine: {len(outcome.redefined)} symbols get two values: {listing(outcome.redefined)}", **told)
+        raise Refused(
+            f"on_redefine: {len(outcome.redefined)} symbols get two values: {listing(outcome.redefined)}", **told
+        )
     if any(each.allowed is None for each in outcome.missing):
         raise Refused(complaint(wanted.requested, outcome.missing), **told)
     steps: list[Write] = []
     if found.config is None:
         why = "there is none yet"
     elif found.config != outcome.config:
-        before, after = (dict(re.findall(r"^(?:# )?(CONFIG_\w+)(.*)$", text, re.MULTILINE)) for text in (found.config, outcome.config))
+        before, after = (
+            dict(re.findall(r"^(?:# )?(CONFIG_\w+)(.*)$", text, re.MULTILINE))
+            for text in (found.config, outcome.config)
+        )
         changed = sum(before.get(symbol) != after.get(symbol) for symbol in {**before, **after})
         why = f"{changed} symbols change" if changed else "the heading changes"
     else:
@@ -91,8 +103,11 @@ def memory(outcome: Outcome, request: str) -> dict[str, Any]:
         "base_missing": [described(each) for each in outcome.base_missing],
         "redefined": [
             {
-                "symbol": each.before.symbol, "from": each.before.value, "from_source": each.before.source,
-                "to": each.after.value, "to_source": each.after.source,
+                "symbol": each.before.symbol,
+                "from": each.before.value,
+                "from_source": each.before.source,
+                "to": each.after.value,
+                "to_source": each.after.source,
             }
             for each in outcome.redefined
         ],
@@ -101,8 +116,12 @@ def memory(outcome: Outcome, request: str) -> dict[str, Any]:
 
 def described(lost: Lost) -> dict[str, Any]:
     return {
-        "symbol": lost.wanted.symbol, "requested": lost.wanted.value, "actual": lost.actual, "source": lost.wanted.source,
-        "why": lost.why, "allowed": lost.allowed,
+        "symbol": lost.wanted.symbol,
+        "requested": lost.wanted.value,
+        "actual": lost.actual,
+        "source": lost.wanted.source,
+        "why": lost.why,
+        "allowed": lost.allowed,
     }
 
 
@@ -116,11 +135,20 @@ def result_of(wanted: Wanted, plan: Plan, found: Found, config: str, remembered:
     return {
         "changed": any(step.path == wanted.path for step in plan.steps),
         "config": {
-            "path": wanted.path, "kernel": wanted.tree.version, "arch": wanted.tree.arch, "requested": wanted.requested,
-            "built_in": set_to.count("y"), "modules": set_to.count("m"),
+            "path": wanted.path,
+            "kernel": wanted.tree.version,
+            "arch": wanted.tree.arch,
+            "requested": wanted.requested,
+            "built_in": set_to.count("y"),
+            "modules": set_to.count("m"),
         },
         **{key: remembered[key] for key in ("missing", "base_missing", "redefined", "sha256")},
-        "diff": {"before_header": wanted.path, "after_header": wanted.path, "before": found.config or "", "after": config},
+        "diff": {
+            "before_header": wanted.path,
+            "after_header": wanted.path,
+            "before": found.config or "",
+            "after": config,
+        },
         "msg": plan.reason,
     }
 
@@ -130,5 +158,7 @@ def warnings(wanted: Wanted, redefined: Sequence[Mapping[str, str]]) -> list[str
     if wanted.on_redefine != "warn":
         return []
     return [
-        f"{each['symbol']} is {each['from']} in {each['from_source']}, then {each['to']} in {each['to_source']}: the last one counts" for each in redefined
+        f"{each['symbol']} is {each['from']} in {each['from_source']}, then {each['to']} in {each['to_source']}: the"
+        " last one counts"
+        for each in redefined
     ]

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kconfig's expressions, as it prints them: NET [=y] && (IPV6 [=n] || !EXPERT [=y])."""
+
 from __future__ import annotations
 
 import re
@@ -59,14 +60,24 @@ class Either:
 Expression = Union[Term, Not, Both, Either]
 
 
-TOKEN = re.compile(r'\s*(?:(?P<name><choice>|"[^"]*"|[^\s!()=<>&|\[]+)(?: \[=(?P<value>[^\]]*)\])?|(?P<operator>&&|\|\||!=|<=|>=|[!()=<>]))')
+TOKEN = re.compile(
+    r'\s*(?:(?P<name><choice>|"[^"]*"|[^\s!()=<>&|\[]+)(?:'
+    r" \[=(?P<value>[^\]]*)\])?|(?P<operator>&&|\|\||!=|<=|>=|[!()=<>]))"
+)
 
 
 def _compare(left: str, operator: str, right: str) -> bool:
     """Compare as Kconfig does: as numbers where both are, as texts otherwise."""
     numbers = [re.fullmatch(r"-?[0-9]+|0[xX][0-9a-fA-F]+", side) for side in (left, right)]
     one, other = (int(left, 0), int(right, 0)) if all(numbers) and not (left + right).startswith("0") else (left, right)
-    return {"=": one == other, "!=": one != other, "<": one < other, ">": one > other, "<=": one <= other, ">=": one >= other}[operator]
+    return {
+        "=": one == other,
+        "!=": one != other,
+        "<": one < other,
+        ">": one > other,
+        "<=": one <= other,
+        ">=": one >= other,
+    }[operator]
 
 
 def parse_expression(text: str) -> Expression:

@@ -5,6 +5,7 @@
 
 Pure: text in, objects out. source_tree.py runs the tree's own Kconfig, which alone decides.
 """
+
 from __future__ import annotations
 
 import fnmatch
@@ -14,7 +15,10 @@ from typing import Iterable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.expression import (
-    TRISTATE, names_in, true_alternatives, unmet,
+    TRISTATE,
+    names_in,
+    true_alternatives,
+    unmet,
 )
 
 SYMBOL = re.compile(r"[A-Za-z0-9_]+")
@@ -47,7 +51,10 @@ class Redefined:
     after: Assignment
 
     def __str__(self) -> str:
-        return f"{self.before.symbol}: {self.before.value} ({self.before.source}), then {self.after.value} ({self.after.source})"
+        return (
+            f"{self.before.symbol}: {self.before.value} ({self.before.source}), then {self.after.value}"
+            f" ({self.after.source})"
+        )
 
 
 @dataclass(frozen=True)
@@ -87,31 +94,35 @@ class Lost:
 
 # --- reading ---
 
+
 def parse(text: str, name: str) -> list[Assignment]:
     """Return what a .config or a fragment asks for, line by line, or raise Refused."""
     found = []
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.rstrip()
+    for number, line in enumerate(map(str.rstrip, text.split("\n")), 1):
         unset, setting = UNSET.fullmatch(line), SETTING.fullmatch(line)
         if unset:
             found.append(Assignment(unset.group(1), "n", f"{name}:{number}"))
         elif setting:
             if not VALUE.fullmatch(setting.group(2)):
-                raise Refused(f"{name}:{number}: {setting.group(1)} has the value {setting.group(2) or 'nothing'}; {VALUES}")
+                raise Refused(
+                    f"{name}:{number}: {setting.group(1)} has the value {setting.group(2) or 'nothing'}; {VALUES}"
+                )
             found.append(Assignment(setting.group(1), setting.group(2), f"{name}:{number}"))
         elif line and not line.startswith("#"):
-            raise Refused(f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment")
+            raise Refused(
+                f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment"
+            )
     return found
 
 
-VALUES = 'it must be y, m, n, a number, a number that begins with 0x, or a text in double quotes'
+VALUES = "it must be y, m, n, a number, a number that begins with 0x, or a text in double quotes"
 
 
 def from_options(options: Mapping[str, object]) -> list[Assignment]:
     """Return what a dictionary of symbols asks for, or raise Refused. A text without quotes gets them."""
     found = []
     for key, value in options.items():
-        symbol = key[len("CONFIG_"):] if key.startswith("CONFIG_") else key
+        symbol = key[len("CONFIG_") :] if key.startswith("CONFIG_") else key
         if not SYMBOL.fullmatch(symbol):
             raise Refused(f"options: {key!r} is no name of a symbol, which has letters, digits and underscores only")
         if isinstance(value, bool):
@@ -135,8 +146,12 @@ def values(text: str, name: str) -> dict[str, str]:
 
 # --- asking ---
 
-def merge(base: Sequence[Assignment], layers: Iterable[Sequence[Assignment]]) -> tuple[dict[str, Assignment], list[Redefined]]:
-    """Return the last value of each symbol, in the order of their last mention, and what the layers say against each other.
+
+def merge(
+    base: Sequence[Assignment], layers: Iterable[Sequence[Assignment]]
+) -> tuple[dict[str, Assignment], list[Redefined]]:
+    """Return the last value of each symbol, in the order of their last mention, and what the layers say against each
+    other.
 
     That a layer changes what the base says is what it is for.
     """
@@ -156,11 +171,13 @@ def merge(base: Sequence[Assignment], layers: Iterable[Sequence[Assignment]]) ->
 def render(request: Mapping[str, Assignment]) -> str:
     """Return a request as a file for KCONFIG_ALLCONFIG."""
     return "".join(
-        f"# CONFIG_{each.symbol} is not set\n" if each.value == "n" else f"CONFIG_{each.symbol}={each.value}\n" for each in request.values()
+        f"# CONFIG_{each.symbol} is not set\n" if each.value == "n" else f"CONFIG_{each.symbol}={each.value}\n"
+        for each in request.values()
     )
 
 
 # --- judging ---
+
 
 def lost(request: Iterable[Assignment], config: Mapping[str, str]) -> list[Lost]:
     """Return what was asked for and is not so in the configuration that came out."""
@@ -195,7 +212,9 @@ def reason(missing: Lost, answer: Answer, modules: bool) -> str:
         return f"{symbol} needs {' and '.join(needs)}"
     if not any(menu.prompt for menu in answer.menus):
         selecting = names_in(answer.selected)
-        return "has no prompt" + (f", only a select sets it: {', '.join(selecting[:NAMED])}" if selecting else ", only its default counts")
+        return "has no prompt" + (
+            f", only a select sets it: {', '.join(selecting[:NAMED])}" if selecting else ", only its default counts"
+        )
     return f"out of its range, or changed by this tree's Kconfig: is {missing.actual}"
 
 
@@ -215,15 +234,17 @@ def _misfit(wanted: str, type_: str, modules: bool) -> str:
         return "is of type int: write a decimal number"
     if type_ == "hex" and not re.fullmatch(r"0[xX][0-9a-fA-F]+", wanted):
         digits = wanted.strip('"')
-        return "is of type hex: write " + (f"0x{digits}" if re.fullmatch(r"[0-9a-fA-F]+", digits) else "0x and hexadecimal digits")
+        return "is of type hex: write " + (
+            f"0x{digits}" if re.fullmatch(r"[0-9a-fA-F]+", digits) else "0x and hexadecimal digits"
+        )
     return ""
 
 
 def allow(missing: Lost, allowed: Mapping[str, str]) -> str | None:
     """Return the reason for which a request may be missing, None where it may not."""
     for pattern, why in allowed.items():
-        pattern = pattern[len("CONFIG_"):] if pattern.startswith("CONFIG_") else pattern
-        if fnmatch.fnmatchcase(missing.wanted.symbol, pattern):
+        without_prefix = pattern[len("CONFIG_") :] if pattern.startswith("CONFIG_") else pattern
+        if fnmatch.fnmatchcase(missing.wanted.symbol, without_prefix):
             return why
     return None
 
@@ -232,8 +253,8 @@ def complaint(requested: int, missing: Sequence[Lost]) -> str:
     """Return in one line what was asked for in vain."""
     refused = [each for each in missing if each.allowed is None]
     return (
-        f"{len(refused)} of {requested} requested symbols {'is' if len(refused) == 1 else 'are'} not in the result, and .config is as it was: "
-        + listing(refused)
+        f"{len(refused)} of {requested} requested symbols {'is' if len(refused) == 1 else 'are'} not in the result, and"
+        " .config is as it was: " + listing(refused)
     )
 
 

@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """make, as a process: how it is run and ended, and what its output says."""
+
 from __future__ import annotations
 
 import contextlib
@@ -13,7 +14,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import BinaryIO, Callable, Dict, List, Mapping, Tuple
+from typing import BinaryIO, Callable, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import percent
 
@@ -32,7 +33,8 @@ FULL = "No space left on device"
 
 
 SAYS_WHY = re.compile(
-    rf"\berror: |\bError: |undefined reference to|{FULL}|\*\*\* No rule to make|\*\*\* The configuration requires|Killed signal terminated|: not found$"
+    rf"\berror: |\bError: |undefined reference to|{FULL}|\*\*\* No rule to make|\*\*\* The configuration"
+    r" requires|Killed signal terminated|: not found$"
     r"|^ld(?:\.\w+)?: (?!warning)"
 )
 
@@ -45,7 +47,7 @@ class Output:
     """What is worth knowing of make's output, taken line by line."""
 
     objects: int = 0
-    reasons: List[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     """The first lines that say why it failed."""
     first_star: str = ""
     """The first line in which make says that something failed, but not why."""
@@ -69,7 +71,7 @@ class Output:
             self.first_star = self.last
 
     @property
-    def errors(self) -> List[str]:
+    def errors(self) -> list[str]:
         """The lines that say why make failed, or the best there is."""
         return self.reasons or [self.first_star or self.last or "make said nothing"]
 
@@ -86,7 +88,7 @@ def under_way(version: str, objects: int, expected: int, seconds: float) -> str:
     return f"linux {version}: {objects}{share}, {seconds:.0f} s"
 
 
-def with_ccache(make_vars: Mapping[str, str], compiler: str, host_compiler: str) -> Dict[str, str]:
+def with_ccache(make_vars: Mapping[str, str], compiler: str, host_compiler: str) -> dict[str, str]:
     """Return the variables that put ccache before both compilers."""
     found = {"CC": make_vars.get("CC", compiler), "HOSTCC": make_vars.get("HOSTCC", host_compiler)}
     return {name: value if shlex.split(value)[:1] == ["ccache"] else f"ccache {value}" for name, value in found.items()}
@@ -104,11 +106,19 @@ class Killed(Interrupted):
     killed = True
 
 
-def run(command: List[str], environment: Mapping[str, str], log: BinaryIO, lock: int, tell: Callable[[Output], None]) -> Tuple[int, Output]:
+def run(
+    command: list[str], environment: Mapping[str, str], log: BinaryIO, lock: int, tell: Callable[[Output], None]
+) -> tuple[int, Output]:
     """Run make into the log and return its exit status and what its output says. It never outlives an exception."""
     output = Output()
     make = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock],
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        pass_fds=[lock],
     )
     try:
         with selectors.DefaultSelector() as selector:

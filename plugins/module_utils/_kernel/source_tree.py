@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A Linux source tree: what it is, what its build needs of the machine, and how its own make and Kconfig are run."""
+
 from __future__ import annotations
 
 import hashlib
@@ -18,7 +19,15 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 # Names that make knows an architecture by, where they are not those of its directory (top-level Makefile, SRCARCH).
 SOURCE_DIRECTORY = {"x86_64": "x86", "i386": "x86", "sparc32": "sparc", "sparc64": "sparc", "parisc64": "parisc"}
 # As machines call themselves.
-MACHINE = {"aarch64": "arm64", "i586": "i386", "i686": "i386", "ppc64le": "powerpc", "ppc64": "powerpc", "riscv64": "riscv", "s390x": "s390"}
+MACHINE = {
+    "aarch64": "arm64",
+    "i586": "i386",
+    "i686": "i386",
+    "ppc64le": "powerpc",
+    "ppc64": "powerpc",
+    "riscv64": "riscv",
+    "s390x": "s390",
+}
 PACKAGE = {"ld": "binutils", "ld.lld": "lld"}  # Debian's, where the name is not that of the command
 # Whatever else is in the environment could change what Kconfig decides (ARCH, CROSS_COMPILE, LLVM, KCONFIG_…).
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR")
@@ -48,11 +57,23 @@ class Tree:
         prefix, suffix = (llvm if llvm.endswith("/") else ""), (llvm if llvm.startswith("-") else "")
         if llvm:
             return prefix + {"CC": "clang", "HOSTCC": "clang", "LD": "ld.lld"}[variable] + suffix
-        return ("" if variable == "HOSTCC" else given.get("CROSS_COMPILE", "")) + {"CC": "gcc", "HOSTCC": "gcc", "LD": "ld"}[variable]
+        return ("" if variable == "HOSTCC" else given.get("CROSS_COMPILE", "")) + {
+            "CC": "gcc",
+            "HOSTCC": "gcc",
+            "LD": "ld",
+        }[variable]
 
     def command(self, *arguments: str) -> list[str]:
         """Return a call of make on this tree."""
-        return ["make", "-C", self.path, "--no-print-directory", f"ARCH={self.arch}", *(f"{key}={value}" for key, value in self.make_vars), *arguments]
+        return [
+            "make",
+            "-C",
+            self.path,
+            "--no-print-directory",
+            f"ARCH={self.arch}",
+            *(f"{key}={value}" for key, value in self.make_vars),
+            *arguments,
+        ]
 
 
 def source_directory(arch: str) -> str:
@@ -75,13 +96,26 @@ def open_tree(path: str, arch: str | None, make_vars: Mapping[str, object]) -> T
         raise Refused(f"tree: {path} is no Linux source tree: {error.filename}: {error.strerror}") from error
     number = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(.*)$", head, re.MULTILINE))
     if "PATCHLEVEL" not in number or not os.path.isfile(os.path.join(path, "scripts/kconfig/Makefile")):
-        raise Refused(f"tree: {path} is no Linux source tree: its Makefile names no version, or it lacks scripts/kconfig/Makefile")
-    version = ".".join(number[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL") if number.get(key)) + number.get("EXTRAVERSION", "")
+        raise Refused(
+            f"tree: {path} is no Linux source tree: its Makefile names no version, or it lacks scripts/kconfig/Makefile"
+        )
+    version = ".".join(number[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL") if number.get(key)) + number.get(
+        "EXTRAVERSION", ""
+    )
     for key in make_vars:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key in ("ARCH", "KCONFIG_CONFIG", "O"):
             raise Refused(f"make_vars: {key} cannot be set here" + ("; use the option arch" if key == "ARCH" else ""))
-    tree = Tree(os.path.abspath(path), arch or host_arch(), tuple((key, str(value)) for key, value in sorted(make_vars.items())), version)
-    known = sorted(name for name in os.listdir(os.path.join(path, "arch")) if os.path.isfile(os.path.join(path, "arch", name, "Kconfig")))
+    tree = Tree(
+        os.path.abspath(path),
+        arch or host_arch(),
+        tuple((key, str(value)) for key, value in sorted(make_vars.items())),
+        version,
+    )
+    known = sorted(
+        name
+        for name in os.listdir(os.path.join(path, "arch"))
+        if os.path.isfile(os.path.join(path, "arch", name, "Kconfig"))
+    )
     if "/" in tree.arch or tree.source_directory not in known:
         more = [name for name, directory in SOURCE_DIRECTORY.items() if directory in known]
         raise Refused(f"arch: this tree has no architecture {tree.arch}; it has {', '.join(sorted(known + more))}")
@@ -104,7 +138,12 @@ def tools_of_kconfig(tree: Tree) -> list[str]:
 def line_that_matters(output: str) -> str:
     """Return the line of make's output that says why, not that something failed."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for pattern in (r"No space left on device", r"\berror:", r"\*\*\* (?!\[)", r": (?!warning)[^:]*(not found|No such file|[Dd]enied|invalid)"):
+    for pattern in (
+        r"No space left on device",
+        r"\berror:",
+        r"\*\*\* (?!\[)",
+        r": (?!warning)[^:]*(not found|No such file|[Dd]enied|invalid)",
+    ):
         for line in lines:
             if re.search(pattern, line):
                 return line
@@ -120,8 +159,14 @@ def environment(**more: str) -> dict[str, str]:
 def run(command: Sequence[str], **more: str) -> str:
     """Run a command with these environment variables and return what it wrote, or raise CommandFailed."""
     done = subprocess.run(
-        command, env=environment(**more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-        encoding="utf-8", errors="replace",
+        command,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode != 0:
         raise CommandFailed(command, done.returncode, line_that_matters(done.stdout), done.stdout, option="tree")
@@ -136,8 +181,8 @@ def configure(tree: Tree, target: str, config: str, request: str | None = None) 
 def fingerprint(tree: Tree) -> str:
     """Return a hash that changes when anything may have changed by which Kconfig decides.
 
-    Kconfig's files and the programs it asks are known by name, size and time of change, since to read them would take as long as
-    to run Kconfig.
+    Kconfig's files and the programs it asks are known by name, size and time of change, since to read them would take
+    as long as to run Kconfig.
     """
     digest = hashlib.sha256(repr(tree).encode())
     for path in sorted(_kconfig_files(tree)):
@@ -158,9 +203,17 @@ def _kconfig_files(tree: Tree) -> list[str]:
     scripts = os.path.join(tree.path, "scripts")
     found = [os.path.join(tree.path, "Makefile"), os.path.join(tree.path, "arch", tree.source_directory, "Makefile")]
     with os.scandir(scripts) as entries:
-        found += [entry.path for entry in entries if entry.is_file() and entry.name.endswith((".sh", ".include", ".pl", ".py"))]
+        found += [
+            entry.path
+            for entry in entries
+            if entry.is_file() and entry.name.endswith((".sh", ".include", ".pl", ".py"))
+        ]
     with os.scandir(os.path.join(scripts, "kconfig")) as entries:
-        found += [entry.path for entry in entries if entry.name.endswith((".c", ".h", ".l", ".y", "Makefile")) and not entry.name.endswith(GENERATED)]
+        found += [
+            entry.path
+            for entry in entries
+            if entry.name.endswith((".c", ".h", ".l", ".y", "Makefile")) and not entry.name.endswith(GENERATED)
+        ]
     waiting = [tree.path]
     while waiting:
         with os.scandir(waiting.pop()) as entries:

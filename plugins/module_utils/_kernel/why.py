@@ -2,6 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Why a symbol has its value, as the tree's own Kconfig says."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +11,8 @@ from typing import Iterable
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer, Menu
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, run
 
-# Linked with the objects of the tree's own scripts/kconfig, so that nobody else's understanding of Kconfig is asked (kconfiglib 14
-# cannot read kernels from 5.19 on). It uses only what has the same name and form in 6.1 and in 6.12.
+# Linked with the objects of the tree's own scripts/kconfig, so that nobody else's understanding of Kconfig is asked
+# (kconfiglib 14 cannot read kernels from 5.19 on). It uses only what has the same name and form in 6.1 and in 6.12.
 PROGRAM = r"""
 #include <stdio.h>
 #include <string.h>
@@ -80,7 +81,8 @@ OBJECTS = ("confdata.o", "expr.o", "lexer.lex.o", "menu.o", "parser.tab.o", "pre
 
 
 def ask(tree: Tree, config: str, symbols: Iterable[str], directory: str) -> dict[str, Answer]:
-    """Return what the tree's Kconfig says of these symbols in a configuration; raise CommandFailed where it cannot be asked.
+    """Return what the tree's Kconfig says of these symbols in a configuration; raise CommandFailed where it cannot be
+    asked.
 
     `directory` is a scratch directory. The tree must have been configured once, so that the objects are there.
     """
@@ -90,12 +92,27 @@ def ask(tree: Tree, config: str, symbols: Iterable[str], directory: str) -> dict
             file.write(text)
     kconfig = os.path.join(tree.path, "scripts/kconfig")
     include = os.path.join(tree.path, "scripts/include")
-    run([tree.tool("HOSTCC"), "-w", "-I", kconfig, "-I", include, "-o", program, source, *(os.path.join(kconfig, name) for name in OBJECTS)])
+    run(
+        [
+            tree.tool("HOSTCC"),
+            "-w",
+            "-I",
+            kconfig,
+            "-I",
+            include,
+            "-o",
+            program,
+            source,
+            *(os.path.join(kconfig, name) for name in OBJECTS),
+        ]
+    )
     # As a rule of the tree's own Makefile, since Kconfig's files read variables that only make sets.
     rule = 'nested-kata-whyconfig:\n\t@"$$NESTED_KATA_WHY" Kconfig <"$$NESTED_KATA_NAMES" >"$$NESTED_KATA_ANSWERS"'
     run(
         tree.command("-s", f"KCONFIG_CONFIG={config}", f"--eval={rule}", "nested-kata-whyconfig"),
-        NESTED_KATA_WHY=program, NESTED_KATA_NAMES=names, NESTED_KATA_ANSWERS=answers,
+        NESTED_KATA_WHY=program,
+        NESTED_KATA_NAMES=names,
+        NESTED_KATA_ANSWERS=answers,
     )
     with open(answers, encoding="utf-8", errors="replace") as file:
         return parse_answers(file.read())
@@ -108,7 +125,7 @@ def parse_answers(text: str) -> dict[str, Answer]:
     menus: list[Menu] = []
     symbol = ""
     for line in [*text.splitlines(), "symbol "]:
-        key, dummy, value = line.partition(" ")
+        key, _dummy, value = line.partition(" ")
         if key == "symbol":
             if symbol:
                 found[symbol] = Answer(menus=tuple(menus), **fields)

@@ -6,6 +6,7 @@
 Runs as a oneshot unit that docker.service requires: where the disk is missing or another one,
 dockerd does not start, so that it never fills the root file system or somebody else's disk.
 """
+
 from __future__ import annotations
 
 import json
@@ -31,14 +32,19 @@ def output(*command: str, accept: tuple[int, ...] = (0,)) -> str:
     except FileNotFoundError:
         raise NotReady(f"{command[0]} is missing in this image") from None
     if done.returncode not in accept:
-        raise NotReady(f"`{' '.join(command)}` failed with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        raise NotReady(
+            f"`{' '.join(command)}` failed with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}"
+        )
     return done.stdout.strip()
 
 
 def check_uuid(found: str, wanted: str) -> None:
     """Raise NotReady unless the disk is the one this instance was created with."""
     if found != wanted:
-        raise NotReady(f"{DISK} has the UUID {found or 'none'}, this instance was created with {wanted}: it is another disk and was not mounted")
+        raise NotReady(
+            f"{DISK} has the UUID {found or 'none'}, this instance was created with {wanted}: it is another disk and"
+            " was not mounted"
+        )
 
 
 def mounted() -> bool:
@@ -66,7 +72,8 @@ def mount(uuid: str) -> None:
         try:
             output("resize2fs", str(DISK))
         except NotReady:
-            # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance does not have.
+            # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance
+            # does not have.
             output("umount", str(DATA))
             output("e2fsck", "-f", "-p", str(DISK), accept=(0, 1))  # 1 says that it put something right
             output("resize2fs", str(DISK))
@@ -116,7 +123,9 @@ def main() -> int:
         if uuid:
             mount(uuid)
         elif not os.path.ismount(DATA):
-            raise NotReady(f"nothing is mounted at {DATA} and no disk was given: Docker would fill the root file system")
+            raise NotReady(
+                f"nothing is mounted at {DATA} and no disk was given: Docker would fill the root file system"
+            )
         present = json.loads(DAEMON_JSON.read_text(encoding="utf-8")) if DAEMON_JSON.exists() else {}
         config = daemon_config(
             present,

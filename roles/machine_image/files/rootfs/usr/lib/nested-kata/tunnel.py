@@ -3,14 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Carry one connection to this machine's Docker daemon past `docker exec`, which is slow into a VM.
 
-`tunnel.py listen`, started by `docker exec -i` where the daemon is, reads two lines: a one-time token, and the address to
-listen on. It says `listening PORT`, takes the one connection that begins with the token, says `accepted`, and carries bytes
-until both sides have ended. It ends too when nobody came within 10 seconds, or when its standard input ends: with whoever
-started it.
+`tunnel.py listen`, started by `docker exec -i` where the daemon is, reads two lines: a one-time token, and the address
+to listen on. It says `listening PORT`, takes the one connection that begins with the token, says `accepted`, and
+carries bytes until both sides have ended. It ends too when nobody came within 10 seconds, or when its standard input
+ends: with whoever started it.
 
-`tunnel.py dial`, started by `docker exec -i` one level above, reads a line `ADDRESS PORT`, and carries its standard input to
-there and what comes back to its standard output.
+`tunnel.py dial`, started by `docker exec -i` one level above, reads a line `ADDRESS PORT`, and carries its standard
+input to there and what comes back to its standard output.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -32,7 +33,8 @@ DIAL_SECONDS = 5
 PEERS = 16  # that may be connected at a time and have not said the token yet
 BACKLOG = 128  # so that a port scan does not hold up the right one
 LINE_BYTES = 256
-# Room in pipes and before the daemon's socket: with the kernel's defaults each piece wakes somebody up, which costs more than the bytes.
+# Room in pipes and before the daemon's socket: with the kernel's defaults each piece wakes somebody up, which costs
+# more than the bytes.
 PIECE = 1 << 20
 SOCKET_BYTES = 1 << 22
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python has no name for it
@@ -94,7 +96,7 @@ def admitted(server: socket.socket, token: bytes) -> socket.socket:
             peer.close()
 
         while (left := deadline - time.monotonic()) > 0:
-            for key, dummy in ready.select(left):
+            for key, _dummy in ready.select(left):
                 peer = key.fileobj
                 if peer == 0:
                     if not os.read(0, LINE_BYTES):
@@ -195,7 +197,8 @@ def dial() -> None:
                 far.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=ask, daemon=True).start()
-        # `docker exec` passes the end of standard output on only when the process ends, as `docker system dial-stdio` does.
+        # `docker exec` passes the end of standard output on only when the process ends, as `docker system dial-stdio`
+        # does.
         carry(far.fileno(), 1)
 
 
