@@ -13,7 +13,8 @@ Without a PART all of them run, two beside each other: 25 to 30 minutes on two p
 them before needs some less. With a PART only that one runs, and shows what it does as it goes:
 
   unit [PYTEST ARGUMENT ...]           1 min  unit tests and repository consistency checks
-  lint                                 1 min  ansible-lint, yamllint, shellcheck, antsibull-changelog, antsibull-docs
+  lint [LINTER ...]                    1 min  ruff, ruff-format, mypy, yamllint, ansible-lint, shellcheck, reuse, antsibull-changelog,
+                                              antsibull-docs
   sanity [ANSIBLE-TEST ARGUMENT ...]   2 min  ansible-test sanity on the collection as it would be published
   integration [PYTEST ARGUMENT ...]   12 min  modules and plugins on real daemons, disks, kernel trees and connections
   molecule [SCENARIO ...]              8 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
@@ -32,6 +33,7 @@ environment (KERNEL_PROFILES=docker,netsim).
 END
 }
 
+readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
 readonly PARTS=(unit lint sanity integration molecule quickstart)
 # What runs beside each other. Within a lane one part follows the other; the second one has all that drives Ansible for long, a process at a time.
 readonly LANES=("integration" "unit lint sanity molecule quickstart")
@@ -130,14 +132,25 @@ part_unit() {
   run_pytest unit tests/unit "$@"
 }
 
-part_lint() {
-  local scripts
-  mapfile -t scripts < <(files_of_the_collection | while read -r file; do if head -c 40 "$file" | grep -qaE '^#!.*\b(ba|da)?sh$'; then echo "$file"; fi; done)
-  lint ansible-lint --nocolor
-  lint yamllint --strict .
-  lint shellcheck "${scripts[@]}"
-  lint antsibull-changelog lint
-  lint antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck .
+part_lint() { # the linters to run; all without a name
+  local linter scripts
+  for linter in "${@:-"${LINTERS[@]}"}"; do
+    case $linter in
+      ruff) lint "$linter" ruff check . ;;
+      ruff-format) lint "$linter" ruff format --diff . ;;
+      mypy) lint "$linter" mypy ;;
+      yamllint) lint "$linter" yamllint --strict . ;;
+      ansible-lint) lint "$linter" ansible-lint --nocolor ;;
+      shellcheck)
+        mapfile -t scripts < <(files_of_the_collection | while read -r file; do if head -c 40 "$file" | grep -qaE '^#!.*\b(ba|da)?sh$'; then echo "$file"; fi; done)
+        lint "$linter" shellcheck "${scripts[@]}"
+        ;;
+      reuse) lint "$linter" reuse lint --lines ;;
+      antsibull-changelog) lint "$linter" antsibull-changelog lint ;;
+      antsibull-docs) lint "$linter" antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck . ;;
+      *) fail "there is no linter $linter; there are: ${LINTERS[*]}" "./test.sh lint" ;;
+    esac
+  done
 }
 
 part_sanity() {
@@ -266,14 +279,15 @@ fail() { # what, the command to repeat it
   printf 'FAILED: %s\n' "$1"
 }
 
-lint() { # a command that is silent about what is well
-  local output
+lint() { # name, and a command that is silent about what is well
+  local name=$1 output
+  shift
   if output=$("$@" 2>&1); then
-    echo "ok: $1"
+    echo "ok: $name"
     record passed 1
   else
     printf '%s\n' "$output"
-    fail "$1" "./test.sh lint"
+    fail "$name" "./test.sh lint $name"
   fi
 }
 

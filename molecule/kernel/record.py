@@ -6,7 +6,7 @@
     record.py files              the files that go into a guest kernel and its proof, a line each
     record.py hash               one hash over their names and contents
     record.py check PROFILE,...  whether the record proves the profiles for these files: exit status 0, or 1 with why
-    record.py write HASH JUNIT   write the record from the verifier's report, if the hash is still that of before the run
+    record.py write HASH JUNIT   write the record from the verifier's report, if the hash is still the same
 
 The record guards against files that changed, and against edits and merges of the record itself. It does not guard
 against someone who computes its hash again, which is why `./test.sh --all` never reads it.

@@ -13,8 +13,7 @@ description:
   - Prints the plays and their steps, the tasks that took two seconds or longer, and what the M(ansible.builtin.debug)
     tasks say.
   - While a task is under way it says so every ten seconds, so that no step is silent for long. Where the task tells
-    itself how far
-    it is, as long tasks of this collection do, that is all that is shown.
+    itself how far it is, as long tasks of this collection do, that is all that is shown.
   - A failure is one message at the end, that of the task that ended the run of its host. Failures that a playbook
     rescues are not shown.
   - C(run.sh) uses it. Set E(ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default) there to see every task.

@@ -13,8 +13,7 @@ description:
     Each level is one C(docker exec -i).
   - Another connection plugin, the parent, brings the command to the machine where the outermost container runs. It is
     P(ansible.builtin.local#connection) unless O(parent) names another one, or O(via) a host of the inventory whose own
-    connection
-    is used, which may be a nested one again.
+    connection is used, which may be a nested one again.
   - Files of any size are copied through the same way in pieces, without a temporary file on any level between.
   - When a command fails because of a hop, the error names the hop and what is wrong with it.
 requirements:
@@ -75,8 +74,7 @@ options:
   via:
     description:
       - Name of the inventory host on which the outermost container runs. The parent is then that host's own connection,
-        with
-        that host's own variables from the inventory, from facts and from the command line (not from the play).
+        with that host's own variables from the inventory, from facts and from the command line (not from the play).
       - That host may be reached by P(nested.kata.nested#connection) itself.
       - Cannot be set together with O(parent).
     type: str
@@ -86,11 +84,9 @@ extends_documentation_fragment:
   - connection_pipelining
 notes:
   - Passwords that C(become) asks for in the container are answered by the parent. There is no terminal in the
-    container,
-    so become plugins that need one are refused.
+    container, so become plugins that need one are refused.
   - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off, files are sent
-    in small
-    pieces, which is slow, and become cannot use a password.
+    in small pieces, which is slow, and become cannot use a password.
 """
 
 EXAMPLES = r"""

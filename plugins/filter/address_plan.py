@@ -17,8 +17,7 @@ options:
     description:
       - Candidate ranges in CIDR notation, in the order of preference. Each is a V(/22) or larger.
       - When empty, V(10.213.0.0/16), V(10.214.0.0/16), V(10.215.0.0/16), V(10.216.0.0/16), V(172.29.0.0/16),
-        V(172.30.0.0/16) and
-        V(192.168.224.0/20).
+        V(172.30.0.0/16) and V(192.168.224.0/20).
     type: list
     elements: str
     required: true

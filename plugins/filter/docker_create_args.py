@@ -11,8 +11,7 @@ author: The nested.kata founders (@nested-kata)
 description:
   - Turns options into the arguments C(--OPTION VALUE), in the order in which they stand.
   - The roles compare an existing container with the wanted one by a hash over these arguments. Values therefore keep
-    their type,
-    and the same options always yield the same list.
+    their type, and the same options always yield the same list.
   - Pure computation on the control node.
 options:
   _input:

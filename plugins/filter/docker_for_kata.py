@@ -29,9 +29,8 @@ RETURN = r"""
 _value:
   description:
     - C(oldest) is the oldest Docker that any Kata Containers goes with, C(kata) the oldest Kata Containers that goes
-      with this
-      Docker, V(null) where there is none, and C(pairs) has the oldest Docker that needs each Kata Containers, and that,
-      from the oldest to the newest.
+      with this Docker, V(null) where there is none, and C(pairs) has the oldest Docker that needs each Kata Containers,
+      and that, from the oldest to the newest.
   type: dict
   sample: {"oldest": "26", "kata": "3.30", "pairs": [["26", "3.30"], ["29.5", "3.32"]]}
 """

@@ -10,11 +10,9 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Takes the configuration file of a Kata release and returns what goes into a file in C(config.d) beside it, so that
-    Kata finds
-    its files where the release lies, and does what is wanted.
+    Kata finds its files where the release lies, and does what is wanted.
   - Fails for a key that the release's file does not name, not even in a comment, in a table that it has, and for a
-    value of
-    another type than it has there. The message names keys that are spelled alike.
+    value of another type than it has there. The message names keys that are spelled alike.
   - Pure computation on the control node.
 options:
   _input:

@@ -10,8 +10,7 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Takes what C(docker run) wrote on stderr and the daemon's log since, and returns Docker's own words, the lines of
-    the log
-    that are of the shim, QEMU, virtiofsd or the agent and tell of trouble, and what is probably behind it.
+    the log that are of the shim, QEMU, virtiofsd or the agent and tell of trouble, and what is probably behind it.
   - Pure computation on the control node.
 options:
   _input:

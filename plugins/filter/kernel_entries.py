@@ -10,8 +10,7 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Merges each entry into the defaults, and resolves what it names, a profile, fragments, patches and a base
-    configuration, to files
-    on the control node.
+    configuration, to files on the control node.
   - A fragment named by letters, digits, V(_) and V(-) alone is one of O(fragment_directory). Any other relative path is
     below O(directory).
   - Pure computation on the control node.

@@ -10,8 +10,7 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Goes through the machines, proxies and instances of the inventory, and reads what C(playbooks/tasks/look.yml) and
-    the role
-    P(nested.kata.kata_preflight#role) registered for each. A level whose Docker was not reached is left out.
+    the role P(nested.kata.kata_preflight#role) registered for each. A level whose Docker was not reached is left out.
   - Pure computation on the control node.
 options:
   _input:

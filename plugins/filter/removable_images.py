@@ -10,8 +10,7 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Takes what a Docker daemon has and returns what the role P(nested.kata.machine_image#role) made of it, machine
-    images, what interrupted builds
-    left, and the base image that it brought, and which of these a container uses.
+    images, what interrupted builds left, and the base image that it brought, and which of these a container uses.
   - Containers and images that people made from a machine image inherit its label, so that the label alone does not make
     anything removable.
   - Pure computation on the control node.
@@ -65,8 +64,7 @@ _value:
   description:
     - C(containers) are the ids of the containers of interrupted builds.
     - C(images) are the names, or ids where they have none, of the images that no container uses. An image of which
-      another name or an image built
-      upon it remains only loses this name.
+      another name or an image built upon it remains only loses this name.
     - C(used) are the images that a container uses, each with its C(name) and the names of its C(users).
   type: dict
   sample:

@@ -16,8 +16,7 @@ description:
 options:
   _input:
     description: The directories, as M(ansible.builtin.find) returns them. The name of each is that of a kernel,
-      VERSION-NAME-KEY, or that of an
-      interrupted run.
+      VERSION-NAME-KEY, or that of an interrupted run.
     type: list
     elements: dict
     required: true

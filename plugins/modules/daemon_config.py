@@ -13,24 +13,15 @@ description:
   - Lets C(dockerd --validate) judge the new file before it takes the place of the old one, where dockerd can (Docker 23
     and newer).
   - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to whoever can
-    say that
-    containers may stop; see RV(restart).
+    say that containers may stop; see RV(restart).
   - Waits for the event by which the daemon says that it has reloaded. Where that does not come, the old file comes
     back.
+extends_documentation_fragment:
+  - nested.kata.attributes
 attributes:
   check_mode:
-    support: full
-    description: Says what would change. The new file is not shown to C(dockerd --validate).
-  diff_mode:
-    support: full
-    description: Shows the file before and after.
-  idempotent:
-    support: full
-    description: Where the file and the daemon say what is wanted, nothing is written and nothing is reloaded.
-  platform:
-    support: full
-    platforms: linux
-    description: Target machines that the module runs on.
+    details:
+      - The new file is not shown to C(dockerd --validate).
 options:
   settings:
     description:
@@ -58,8 +49,7 @@ notes:
     seen to.
   - The daemon is told by the signal SIGHUP, as C(systemctl reload docker) does, and asked with the command C(docker).
   - What it was told is noted in C(/run/nested-kata/daemon.json.read), so that a run that ended before it told the
-    daemon is made good
-    by the next one.
+    daemon is made good by the next one.
 seealso:
   - name: dockerd
     description: What may stand in the file, and what of it the daemon takes over while it runs.

@@ -11,31 +11,18 @@ short_description: Make, clone, grow and trim a file that is a file system, and 
 version_added: 0.1.0
 description:
   - Makes a sparse file with a file system in it or clones one, grows it, gives back space that it does not use any
-    more, attaches
-    it to a loop device, and gives the loop device a name that outlives its number.
+    more, attaches it to a loop device, and gives the loop device a name that outlives its number.
   - A file that holds anything is never formatted. Only a path where nothing is, an empty file, or a file of nothing but
-    zeros
-    gets a file system; anything else is an error that says what was found, and nothing is changed.
+    zeros gets a file system; anything else is an error that says what was found, and nothing is changed.
   - A file system is made under another name in the same directory and gets its own name only when it is complete and on
-    disk.
-    A run that is interrupted leaves no half-made image, and the next run removes what it left.
+    disk. A run that is interrupted leaves no half-made image, and the next run removes what it left.
   - A run that finds everything as asked starts no other program.
+extends_documentation_fragment:
+  - nested.kata.attributes
 attributes:
-  check_mode:
-    description: Can run in check mode and return the same steps as otherwise.
-    support: full
   diff_mode:
-    description: Returns details on what has changed when in diff mode.
-    support: full
     details:
       - In check mode, the UUID of a new file system and the loop device of a new attachment are not known.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
-    support: full
-  platform:
-    description: Target machines that the module runs on.
-    support: full
-    platforms: linux
 options:
   path:
     description:
@@ -46,9 +33,8 @@ options:
   size:
     description:
       - How large the file is, with a unit. V(K), V(M), V(G) and V(T), also written V(GiB) and so on, are powers of
-        1024;
-        V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a multiple of
-        4 KiB.
+        1024; V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a
+        multiple of 4 KiB.
       - Needed where the file has to be made. May be larger than the free space, since the file is sparse.
       - btrfs needs 109M at least, ext4 8M, xfs 300M.
       - A btrfs grows to 256M or more, as its kernel wants it.
@@ -72,8 +58,8 @@ options:
   allocation:
     description:
       - V(preallocated) reserves all of O(size) on the disk that the file lies on (fallocate), so that the image can
-        always be filled.
-        It is refused where that much is not free. On btrfs this only holds for what is written the first time.
+        always be filled. It is refused where that much is not free. On btrfs this only holds for what is written the
+        first time.
       - V(sparse) takes space as it is written, and leaves a file that is there as it is. So without O(allocation).
       - A file system in a file of either kind gives space back when it discards.
     type: str
@@ -83,35 +69,28 @@ options:
       - Absolute path of a golden image, from which the image is cloned where there is none yet. It has to be sealed,
         see O(sealed).
       - On btrfs and xfs the clone shares all data with it (reflink) and takes no time and space, but for the log of an
-        xfs, which each
-        has for itself (64 MiB); elsewhere what is no hole is copied.
+        xfs, which each has for itself (64 MiB); elsewhere what is no hole is copied.
       - Each clone gets a UUID of its own, so that several can be mounted side by side, and O(label) where it is given.
-        A O(size)
-        larger than the golden image's makes the clone grow.
+        A O(size) larger than the golden image's makes the clone grow.
       - An image that is there already is never cloned again, also where the golden image changed or is gone since.
       - A golden image that does not exist, holds another file system, is attached, can be written to, or was not
-        unmounted cleanly is
-        an error.
+        unmounted cleanly is an error.
     type: path
   resizefs:
     description:
       - Whether the file system grows to the end of its file. Where it is mounted on this machine that happens while it
-        is in use; for ext4
-        that needs the capability SYS_RESOURCE. Where nobody uses it, ext4 grows as it is, and btrfs and xfs are mounted
-        for that purpose,
-        in a mount namespace of its own.
+        is in use; for ext4 that needs the capability SYS_RESOURCE. Where nobody uses it, ext4 grows as it is, and btrfs
+        and xfs are mounted for that purpose, in a mount namespace of its own.
       - Where it is in use elsewhere, in a virtual machine or another mount namespace, it is left to whoever mounted it,
-        as the disk unit
-        of an instance does.
+        as the disk unit of an instance does.
       - V(false) keeps this machine's kernel from reading what a guest wrote; O(trim) and O(sealed) do mount it too.
     type: bool
     default: true
   trim:
     description:
       - V(true) gives the space that the file system does not use any more back to the disk that the file lies on. The
-        image is attached,
-        mounted in a mount namespace of its own, trimmed (C(fstrim)) and detached. Discards within a Kata VM do not
-        leave it.
+        image is attached, mounted in a mount namespace of its own, trimmed (C(fstrim)) and detached. Discards within a
+        Kata VM do not leave it.
       - Done only where the file was written to since. To remember that takes extended attributes; without them it is
         done each time.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
@@ -120,8 +99,7 @@ options:
   sealed:
     description:
       - V(true) makes a golden image of it. It is trimmed, which also replays the log of its file system, and nobody may
-        write to it any
-        more (mode C(0400)). From then on it is never attached, grown or trimmed.
+        write to it any more (mode C(0400)). From then on it is never attached, grown or trimmed.
       - V(false) lets its owner write again. Clones are images of their own and do not change with it.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
     type: bool
@@ -148,8 +126,7 @@ options:
   link:
     description:
       - Absolute path of a symlink that leads to the loop device. Loop devices get other numbers at the next boot, so
-        nothing
-        else should name them. Its directory is made where it is missing.
+        nothing else should name them. Its directory is made where it is missing.
       - Needs O(attached), unless O(state=absent). With V(true) for O(attached) it is made or put right, else it is
         removed.
       - A path that is something else than a symlink to a loop device is refused and left as it is.
@@ -171,8 +148,8 @@ options:
   state:
     description:
       - V(absent) removes the file, if it holds a file system as in O(fstype), O(label) and O(uuid). An attachment that
-        nobody
-        uses is undone before where O(link) names it or O(attached) is V(false); else an attached file is refused.
+        nobody uses is undone before where O(link) names it or O(attached) is V(false); else an attached file is
+        refused.
     type: str
     choices: [present, absent]
     default: present
@@ -180,17 +157,14 @@ requirements:
   - C(blkid), and for O(trim), O(sealed) and O(resizefs) C(unshare), C(mount) and C(fstrim) (Debian packages util-linux
     and mount)
   - C(mkfs.btrfs) (btrfs-progs), C(mkfs.ext4) (e2fsprogs) or C(mkfs.xfs) (xfsprogs), where a file system has to be made,
-    and what else
-    these packages bring, where one is cloned or grown
+    and what else these packages bring, where one is cloned or grown
   - Linux 5.8 or newer, and root, since every run looks whether a loop device holds the file
 notes:
   - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the
-    device rule
-    C(b 7:* rmw). Nodes that are missing in C(/dev) are made.
+    device rule C(b 7:* rmw). Nodes that are missing in C(/dev) are made.
   - Runs that work in the same directory wait for each other.
   - After a boot nothing is attached. The file C(plugins/module_utils/_disk/loop.py) of this collection is also a
-    program that does what
-    V(true) for O(attached) does, without Ansible, for a unit that runs at boot.
+    program that does what V(true) for O(attached) does, without Ansible, for a unit that runs at boot.
 author:
   - The nested.kata founders (@nested-kata)
 """
@@ -263,8 +237,7 @@ size:
   sample: 21474836480
 allocated:
   description: Bytes that the file takes on the disk it lies on. Of a clone, with what it shares. V(null) where it is
-    gone, and in
-    check mode where it would change.
+    gone, and in check mode where it would change.
   returned: success
   type: int
   sample: 402653184

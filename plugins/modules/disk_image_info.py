@@ -14,22 +14,8 @@ description:
   - Warns where sparse images may grow by more than there is room for. When a disk is full, writes in all guests on it
     fail.
   - Starts no other program and changes nothing.
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same as otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed when in diff mode.
-    support: N/A
-    details:
-      - Nothing is changed.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
-    support: full
-  platform:
-    description: Target machines that the module runs on.
-    support: full
-    platforms: linux
+extends_documentation_fragment:
+  - nested.kata.attributes.info_module
 options:
   paths:
     description:

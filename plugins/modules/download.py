@@ -10,29 +10,22 @@ short_description: Get a large file from the first mirror that gives it, verifie
 version_added: 0.1.0
 description:
   - Downloads a file into C(PATH.part), verifies checksum and signature there, and only then gives it its name. So what
-    lies at
-    O(path) is the file before or the right one, whatever happens.
+    lies at O(path) is the file before or the right one, whatever happens.
   - A download that was interrupted goes on where it ended, also from another mirror.
   - A file that is there with the right checksum is left alone, and no request is sent.
   - While it runs, a person who watches sees every few seconds how far it is.
 extends_documentation_fragment:
   - ansible.builtin.files
+  - nested.kata.attributes
 attributes:
   check_mode:
-    support: full
-    description: Says what would be downloaded, and sends no request but one for a O(signature) that is a URL, where
-      there is no O(checksum).
+    details:
+      - Sends no request but one for a O(signature) that is a URL, where there is no O(checksum).
   diff_mode:
-    support: full
-    description: Shows the checksum before and after. What a download without O(checksum) will have is not known in
-      check mode.
-  idempotent:
-    support: full
-    description: A file that is right is not downloaded again.
+    details:
+      - Shows the checksum before and after. What a download without O(checksum) will have is not known in check mode.
   platform:
-    support: full
     platforms: posix
-    description: Target machines that the module runs on.
 options:
   urls:
     description:
@@ -58,8 +51,7 @@ options:
   signature:
     description:
       - URLs of a detached PGP signature, best first, or files with one on the target. The first that gives a signature
-        by one of the
-        keys is taken.
+        by one of the keys is taken.
       - Without O(checksum) it is fetched at every run, and the file that is there is verified with it.
     type: list
     elements: str
@@ -74,8 +66,8 @@ options:
   signed:
     description:
       - What the signature is of, the file as it is (V(file)), or what comes out when it is uncompressed
-        (V(uncompressed)), as kernel.org
-        signs its C(.tar.xz) files. xz, gzip and bzip2 are known. The uncompressed data are never stored.
+        (V(uncompressed)), as kernel.org signs its C(.tar.xz) files. xz, gzip and bzip2 are known. The uncompressed data
+        are never stored.
     type: str
     choices: [file, uncompressed]
     default: file
@@ -87,8 +79,7 @@ options:
   retries:
     description:
       - How many times all O(urls) are tried again when none of them gives anything more of the file. Answers that will
-        not change, such as
-        404, are not tried again.
+        not change, such as 404, are not tried again.
     type: int
     default: 2
 requirements:

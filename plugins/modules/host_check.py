@@ -10,25 +10,10 @@ short_description: Find out whether a machine can run Kata Containers
 version_added: 0.1.0
 description:
   - Looks at what Kata Containers needs of a machine and returns a finding for each, with what was found, what is
-    needed,
-    and what to do where the two differ.
+    needed, and what to do where the two differ.
   - Never changes anything. It does not fail because of what it finds; see RV(ok).
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same as otherwise.
-    support: full
-  diff_mode:
-    description: Returns details on what has changed when in diff mode.
-    support: none
-    details:
-      - There is never a difference, since nothing is changed.
-  idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
-    support: full
-  platform:
-    description: Target machines that the module runs on.
-    support: full
-    platforms: linux
+extends_documentation_fragment:
+  - nested.kata.attributes.info_module
 options:
   target:
     description:
@@ -46,8 +31,7 @@ options:
   runtimes:
     description:
       - Names of runtimes that are to be registered in this machine's Docker. With O(target=host) none of them may be
-        somebody
-        else's. Ours is recognised by a C(runtimeType) below C(/var/lib/nested-kata) or a C(ConfigPath) below
+        somebody else's. Ours is recognised by a C(runtimeType) below C(/var/lib/nested-kata) or a C(ConfigPath) below
         C(/etc/nested-kata).
     type: list
     elements: str
@@ -116,8 +100,7 @@ options:
   containers:
     description:
       - Names for containers that are to be made in this machine's Docker. Something that has such a name, and no label
-        that
-        begins with C(nested.kata.), is somebody else's.
+        that begins with C(nested.kata.), is somebody else's.
       - Without any of O(containers), O(networks) and O(volumes) there is no finding V(names).
     type: list
     elements: str
@@ -142,8 +125,8 @@ options:
       urls:
         description:
           - Places of which one is enough. URLs of http and https are asked with HEAD, and with GET for one byte where
-            that fails.
-            Any answer counts but the status 404, 410, and 500 or above, so that a registry may want to know who asks.
+            that fails. Any answer counts but the status 404, 410, and 500 or above, so that a registry may want to know
+            who asks.
           - A C(file:) URL or a path must be a file on this machine.
         aliases: [url]
         type: list
@@ -171,21 +154,17 @@ options:
     description:
       - Ids of findings that do not count against RV(ok). Where they would be errors, they are warnings that say so.
       - One of V(architecture), V(cpu_virtualization), V(kernel), V(cgroup), V(kvm), V(vhost_vsock), V(vhost_net),
-        V(tun), V(loop),
-        V(docker_daemon), V(docker_version), V(docker_config), V(docker_runtime), V(names), V(space), V(reflink),
-        V(memory), V(shm),
-        V(time), V(reachable).
+        V(tun), V(loop), V(docker_daemon), V(docker_version), V(docker_config), V(docker_runtime), V(names), V(space),
+        V(reflink), V(memory), V(shm), V(time), V(reachable).
     type: list
     elements: str
     default: []
 notes:
   - Run it as root, as the user who is to start Docker. On C(/dev/kvm) a guest of three instructions is run within the
-    module's
-    process, with which it ends. No kernel module is loaded; devices whose driver is not loaded are not opened, since
-    that loads it.
+    module's process, with which it ends. No kernel module is loaded; devices whose driver is not loaded are not opened,
+    since that loads it.
   - Docker is reached with the command C(docker), so that E(DOCKER_HOST) counts where it is set. Where it does not
-    answer, there are
-    no findings V(docker_version) and V(names).
+    answer, there are no findings V(docker_version) and V(names).
   - Without anything in O(reachable) it takes half a second.
 author:
   - The nested.kata founders (@nested-kata)
@@ -246,8 +225,7 @@ findings:
     severity:
       description:
         - How much it counts where it is not as needed. With V(error) Kata cannot run. With V(warning) it can, but less
-          well, or
-          nobody can tell, or O(ignore) names it.
+          well, or nobody can tell, or O(ignore) names it.
       returned: success
       type: str
       sample: error

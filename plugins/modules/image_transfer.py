@@ -11,40 +11,33 @@ version_added: 0.1.0
 description:
   - Makes the images of one Docker daemon known to others, without a registry.
   - An image that a destination has already is left alone, and not a byte of it is sent. Where the destination's store
-    allows it, the
-    lowest layers that it has already are left out. One that refuses this is sent everything, once.
+    allows it, the lowest layers that it has already are left out. One that refuses this is sent everything, once.
   - The archive streams from the source through this module to the destinations. It is never held in memory as a whole,
-    and the module
-    writes no temporary file.
+    and the module writes no temporary file.
   - Layers are read from the source's store, one by one, where it has one of the classic graph drivers (C(overlay2),
-    C(btrfs), C(vfs) or
-    C(fuse-overlayfs)) and its files can be read by the user of the module, or by the one who C(docker exec) gives in
-    the innermost hop.
-    Each of them is compared with its digest. Otherwise, as on another machine, C(docker save) gives them, which writes
-    all
-    of an image into a temporary directory of the source before the first byte is sent.
+    C(btrfs), C(vfs) or C(fuse-overlayfs)) and its files can be read by the user of the module, or by the one who
+    C(docker exec) gives in the innermost hop. Each of them is compared with its digest. Otherwise, as on another
+    machine, C(docker save) gives them, which writes all of an image into a temporary directory of the source before the
+    first byte is sent.
   - All images are looked up at all locations before the first byte is sent. After each the destination is asked whether
-    it now has the
-    same image. Where ids differ by the kind of store, configuration and layers are compared.
+    it now has the same image. Where ids differ by the kind of store, configuration and layers are compared.
   - When a transfer fails or is killed, the destination has what it had under each name before. The next run starts from
-    the beginning.
-    (In containerd's store an image comes as C(nested-kata.invalid/incoming) until it is complete.)
+    the beginning. (In containerd's store an image comes as C(nested-kata.invalid/incoming) until it is complete.)
   - While it runs, a person who watches sees every few seconds how far it is.
   - Never contacts a registry.
+extends_documentation_fragment:
+  - nested.kata.attributes
 attributes:
   check_mode:
-    support: full
-    description: All locations are asked about every image, and nothing is sent.
+    details:
+      - All locations are asked about every image, and nothing is sent.
   diff_mode:
-    support: full
-    description: Shows the id that each name has at the destination, before and after, and names that are removed.
-  idempotent:
-    support: full
-    description: An image that the destination has already is not sent again.
+    details:
+      - Shows the id that each name has at the destination, before and after, and names that are removed.
   platform:
-    support: full
+    details:
+      - The machine that the module runs on must be able to reach all locations.
     platforms: posix
-    description: The machine that the module runs on must be able to reach all locations.
 options:
   images:
     description:
@@ -67,44 +60,34 @@ options:
       context:
         description:
           - Name of a Docker context of the user that the module runs as, on the machine that it runs on, as C(docker
-            context ls) shows it.
-            E(DOCKER_CONFIG) says where contexts are, if not in C(~/.docker).
+            context ls) shows it. E(DOCKER_CONFIG) says where contexts are, if not in C(~/.docker).
           - V(default) is the daemon at V(/var/run/docker.sock), whatever E(DOCKER_HOST) says.
           - The daemon may be at a unix socket, at V(ssh://), or at V(tcp://) with TLS. TCP without TLS, or without
-            verifying the daemon's
-            certificate, is refused.
+            verifying the daemon's certificate, is refused.
           - Over V(ssh://) the module uses C(ssh), with the keys, the known machines and the settings of its user.
-            Nobody can answer a
-            question there, so keys with a password need an agent.
+            Nobody can answer a question there, so keys with a password need an agent.
           - It cannot be combined with C(hops), which begin at the machine's own daemon.
         type: str
       hops:
         description:
           - Names of containers, outermost first. The daemon is the one that the Docker client in the innermost
-            container
-            speaks to.
+            container speaks to.
           - The first one is a container of the daemon at V(/var/run/docker.sock) of the machine that the module runs
-            on.
-            Environment variables such as E(DOCKER_HOST) and the Docker context in use make no difference.
+            on. Environment variables such as E(DOCKER_HOST) and the Docker context in use make no difference.
           - An empty list is the machine's own daemon.
         type: list
         elements: str
       transport:
         description:
           - How archives get over the last of the C(hops). Into a virtual machine C(docker exec) is slow, some forty
-            times
-            slower than TCP. Questions, which are few bytes, always go by C(docker exec).
+            times slower than TCP. Questions, which are few bytes, always go by C(docker exec).
           - V(tunnel) is a TCP connection to the innermost container. A program of the machine image is started there,
-            listens
-            on the container's own address for one connection that begins with a one-time token, and ends with it, or
-            after 10
-            seconds without it. The container one level above dials, and needs the same program; where there is none
-            above,
-            the module does. The module fails where there can be no tunnel.
+            listens on the container's own address for one connection that begins with a one-time token, and ends with
+            it, or after 10 seconds without it. The container one level above dials, and needs the same program; where
+            there is none above, the module does. The module fails where there can be no tunnel.
           - V(exec) is C(docker exec -i), which needs nothing but Docker's client.
           - V(auto) is V(tunnel) where there can be one, and V(exec) otherwise, and where an archive is known to have
-            less than
-            4 MiB. RV(transport) and RV(destinations[].transport) say which it was, and why.
+            less than 4 MiB. RV(transport) and RV(destinations[].transport) say which it was, and why.
           - Without C(hops) there is nothing to choose, and with C(socket) and C(context) it is refused.
         type: str
         choices: [auto, exec, tunnel]
@@ -113,13 +96,12 @@ options:
         description:
           - Path of an archive file instead of a daemon, on the machine that the module runs on.
           - As a source it may be what C(docker save) wrote, or an OCI archive (of podman, skopeo or buildx for
-            example), plain or
-            compressed by C(gzip) or C(zstd). One that ends too early or has a layer with a wrong digest is refused.
+            example), plain or compressed by C(gzip) or C(zstd). One that ends too early or has a layer with a wrong
+            digest is refused.
           - As a destination it becomes one that C(docker load) and the tools of OCI read. The suffixes C(.gz) and
-            C(.tgz) have it
-            compressed by C(gzip), C(.zst) and C(.tzst) by C(zstd). It holds the images of the task and no others, and
-            is replaced as a
-            whole when one of them differs. A file that holds other images, or something else, is refused.
+            C(.tgz) have it compressed by C(gzip), C(.zst) and C(.tzst) by C(zstd). It holds the images of the task and
+            no others, and is replaced as a whole when one of them differs. A file that holds other images, or something
+            else, is refused.
           - A new one can be read by its owner only, since an image may hold secrets.
         type: path
   destination:
@@ -131,8 +113,7 @@ options:
     description:
       - Several of them. The source is read once for all, and they are sent at the same time, each what it lacks.
       - When one fails, the others go on, and the module fails at the end and says for each what happened. One that
-        takes nothing holds
-        up the others until O(timeout).
+        takes nothing holds up the others until O(timeout).
     type: list
     elements: dict
     suboptions: *location
@@ -149,14 +130,12 @@ options:
       - Fail unless an image is for this platform, V(os/architecture) or V(os/architecture/variant), for example
         V(linux/arm64).
       - Of an archive that has an image for several platforms this one is taken. Daemons with API 1.48 or newer (Docker
-        28) are asked for
-        this one.
+        28) are asked for this one.
     type: str
   prune_other_tags:
     description:
       - When all images of the task are at a destination, remove the other tags of the same repositories there. Images
-        that lose their
-        last name by it are removed, too.
+        that lose their last name by it are removed, too.
       - A tag that a container still needs is kept, with a warning. Not for archives.
     type: bool
     default: false
@@ -276,8 +255,7 @@ images:
       type: str
       sample: >-
         the destination has another image of this name (0d84cac79282): 4 of 5 layers left out, since the destination has
-        them;
-        read from its store
+        them; read from its store
 destinations:
   description: How each destination fared.
   returned: always

@@ -10,44 +10,32 @@ short_description: Unpack a release of Kata Containers into a directory of its o
 version_added: 0.1.0
 description:
   - Unpacks the archive of a release, as the project publishes it, and strips its C(opt/kata/). So several versions lie
-    beside each
-    other, and nothing of them lies in C(/opt).
+    beside each other, and nothing of them lies in C(/opt).
   - The archive is read once. It is unpacked into a directory beside O(path) while its SHA-256 is taken, and only when
-    that is right,
-    every member was fine and all is on the disk, the directory is renamed. Whatever interrupts it, O(path) is not there
-    or whole.
+    that is right, every member was fine and all is on the disk, the directory is renamed. Whatever interrupts it,
+    O(path) is not there or whole.
   - Whatever the archive holds, nothing is written outside of that directory. Refused are absolute names and those with
-    C(..), what lies
-    outside of C(opt/kata), symlinks and hard links that lead out of it, what lies below a symlink or replaces an
-    earlier member, devices,
-    named pipes, sparse files and unknown types, names with characters that cannot be printed, and more than 20 GiB or
-    200000 members.
+    C(..), what lies outside of C(opt/kata), symlinks and hard links that lead out of it, what lies below a symlink or
+    replaces an earlier member, devices, named pipes, sparse files and unknown types, names with characters that cannot
+    be printed, and more than 20 GiB or 200000 members.
   - A release that is there with the same O(sha256) is left alone. Neither the archive nor large files are read then.
   - While it runs, a person who watches sees every few seconds how far it is.
+extends_documentation_fragment:
+  - nested.kata.attributes
 attributes:
   check_mode:
-    support: full
-    description: >-
-      Says what would be done. What another task would have brought, the O(archive) and the directory that O(path) lies
-      in, may be missing.
-      An archive that is there is looked at, and not read as a whole.
+    details:
+      - What another task would have brought, the O(archive) and the directory that O(path) is in, may be missing. An
+        archive that is there is looked at, and not read as a whole.
   diff_mode:
-    support: full
-    description: Shows what is recorded of the release, before and after. In check mode that is only its digest.
-  idempotent:
-    support: full
-    description: A release that is there is not unpacked again.
-  platform:
-    support: full
-    platforms: linux
-    description: Target machines that the module runs on.
+    details:
+      - Shows what is recorded of the release, before and after. In check mode that is only its digest.
 options:
   path:
     description:
       - The directory of this release. The one that it lies in must exist.
       - A directory that this module did not make is refused, and so is one with another release in it. To have a new
-        version, give it a
-        directory of its own.
+        version, give it a directory of its own.
     type: path
     required: true
   archive:
@@ -68,16 +56,14 @@ options:
   state:
     description:
       - V(absent) removes the release, if this module put it there. It is renamed before it is deleted, and a deletion
-        that was interrupted
-        is finished by the next run with the same O(path).
+        that was interrupted is finished by the next run with the same O(path).
     type: str
     choices: [present, absent]
     default: present
   if_in_use:
     description:
       - What O(state=absent) does while a process runs on the release, that is, has its program, a mapped file, an open
-        file, its working
-        or its root directory there. A shim, QEMU and virtiofsd of a VM do.
+        file, its working or its root directory there. A shim, QEMU and virtiofsd of a VM do.
       - V(fail) refuses, V(keep) leaves the release and is no error. So an upgrade can leave the old one until nothing
         runs on it.
       - Only root sees the processes of all users.
@@ -88,13 +74,11 @@ requirements:
   - C(zstd) (Debian package zstd), for C(.tar.zst), or C(xz) (xz-utils), for C(.tar.xz)
 notes:
   - All that is unpacked belongs to the user that the module runs as. Of the modes in the archive the write permission
-    of group and others
-    is taken away, and so are set-user-ID, set-group-ID and sticky bits. Extended attributes and capabilities are not
-    restored.
+    of group and others is taken away, and so are set-user-ID, set-group-ID and sticky bits. Extended attributes and
+    capabilities are not restored.
   - Symlinks become relative, also those to C(/opt/kata), so that the release does not depend on where it lies.
   - Until it is complete the release is in a directory C(.NAME.nested-kata-XXXXXXXX) beside O(path). One that a killed
-    run left is removed
-    by the next run with the same O(path).
+    run left is removed by the next run with the same O(path).
   - Runs in the same parent directory wait for each other.
   - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
 seealso:

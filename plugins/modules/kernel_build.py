@@ -10,35 +10,30 @@ short_description: Build a configured Linux tree, and keep what comes out of it 
 version_added: 0.1.0
 description:
   - Runs C(make) on a Linux source tree that has a C(.config), and puts the kernel, its configuration and a record of
-    the build into
-    a directory, all at once. Whatever interrupts it, the directory holds the build before or this one, and never half
-    of one.
+    the build into a directory, all at once. Whatever interrupts it, the directory holds the build before or this one,
+    and never half of one.
   - Where the directory already holds the build that O(key) stands for, nothing is run and no source tree is needed.
   - The C(.config) is never changed. Make it with M(nested.kata.kernel_config), with the same O(arch) and O(make_vars).
   - The same source, configuration and toolchain in the same directory give the same bytes.
   - While it runs, a person who watches sees every few seconds how many objects are built.
+extends_documentation_fragment:
+  - nested.kata.attributes
 attributes:
   check_mode:
-    support: full
-    description: Everything is looked at, what a build needs included, and nothing is built.
+    details:
+      - Everything is looked at, what a build needs included, and nothing is built.
   diff_mode:
-    support: full
-    description: Shows the key, the release and the files' digests, before and after. In check mode those of a build to
-      come are not known.
+    details:
+      - Shows the key, the release and the files' digests, before and after. In check mode those of a build to come are
+        not known.
   idempotent:
-    support: full
-    description: When run twice in a row with the same O(key), O(arch) and O(targets), the second run starts no C(make)
-      and no compiler.
-  platform:
-    support: full
-    platforms: linux
-    description: Target machines that the module runs on.
+    details:
+      - With the same O(key), O(arch) and O(targets), the second run starts no C(make) and no compiler.
 options:
   tree:
     description:
       - The source tree, which holds the C(.config). Objects are made in it, so that a build that was interrupted by
-        hand or failed
-        goes on where it ended.
+        hand or failed goes on where it ended.
       - Where a build was killed, or the machine went down, C(make clean) comes first, since objects may be cut off.
       - Builds in the same tree wait for each other.
     type: path
@@ -46,8 +41,7 @@ options:
   path:
     description:
       - The directory that gets C(vmlinux), the images in O(targets), C(config), C(System.map) and C(build.json), the
-        record.
-        It is made where it is missing; the directory that it lies in must exist.
+        record. It is made where it is missing; the directory that it lies in must exist.
       - It is replaced as a whole. So one that holds files that this module did not put there is refused.
     type: path
     required: true
@@ -56,8 +50,7 @@ options:
       - What the build is a function of, for example a hash over source, configuration and toolchain. Whoever calls
         knows.
       - Where C(build.json) in O(path) has the same key, O(arch) and O(targets), and every file in it has the SHA-256
-        that was
-        recorded, there is nothing to do.
+        that was recorded, there is nothing to do.
     type: str
     required: true
   arch:
@@ -70,8 +63,7 @@ options:
     description:
       - What C(make) is to build. V(vmlinux) is always built.
       - A target whose file then lies in the C(boot) directory of the architecture, such as V(bzImage), goes into
-        O(path). Others
-        are built, no more.
+        O(path). Others are built, no more.
       - The default is V(vmlinux), and V(bzImage) on x86 and s390, V(Image) on arm64 and riscv.
     type: list
     elements: str
@@ -106,8 +98,7 @@ options:
   timestamp:
     description:
       - The time of the build that the kernel shows in C(uname -v), as C(date) reads it. That of the real build would
-        make every
-        build another one.
+        make every build another one.
     type: str
     default: Thu Jan  1 00:00:00 UTC 1970
   expected_objects:
@@ -125,8 +116,7 @@ seealso:
   - module: nested.kata.kernel_config
 notes:
   - The directories of O(path) are exchanged in one step where the file system can, as those of Linux can. On one that
-    cannot,
-    O(path) does not exist for a moment.
+    cannot, O(path) does not exist for a moment.
   - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
 author:
   - The nested.kata founders (@nested-kata)

@@ -11,30 +11,19 @@ version_added: 0.1.0
 description:
   - Merges a base, fragment files and single options into the C(.config) of a Linux source tree.
   - The tree's own Kconfig decides. The module writes down what is asked for, has C(make) run Kconfig, reads the result,
-    and
-    compares. What was asked for and is not in the result is an error, with the reason that Kconfig has for it.
+    and compares. What was asked for and is not in the result is an error, with the reason that Kconfig has for it.
   - Never edits what Kconfig wrote. The file is replaced as a whole, and only when it differs.
+extends_documentation_fragment:
+  - nested.kata.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the changed status without changing the configuration.
-    support: full
     details:
       - Kconfig is run in check mode too, on a scratch file. Its program is then compiled in C(scripts/kconfig), as by
-        any
-        C(make) that configures.
-  diff_mode:
-    description: Returns details on what has changed when in diff mode.
-    support: full
+        any C(make) that configures.
   idempotent:
-    description: When run twice in a row outside check mode, with the same arguments, the second run changes nothing.
-    support: full
     details:
       - A second run with the same input on the same tree with the same compiler does not run C(make), and writes
         nothing.
-  platform:
-    description: Target machines that the module runs on.
-    support: full
-    platforms: linux
 options:
   tree:
     description:
@@ -50,32 +39,28 @@ options:
   arch:
     description:
       - Architecture, as C(make) calls it, V(x86_64) or V(arm64) for example. It is always given to C(make), so that
-        what is asked
-        for 64 bits never becomes a kernel of 32.
+        what is asked for 64 bits never becomes a kernel of 32.
       - To configure for another architecture than the machine's no cross compiler is needed, but without it Kconfig
-        asks the native
-        compiler what it can do, and turns off what depends on more. Set C(CROSS_COMPILE) in O(make_vars) for a build.
+        asks the native compiler what it can do, and turns off what depends on more. Set C(CROSS_COMPILE) in
+        O(make_vars) for a build.
       - The default is the machine's.
     type: str
   base:
     description:
       - A configuration to start from, on the target, for example that of a distribution's kernel.
       - Only O(fragments) and O(options) have to be in the result. What O(base) says and the tree does not keep is no
-        error;
-        RV(base_missing) lists it, since it often comes from another version.
+        error; RV(base_missing) lists it, since it often comes from another version.
     type: path
   base_target:
     description:
       - A target of C(make) that makes the configuration to start from, such as V(defconfig), V(tinyconfig) or
-        V(allnoconfig).
-        Those that ask a person (V(menuconfig), V(oldconfig)) are refused.
+        V(allnoconfig). Those that ask a person (V(menuconfig), V(oldconfig)) are refused.
     type: str
   fragments:
     description:
       - Files on the target that are merged in this order, each over those before.
       - A line is C(CONFIG_NAME=VALUE), C(# CONFIG_NAME is not set), a comment, or empty. C(VALUE) is V(y), V(m), V(n),
-        a decimal
-        number, a hexadecimal one that begins with C(0x), or a text in double quotes.
+        a decimal number, a hexadecimal one that begins with C(0x), or a text in double quotes.
     type: list
     elements: path
     default: []
@@ -97,8 +82,7 @@ options:
   allow_missing:
     description:
       - Symbols of O(fragments) and O(options) that may be missing in the result, each with the reason, for example
-        since they
-        exist only in later versions. Names may be globs, such as V(NF_NAT_*).
+        since they exist only in later versions. Names may be globs, such as V(NF_NAT_*).
     type: dict
     default: {}
   on_redefine:

@@ -22,7 +22,7 @@ ALL_ROLES = sorted(path for path in CHECKOUT.glob("roles/*") if path.is_dir())
 INTERNAL_ROLES = [path for path in ALL_ROLES if path.name.startswith("internal_")]
 ROLES = [path for path in ALL_ROLES if path not in INTERNAL_ROLES]
 MODULES = sorted(CHECKOUT.glob("plugins/modules/*.py"))
-SPDX = "SPDX-License-Identifier: GPL-3.0-or-later"
+SPDX = "License-Identifier: GPL-3.0-or-later"
 
 
 def load(path: Path) -> dict:
@@ -201,3 +201,10 @@ def test_the_tables_of_variables_in_the_readmes_are_those_of_the_argument_specs(
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_each_linter_is_a_hook_of_pre_commit_and_the_other_way_round() -> None:
+    linters = re.search(r"^readonly LINTERS=\((.*)\)$", (CHECKOUT / "test.sh").read_text(), re.MULTILINE).group(1)
+    hooks = [hook for repo in load(CHECKOUT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    assert [hook["id"] for hook in hooks] == linters.split()
+    assert [hook["entry"] for hook in hooks] == [f"./test.sh lint {linter}" for linter in linters.split()]
