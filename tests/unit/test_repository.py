@@ -138,7 +138,12 @@ def used_by_tests() -> set[str]:
 
 def test_every_module_and_plugin_is_used_by_a_test() -> None:
     plugins = CHECKOUT / "plugins"
-    files = {".".join(path.relative_to(plugins).with_suffix("").parts) for path in plugins.rglob("*.py")}
+    documentation = plugins / "doc_fragments"  # ansible-test sanity reads what becomes of it
+    files = {
+        ".".join(path.relative_to(plugins).with_suffix("").parts)
+        for path in plugins.rglob("*.py")
+        if documentation not in path.parents
+    }
     assert len(files) > 50
     assert sorted(files - used_by_tests()) == []
 

@@ -19,8 +19,6 @@ from __future__ import annotations
 import os
 import time
 
-from typing_extensions import Self
-
 VARIABLE = "NESTED_KATA_PROGRESS"  # environment variable with the path of the file that the action plugin reads
 PERIOD = 1.0  # seconds between two writes
 LONGEST = 160  # characters
@@ -34,7 +32,7 @@ class Progress:
         self._path = os.environ.pop(VARIABLE, None)
         self._written = float("-inf")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *error: object) -> None:

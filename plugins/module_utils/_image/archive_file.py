@@ -31,9 +31,10 @@ class Unwritable(Exception):
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[tarfile.TarFile]:
     """Yield the archive in a file, to be read once from its beginning to its end."""
-    with open(path, "rb") as file:
-        kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # the position stays at the beginning
-        try:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        kind = compression_of(os.pread(descriptor, 4, 0), UNPACKING)  # the position stays at the beginning
+        with open(descriptor, "rb", closefd=False) as file:
             if not kind:
                 with tarfile.open(fileobj=file, mode="r:") as archive:
                     yield archive
@@ -42,8 +43,10 @@ def opened(path: str) -> Iterator[tarfile.TarFile]:
                     fileobj=content, mode="r|", bufsize=PIECE
                 ) as archive:
                     yield archive
-        except tarfile.TarError as error:
-            raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+    except tarfile.TarError as error:
+        raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

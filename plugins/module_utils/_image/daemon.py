@@ -21,7 +21,6 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.messages impor
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Broken, Transport
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import FEW_BYTES
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, short
-from typing_extensions import Self
 
 PIECE = 1 << 20
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
@@ -113,7 +112,7 @@ class Daemon:
             self.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Daemon:
         return self
 
     def __exit__(self, *exception: object) -> None:
