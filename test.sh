@@ -40,7 +40,7 @@ readonly LANES=("integration" "unit lint sanity molecule quickstart")
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
-MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/playing.py
+MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/support/ansible_runner.py
 readonly MARK
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
 readonly HEARTBEAT=60 # seconds between two lines that say what is at work

@@ -22,8 +22,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from playing import module_command, module_environment, wait_until
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from ansible_runner import module_command, module_environment, wait_until
 from turns import show, timed, timed_idle
 
 MEBIBYTE = 1 << 20

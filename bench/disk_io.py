@@ -24,8 +24,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from playing import module_command, module_environment
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from ansible_runner import module_command, module_environment
 
 MEBIBYTE = 1 << 20
 JOBS = {

@@ -19,8 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from boot import boot
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from qemu_kernel import boot
 
 MIB = 1 << 20
 

@@ -24,9 +24,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests", ".collections")]
-from nested_daemon import DAEMON_IMAGE, build_images, docker, load, nested_daemon, wait_for_daemon
-from playing import module_command, module_environment
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests/support", ".collections")]
+from ansible_runner import module_command, module_environment
+from docker_in_docker import DAEMON_IMAGE, build_images, docker, load, nested_daemon, wait_for_daemon
 from tunnel_program import install
 from turns import show
 

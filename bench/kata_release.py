@@ -21,8 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from playing import module_command, module_environment
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from ansible_runner import module_command, module_environment
 from turns import show, timed, timed_idle
 
 MEBIBYTE = 1 << 20

@@ -16,10 +16,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+from ansible_runner import module_command, module_environment
 from kernel_profiles import ALLOW_MISSING, fragments_of
-from kernel_tree import copy_of
-from playing import module_command, module_environment
+from kernel_trees import copy_of
 from turns import show, timed, timed_idle
 
 

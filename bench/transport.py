@@ -22,11 +22,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests", ".collections")]
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in ("tests/support", ".collections")]
 from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Exec, Transport
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
-from nested_daemon import DAEMON_IMAGE, load, nested_daemon
+from docker_in_docker import DAEMON_IMAGE, load, nested_daemon
 from tunnel_program import install, leading_to
 from turns import show
 

@@ -30,7 +30,7 @@ RECORD = "molecule/kernel/proven.json"
 UNFINISHED = f"{RECORD}.part"
 COLLECTION = "ansible_collections.nested.kata."
 
-# Where the search for files begins. It adds whatever these import or name: playbooks, roles, plugins, tests/boot.py.
+# Where the search for files begins. It adds whatever these import or name: playbooks, roles, plugins, tests/support.
 START = ("files/kernel", "roles/guest_kernel", "molecule/kernel", "tests/guest")
 
 # The roles and plugins that are named on the way and are not taken as a whole. A role or plugin that is not listed here
@@ -136,7 +136,8 @@ def imported(root: Path, path: str, text: str) -> set[str]:
         elif level:
             bases, must_exist = [here, *here.parents][level - 1 : level], True
         else:
-            bases, must_exist = [here, root / "tests"], False  # tests is in the pythonpath of pyproject.toml
+            # Both are in the pythonpath of pyproject.toml.
+            bases, must_exist = [here, root / "tests", root / "tests/support"], False
         files = {file.relative_to(root).as_posix() for base in bases for file in modules(base, dotted)}
         if must_exist and not files:
             raise Refused(f"{path} imports {dotted}, which is not a file of the repository")

@@ -19,9 +19,9 @@ import time
 import nested_copy
 import pytest
 import yaml
-from nested_daemon import CONTAINER_IMAGE, DAEMON_IMAGE, PASSWORD, USER, docker, load, nested_daemon
-from own_sshd import own_sshd
-from playing import BIN, CHECKOUT, MARK, ansible_environment, play
+from ansible_runner import BIN, CHECKOUT, MARK, ansible_environment, play
+from docker_in_docker import CONTAINER_IMAGE, DAEMON_IMAGE, PASSWORD, USER, docker, load, nested_daemon
+from sshd import own_sshd
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

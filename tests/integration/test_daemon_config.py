@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from nested_daemon import configure_without, has_runtime, nested_daemon, within
-from playing import MARK, run_module
+from ansible_runner import MARK, run_module
+from docker_in_docker import configure_without, has_runtime, nested_daemon, within
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 

@@ -26,8 +26,8 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted, parse
 from ansible_collections.nested.kata.plugins.module_utils._disk.plan import decide
-from mounted import attached, tool, undo, unmount
-from playing import CHECKOUT, ansible_environment, run_module
+from ansible_runner import CHECKOUT, ansible_environment, run_module
+from loop_mounts import attached, tool, undo, unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 

@@ -28,7 +28,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.modules import disk_image
-from mounted import unmount
+from loop_mounts import unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 

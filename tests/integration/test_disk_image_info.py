@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from mounted import attached, tool, undo, unmount
-from playing import run_module
+from ansible_runner import run_module
+from loop_mounts import attached, tool, undo, unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 

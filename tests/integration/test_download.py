@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playing import CHECKOUT, HEEDING_SIGNALS, ansible_environment, run_module, wait_until
+from ansible_runner import CHECKOUT, HEEDING_SIGNALS, ansible_environment, run_module, wait_until
 
 CONTENT = random.Random(5).randbytes(3_000_000)
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import key_of
 from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmError, run_guest
-from nested_daemon import nested_daemon
-from playing import CHECKOUT, MARK, module_command, module_environment, play, run_module
+from ansible_runner import CHECKOUT, MARK, module_command, module_environment, play, run_module
+from docker_in_docker import nested_daemon
 
 DEVICES = {
     "vhost_vsock": "/dev/vhost-vsock",

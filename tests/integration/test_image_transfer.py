@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon, wait_for_daemon
-from playing import (
+from ansible_runner import (
     BIN,
     CHECKOUT,
     MARK,
@@ -31,6 +30,7 @@ from playing import (
     started,
     wait_until,
 )
+from docker_in_docker import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon, wait_for_daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

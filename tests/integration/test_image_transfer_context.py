@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from emulated import free_port
-from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon
-from own_sshd import own_sshd
-from playing import MARK, answer, run_module, started, wait_until
+from ansible_runner import MARK, answer, run_module, started, wait_until
+from docker_in_docker import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon
+from qemu_machine import free_port
+from sshd import own_sshd
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.ssh]
 

@@ -20,8 +20,8 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._image import copy
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonDestination
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
-from made_images import Made, blob, digest, layer, legacy, made, tar
-from nested_daemon import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
+from docker_in_docker import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
+from image_builder import Made, blob, digest, layer, legacy, made, tar
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.loop]
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playing import CHECKOUT, play
+from ansible_runner import CHECKOUT, play
 
 ENTRY_POINTS = sorted(
     (path.parent.parent.name, path.stem)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hostile import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
-from playing import answer, run_module, started, wait_until
+from ansible_runner import answer, run_module, started, wait_until
+from hostile_tars import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
 
 RUST_SHIM, QEMU = "runtime-rs/bin/containerd-shim-kata-v2", "bin/qemu-system-x86_64"
 VMLINUX = b"\x7fELF" + bytes(100_000) + b"Linux version 6.18.35 (root@x) (gcc) #1 SMP\0" + bytes(50_000)

@@ -16,9 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from nested_daemon import configure_without, docker, has_runtime, load, nested_daemon, within
-from playing import MARK, play
-from release import Release, make_release
+from ansible_runner import MARK, play
+from docker_in_docker import configure_without, docker, has_runtime, load, nested_daemon, within
+from kata_archive import Release, make_release
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 

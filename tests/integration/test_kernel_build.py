@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._kernel import build_machine
-from kernel_tree import copy_of
-from playing import answer, run_module, started, wait_until
+from ansible_runner import answer, run_module, started, wait_until
+from kernel_trees import copy_of
 
 VERSION = "6.12"
 FILES = ["System.map", "build.json", "bzImage", "config", "vmlinux"]

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from kernel_tree import copy_of
-from playing import module_command, module_environment, run_module
+from ansible_runner import module_command, module_environment, run_module
+from kernel_trees import copy_of
 
 FRAGMENTS = {
     "net.config": "# sockets\nCONFIG_NET=y\nCONFIG_INET=y\nCONFIG_UNIX=y\n",

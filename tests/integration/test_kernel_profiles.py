@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ansible_runner import CHECKOUT, run_module
 from kernel_profiles import ALLOW_MISSING, PROFILES, fragments_of
-from kernel_tree import copy_of
-from playing import CHECKOUT, run_module
+from kernel_trees import copy_of
 
 
 @pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.thorough), "6.12"])

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nested_daemon import docker, load, nested_daemon, wait_for_daemon
-from playing import CHECKOUT, MARK, play, wait_until
+from ansible_runner import CHECKOUT, MARK, play, wait_until
+from docker_in_docker import docker, load, nested_daemon, wait_for_daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

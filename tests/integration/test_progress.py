@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nested_daemon import CONTAINER_IMAGE, build_images, docker
-from own_sshd import own_sshd
-from playing import BIN, CHECKOUT, MARK, ansible_environment, play
+from ansible_runner import BIN, CHECKOUT, MARK, ansible_environment, play
+from docker_in_docker import CONTAINER_IMAGE, build_images, docker
+from sshd import own_sshd
 
 # As any module of the collection joins in: it says how far it is, and has an action plugin of its name.
 MODULE = """

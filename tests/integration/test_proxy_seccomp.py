@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ansible_runner import CHECKOUT, MARK, play
+from host_state import output
 from kept import MACHINE_IMAGE, locked
-from machine import output
-from playing import CHECKOUT, MARK, play
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 

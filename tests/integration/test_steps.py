@@ -10,7 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from playing import play
+from ansible_runner import play
 
 
 def say(tmp_path: Path, tasks: list[dict]) -> tuple[str, str, int]:

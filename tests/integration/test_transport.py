@@ -23,8 +23,8 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint impor
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM, TUNNEL, Tunnel
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon
-from nested_daemon import DAEMON_IMAGE, docker, image_id, import_image, load, nested_daemon, wait_for_daemon, within
-from playing import MARK, answer, run_module, started, wait_until
+from ansible_runner import MARK, answer, run_module, started, wait_until
+from docker_in_docker import DAEMON_IMAGE, docker, image_id, import_image, load, nested_daemon, wait_for_daemon, within
 from tunnel_program import install
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]

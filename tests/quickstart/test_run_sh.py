@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
+from ansible_runner import CHECKOUT, HEEDING_SIGNALS, play, wait_until
+from host_state import INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
 from kept import MACHINE_IMAGE, locked
-from machine import INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
-from playing import CHECKOUT, HEEDING_SIGNALS, play, wait_until
 
 pytestmark = pytest.mark.docker
 

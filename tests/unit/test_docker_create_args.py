@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.nested.kata.plugins.filter.docker_create_args import FilterModule
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 docker_create_args = FilterModule().filters()["docker_create_args"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 PROGRAM = (
     CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"

@@ -16,8 +16,8 @@ from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel 
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Way
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec, Taken, UnixSocket
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
+from ansible_runner import wait_until
 from docker_client import DockerClient, docker_client
-from playing import wait_until
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils._host.check_resources 
 from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS, Facts, Question
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import decide, known, summary, table
 from ansible_collections.nested.kata.plugins.modules.host_check import DOCUMENTATION
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 GIB = 1 << 30
 KERNEL = "6.12.48-amd64"

@@ -16,8 +16,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader 
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Manifest, verified
 from hypothesis import given
 from hypothesis import strategies as st
+from image_builder import Made, digest, layer, legacy, made, oci, tar
 from image_parts import cut, layers_in, listed, pack
-from made_images import Made, digest, layer, legacy, made, oci, tar
 
 BASE, MIDDLE, TOP = layer(b"base" * 1000), layer(b"middle"), layer(b"top")
 IMAGE = made([BASE, MIDDLE, TOP])

@@ -15,8 +15,8 @@ import pytest
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import saved
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part, verified
+from image_builder import blob, digest, layer, made
 from image_parts import cut, layers_in, listed, pack, parts_of
-from made_images import blob, digest, layer, made
 
 BASE, MIDDLE, TOP = layer(b"base" * 1000), layer(b"middle"), layer(b"top")
 IMAGE = made([BASE, MIDDLE, TOP])

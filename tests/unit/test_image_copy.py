@@ -19,8 +19,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.archive_file im
 from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 from ansible_collections.nested.kata.plugins.modules.image_transfer import DOCUMENTATION
-from made_images import layer, legacy, made, oci
-from playing import CHECKOUT, module_command, module_environment, run_module
+from ansible_runner import CHECKOUT, module_command, module_environment, run_module
+from image_builder import layer, legacy, made, oci
 
 IMAGE = made([layer(b"base" * 5000), layer(b"top")])
 OTHER = made([layer(b"base" * 5000), layer(b"other")])

@@ -19,7 +19,7 @@ import pytest
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Split, Store, Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, chain_ids
-from made_images import Made, digest, layer, made, tar
+from image_builder import Made, digest, layer, made, tar
 
 
 def split_of(content: bytes) -> tuple[bytes, dict[str, bytes]]:

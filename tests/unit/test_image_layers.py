@@ -15,7 +15,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
     left_out,
     verified,
 )
-from made_images import digest
+from image_builder import digest
 
 
 def test_a_chain_id_names_a_layer_with_all_below_it() -> None:

@@ -20,7 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     Sent,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
-from made_images import layer, made, oci
+from image_builder import layer, made, oci
 
 MADE = made([layer(b"only")])
 IMAGE = Image(MADE.id, MADE.diff_ids, "config")

@@ -13,7 +13,7 @@ from ansible_collections.nested.kata.plugins.filter.instance_disks import Filter
 from ansible_collections.nested.kata.plugins.filter.instance_entries import FilterModule as EntryFilters
 from ansible_collections.nested.kata.plugins.filter.removable_instances import FilterModule as RemovalFilters
 from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 instance_entries = EntryFilters().filters()["instance_entries"]
 instance_disks = DiskFilters().filters()["instance_disks"]

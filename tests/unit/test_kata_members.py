@@ -17,7 +17,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     WriteFile,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import member_of
-from hostile import GOOD, MEMBERS
+from hostile_tars import GOOD, MEMBERS
 
 
 @pytest.mark.parametrize("case", MEMBERS)

@@ -23,7 +23,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     WriteFile,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Content, unpack, write
-from hostile import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
+from hostile_tars import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
 from hypothesis import given
 from hypothesis import strategies as st
 

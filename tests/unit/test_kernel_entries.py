@@ -12,7 +12,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.nested.kata.plugins.filter.kernel_entries import FilterModule as EntryFilters
 from ansible_collections.nested.kata.plugins.filter.numbered import FilterModule as NumberFilters
 from ansible_collections.nested.kata.plugins.filter.removable_kernels import FilterModule as RemovalFilters
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 kernel_entries = EntryFilters().filters()["kernel_entries"]
 numbered = NumberFilters().filters()["numbered"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.nested.kata.molecule.kernel import record
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 # One file of each kind, by the directory that it is somewhere below: files move within these.
 GOES_IN = [
@@ -40,8 +40,8 @@ GOES_IN = [
     ("molecule/kernel", "test_kernel.py"),
     ("tests/guest", "moby.py"),
     ("tests/guest", "prove.service"),
-    ("tests", "boot.py"),
-    ("tests", "kept.py"),
+    ("tests/support", "qemu_kernel.py"),
+    ("tests/support", "kept.py"),
 ]
 STAYS_OUT = [
     ("roles/guest_kernel", "README.md"),
@@ -191,6 +191,8 @@ def test_what_a_checkout_cannot_keep_does_not_change_the_hash(tree, tmp_path: Pa
 @pytest.mark.parametrize(
     "statement",
     [
+        "import qemu",
+        "from qemu import boot",
         "import support.qemu",
         "import support.qemu as q",
         "from support import json, qemu",

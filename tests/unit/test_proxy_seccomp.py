@@ -12,7 +12,7 @@ import re
 
 import pytest
 import yaml
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 ROLE = CHECKOUT / "roles" / "kata_proxy"
 PROFILE = json.loads((ROLE / "files" / "seccomp.json").read_text())

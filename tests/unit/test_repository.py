@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uses
 import yaml
-from playing import BIN, CHECKOUT
+from ansible_runner import BIN, CHECKOUT
 
 ALL_ROLES = sorted(path for path in CHECKOUT.glob("roles/*") if path.is_dir())
 # Nobody but the collection calls the internal ones, so they have neither a main nor defaults. ansible-lint allows no

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 import testinfra
-from boot import Report, boot, root_file_system
 from bzimage import release_of
 from guest.prove import PROFILES
+from qemu_kernel import Report, boot, root_file_system
 
 INVENTORY = Path(__file__).resolve().parent.parent / "inventory.yml"
 DIRECTORY = Path(os.environ.get("KERNELS") or Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "kernels"))

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from emulated import ssh
+from qemu_machine import ssh
 
 MACHINE = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "machine")
 BASE = "debian:trixie-slim"

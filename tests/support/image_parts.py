@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
-from made_images import Made, digest
+from image_builder import Made, digest
 
 
 def cut(data: bytes, size: int = 1000) -> Iterator[bytes]:

@@ -9,8 +9,8 @@ import os
 import sys
 
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM as IN_MACHINE_IMAGE
-from nested_daemon import docker
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
+from docker_in_docker import docker
 
 PROGRAM = CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "tunnel.py"
 

@@ -10,7 +10,7 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from playing import wait_until
+from ansible_runner import wait_until
 
 # For which a device may be held open by who looks at all of them, as mkfs.btrfs does, and its file with it.
 LOOKING_SECONDS = 10

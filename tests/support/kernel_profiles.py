@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import yaml
-from playing import CHECKOUT
+from ansible_runner import CHECKOUT
 
 DIRECTORY = CHECKOUT / "files" / "kernel"
 _PROFILES = yaml.safe_load((CHECKOUT / "roles/guest_kernel/vars/profiles.yml").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 # In the names of what tests make in this machine's Docker: those of several checkouts are told apart, and a run finds
 # what a killed one left.

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A machine of Debian under QEMU, as somebody gets one: systemd, cgroup v2, AppArmor, Debian's kernel, and root by ssh.
 
-    python tests/emulated.py start DIRECTORY     boots it, and leaves in the directory: the port of its sshd, a key, the
-    console python tests/emulated.py stop DIRECTORY      takes it away, and what was in the directory
+    python tests/support/qemu_machine.py start DIRECTORY  boots it, and leaves in the directory: the port of its sshd, a
+                                                          key, the console
+    python tests/support/qemu_machine.py stop DIRECTORY   takes it away, and what was in the directory
 
 The processor is emulated (TCG), so that it works on any machine and in CI. Its disk begins anew each time; a reboot
-keeps it. Needs what tests/boot.py needs, and ssh.
+keeps it. Needs what tests/support/qemu_kernel.py needs, and ssh.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import sys
 import time
 from pathlib import Path
 
-from boot import disk_arguments, image_of_debian, recipe_of_debian
 from kept import kept
+from qemu_kernel import disk_arguments, image_of_debian, recipe_of_debian
 
 PACKAGES = (
     "systemd-sysv",

@@ -9,10 +9,10 @@ import json
 import subprocess
 from pathlib import Path
 
-import boot
 import pytest
-from boot import Proof, Report, follow, parse
+import qemu_kernel
 from guest.prove import PROFILES
+from qemu_kernel import Proof, Report, follow, parse
 
 ABOUT = json.dumps({"release": "6.12.1-docker", "config": "c0ffee", "init": 1.5, "started": 9.0})
 PROVEN = json.dumps({"id": "it holds", "ok": True, "detail": "seen", "seconds": 0.5})
@@ -49,7 +49,7 @@ def test_the_last_lines_of_the_console_are_told(tmp_path) -> None:
     console = tmp_path / "console.log"
     console.write_text("\n".join(f"line {number}" for number in range(100)))
     lines = parse([], console=console).last_lines().splitlines()
-    assert (len(lines), lines[-1]) == (boot.LAST_LINES + 1, "line 99")
+    assert (len(lines), lines[-1]) == (qemu_kernel.LAST_LINES + 1, "line 99")
 
 
 def test_why_a_guest_was_ended_comes_before_the_console() -> None:
@@ -96,7 +96,7 @@ def test_every_profile_is_booted_and_proves_something_of_its_own() -> None:
 
 
 def test_a_changed_recipe_makes_another_root_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = boot.recipe()
-    assert boot.recipe() == before
-    monkeypatch.setattr(boot, "PACKAGES", (*boot.PACKAGES, "hello"))
-    assert boot.recipe() != before
+    before = qemu_kernel.recipe()
+    assert qemu_kernel.recipe() == before
+    monkeypatch.setattr(qemu_kernel, "PACKAGES", (*qemu_kernel.PACKAGES, "hello"))
+    assert qemu_kernel.recipe() != before

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-CACHE = Path(__file__).resolve().parent / "output"
+CACHE = Path(__file__).resolve().parents[1] / "output"
 # Held by whoever builds or removes machine images with this machine's Docker: a removal ends the builds that it finds.
 # test.sh knows it too.
 MACHINE_IMAGE = CACHE / "machine-image.lock"

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bzimage import release_of
+from docker_in_docker import GO_DOCKERFILE, go_program
 from kept import kept
-from nested_daemon import GO_DOCKERFILE, go_program
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 STANDIN = TESTS / "standin"
 
 VERSION = "4.1.0"

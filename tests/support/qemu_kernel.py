@@ -27,7 +27,7 @@ from pathlib import Path
 from bzimage import release_of
 from kept import kept
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 GUEST = TESTS / "guest"
 KVM = "plugins/module_utils/_host/kvm.py"
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from emulated import free_port
-from playing import HEEDING_SIGNALS, wait_until
+from ansible_runner import HEEDING_SIGNALS, wait_until
+from qemu_machine import free_port
 
 
 @contextmanager
