@@ -167,15 +167,15 @@ class Connection(ConnectionBase):
         super().__init__(play_context, *args, **kwargs)
         self._arguments = (args, {key: value for key, value in kwargs.items() if key != "shell"})
         self._route: tuple[str, ...] = ()
-        self._parent: ConnectionBase | None = None
-        self._parent_of: tuple[tuple[str, ...], str | None] = ((), None)
+        self._parent: t.Any = None  # a ConnectionBase, of which hardly any function has types
+        self._parent_of: tuple[tuple[str, ...], str] = ((), "")
         self._parent_options: dict[str, t.Any] = {}
         self._way = hops.Way("", (), ())
 
     # Options: ours are set as for any plugin; the parent's come from the variables of the right host
 
     def _resolve_option_variables(self, variables: t.Any, templar: t.Any) -> dict[str, t.Any]:
-        ours = super()._resolve_option_variables(variables, templar)
+        ours: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)  # type: ignore[no-untyped-call]
         via, via_origin = self._look_up("via", ours)
         name, name_origin = self._look_up("parent", ours)
         if via and name_origin != "default":
@@ -184,16 +184,16 @@ class Connection(ConnectionBase):
                 " of them out"
             )
         route = self._route
-        play_context = self._play_context.copy()
+        play_context = self._play_context.copy()  # type: ignore[no-untyped-call]
         if via:
             route += (via,)
             variables = self._variables_of(via, variables)
             templar = templar.copy()
             templar.available_variables = variables
-            default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
+            default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT  # type: ignore[attr-defined]
             name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else default
             _address(play_context, via, variables, templar)
-        elif self.matches_name([name]):
+        elif self.matches_name([name]):  # type: ignore[no-untyped-call]
             raise AnsibleError(
                 f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via"
                 " (ansible_nested_via)"
@@ -204,9 +204,10 @@ class Connection(ConnectionBase):
         return ours
 
     def _look_up(self, option: str, variables: dict[str, t.Any]) -> tuple[t.Any, str]:
-        return C.config.get_config_value_and_origin(
+        found: tuple[t.Any, str] = C.config.get_config_value_and_origin(  # type: ignore[no-untyped-call]
             option, plugin_type="connection", plugin_name=self._load_name, variables=variables
         )
+        return found
 
     def _variables_of(self, via: str, variables: t.Any) -> dict[str, t.Any]:
         """Return another host's variables, untemplated, as Ansible gives them to that host."""
@@ -226,7 +227,7 @@ class Connection(ConnectionBase):
                 return
             there.close()
         args, kwargs = self._arguments
-        self._parent = connection_loader.get(name, play_context, *args, **kwargs)
+        self._parent = connection_loader.get(name, play_context, *args, **kwargs)  # type: ignore[no-untyped-call]
         if self._parent is None:
             raise AnsibleError(
                 f"there is no connection plugin {name!r}: correct parent (ansible_nested_parent), or ansible_connection"
@@ -240,23 +241,24 @@ class Connection(ConnectionBase):
     def set_options(self, task_keys: t.Any = None, var_options: t.Any = None, direct: t.Any = None) -> None:
         # Ansible would take the keyword remote_user for our option of that name
         ours = {key: value for key, value in (task_keys or {}).items() if key != "remote_user"}
-        super().set_options(task_keys=ours, var_options=var_options, direct=direct)
+        super().set_options(task_keys=ours, var_options=var_options, direct=direct)  # type: ignore[no-untyped-call]
         if self._parent is None:
             raise AnsibleError(
                 f"{self.transport} got its options without its variables: it needs ansible-core 2.19 or newer"
             )
         self._parent.set_options(task_keys=task_keys, var_options=self._parent_options, direct=PARENT_OPTIONS)
         host = self._play_context.remote_addr
-        names = self.get_option("hops") or []
+        names: list[str] = self.get_option("hops") or []  # type: ignore[no-untyped-call]
         if wrong := hops.refused(names):
             raise AnsibleError(f"hops (ansible_nested_hops) of {host} {wrong}")
-        docker = shlex.split(self.get_option("docker_command"))
+        docker = shlex.split(self.get_option("docker_command"))  # type: ignore[no-untyped-call]
         if not docker:
             raise AnsibleError(
                 f"docker_command (ansible_nested_docker_command) of {host} is empty: leave it out or name the docker"
                 " client"
             )
-        self._way = hops.Way(self._machine(), tuple(docker), tuple(names), self.get_option("remote_user") or "")
+        user: str = self.get_option("remote_user") or ""  # type: ignore[no-untyped-call]
+        self._way = hops.Way(self._machine(), tuple(docker), tuple(names), user)
 
     def _machine(self) -> str:
         route, address = self._parent_of
@@ -280,7 +282,7 @@ class Connection(ConnectionBase):
         return self
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
-        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[safe-super]
         if sudoable and self.become and self.become.expect_prompt() and not self.has_pipelining:
             # such a parent looks for the prompt on a terminal of its own, which is not the container's, and would wait
             # for ever
@@ -288,7 +290,8 @@ class Connection(ConnectionBase):
                 f"the connection plugin {self._parent.transport} cannot answer {self.become.name} in a container: "
                 "let become do without a password, or choose another parent, such as ssh"
             )
-        return self._execute(to_text(cmd, errors="surrogate_or_strict"), in_data, sudoable)
+        script = to_text(cmd, errors="surrogate_or_strict")  # type: ignore[no-untyped-call]
+        return self._execute(script, in_data, sudoable)
 
     def _execute(self, script: str, in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:
         """Run a script in the innermost container; when it fails and a hop is at fault, say which."""
@@ -308,7 +311,8 @@ class Connection(ConnectionBase):
 
     @property
     def _executable(self) -> str:
-        return self._play_context.executable or C.DEFAULT_EXECUTABLE
+        executable: str = self._play_context.executable or C.DEFAULT_EXECUTABLE  # type: ignore[attr-defined]
+        return executable
 
     def _on_machine(
         self, argv: list[str], in_data: bytes | None = None, sudoable: bool = False
@@ -320,14 +324,17 @@ class Connection(ConnectionBase):
         if not in_data and not become:
             # some parents leave stdin open, and a command that reads it would wait for ever
             command += " </dev/null"
-        return self._parent.exec_command(command, in_data=in_data, sudoable=sudoable)
+        answer: tuple[int, bytes, bytes] = self._parent.exec_command(command, in_data=in_data, sudoable=sudoable)
+        return answer
 
     def _raise_fault(self) -> None:
         """Ask every hop, outermost first, and raise if one cannot be gone through."""
         way = self._way
         for number in range(1, len(way.hops) + 1):
             state = _answer(*self._on_machine(way.state(number)))
-            running = to_text(self._on_machine(way.neighbours(number))[1]).split() if hops.missing(state) else []
+            running: list[str] = []
+            if hops.missing(state):
+                running = to_text(self._on_machine(way.neighbours(number))[1]).split()  # type: ignore[no-untyped-call]
             if fault := hops.fault(way, number, state, running):
                 raise AnsibleConnectionFailure(fault)
         entry = _answer(*self._on_machine(way.command([self._executable, "-c", ":"])))
@@ -337,7 +344,7 @@ class Connection(ConnectionBase):
     # Files
 
     def put_file(self, in_path: str, out_path: str) -> None:
-        super().put_file(in_path, out_path)
+        super().put_file(in_path, out_path)  # type: ignore[safe-super]
         display.vvv(f"PUT {in_path} TO {out_path}", host=self._play_context.remote_addr)
         path = _absolute(out_path)
         size = PUT_PIECE if self.has_pipelining else PIECE_WITHOUT_STDIN
@@ -366,7 +373,8 @@ class Connection(ConnectionBase):
         if not piece:
             script = f"dd of={target} bs={BLOCK} count=0 </dev/null && stat -L -c %s {target}"
         elif not self.has_pipelining:
-            script = f"printf %s {to_text(base64.b64encode(piece))} | base64 -d | {script}"
+            text = to_text(base64.b64encode(piece))  # type: ignore[no-untyped-call]
+            script = f"printf %s {text} | base64 -d | {script}"
         rc, out, err = self._execute(script, piece if piece and self.has_pipelining else None)
         if rc == 0 and out.strip().isdigit():
             return int(out), ""
@@ -374,7 +382,7 @@ class Connection(ConnectionBase):
         return int(size) if rest == 0 and size.strip().isdigit() else 0, f": {_first_line(err, rc)}"
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
-        super().fetch_file(in_path, out_path)
+        super().fetch_file(in_path, out_path)  # type: ignore[safe-super]
         display.vvv(f"FETCH {in_path} TO {out_path}", host=self._play_context.remote_addr)
         path = _absolute(in_path)
         with _replacing(out_path) as target:
@@ -396,7 +404,8 @@ class Connection(ConnectionBase):
         script += f"dd if={source} bs={BLOCK} skip={offset // BLOCK} count={FETCH_PIECE // BLOCK} iflag=fullblock"
         rc, out, err = self._execute(script)
         if rc == NO_FILE:
-            raise AnsibleFileNotFound(f"there is no file {path} in {self._way.hops[-1]}")
+            message = f"there is no file {path} in {self._way.hops[-1]}"
+            raise AnsibleFileNotFound(message)  # type: ignore[no-untyped-call]
         size, _newline, said = err.partition(b"\n")
         if rc != 0 or not size.isdigit():
             raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(said or err, rc)}")
@@ -426,17 +435,17 @@ def _address(play_context: t.Any, via: str, variables: dict[str, t.Any], templar
         elif attribute == "remote_addr":
             play_context.remote_addr = via
         elif attribute == "port":
-            play_context.port = C.DEFAULT_REMOTE_PORT
+            play_context.port = C.DEFAULT_REMOTE_PORT  # type: ignore[attr-defined]
 
 
 def _answer(rc: int, out: bytes, err: bytes) -> hops.Answer:
     # what matters stands at the end; a command may have written megabytes before
-    return hops.Answer(rc, to_text(out[-4096:]), to_text(err[-4096:]))
+    return hops.Answer(rc, to_text(out[-4096:]), to_text(err[-4096:]))  # type: ignore[no-untyped-call]
 
 
 def _first_line(err: bytes, rc: int) -> str:
     """dd says what is wrong before it counts blocks."""
-    lines = to_text(err).strip().splitlines()
+    lines: list[str] = to_text(err).strip().splitlines()  # type: ignore[no-untyped-call]
     return lines[0] if lines else f"exit status {rc}"
 
 
@@ -448,9 +457,11 @@ def _absolute(path: str) -> str:
 def _opened(path: str) -> t.BinaryIO:
     """Open a file to be sent."""
     try:
-        return open(to_bytes(path, errors="surrogate_or_strict"), "rb")
+        name: bytes = to_bytes(path, errors="surrogate_or_strict")  # type: ignore[no-untyped-call]
+        return open(name, "rb")
     except FileNotFoundError as ex:
-        raise AnsibleFileNotFound(f"file or module does not exist: {path}") from ex
+        message = f"file or module does not exist: {path}"
+        raise AnsibleFileNotFound(message) from ex  # type: ignore[no-untyped-call]
     except OSError as ex:
         raise AnsibleError(f"cannot read {path}: {ex.strerror}") from ex
 
@@ -458,12 +469,11 @@ def _opened(path: str) -> t.BinaryIO:
 @contextmanager
 def _replacing(path: str) -> Iterator[t.BinaryIO]:
     """Give a file beside path that takes its place when all went well."""
-    target = os.path.realpath(to_bytes(path, errors="surrogate_or_strict"))
+    target: bytes = os.path.realpath(to_bytes(path, errors="surrogate_or_strict"))  # type: ignore[no-untyped-call]
     if os.path.exists(target) and not os.path.isfile(target):
         raise AnsibleError(f"cannot fetch to {path}: it is not a regular file")
-    beside = os.path.join(
-        os.path.dirname(target), b"." + os.path.basename(target)[:200] + to_bytes(f".{secrets.token_hex(4)}")
-    )
+    mark: bytes = to_bytes(f".{secrets.token_hex(4)}")  # type: ignore[no-untyped-call]
+    beside = os.path.join(os.path.dirname(target), b"." + os.path.basename(target)[:200] + mark)
     try:
         with open(beside, "xb") as file:
             yield file

@@ -54,13 +54,14 @@ _value:
 """
 
 import ipaddress
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.nested.kata.plugins.plugin_utils.addresses import SPACES, NoRangeLeft, choose, routed_networks
 
 
-def address_plan(candidates, routes="", taken=()):
+def address_plan(candidates: Iterable[str], routes: str = "", taken: Iterable[str] = ()) -> dict[str, str]:
     """Return the plan of the first free candidate as a dictionary."""
     try:
         in_use = routed_networks(routes) + [ipaddress.IPv4Network(one, strict=False) for one in taken if ":" not in one]
@@ -72,6 +73,6 @@ def address_plan(candidates, routes="", taken=()):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"address_plan": address_plan}

@@ -30,10 +30,12 @@ _value:
   elements: str
 """
 
+from collections.abc import Callable, Iterable
+
 from ansible_collections.nested.kata.plugins.plugin_utils import table
 
 
-def box(lines):
+def box(lines: Iterable[str]) -> list[str]:
     """Return the lines with their frame."""
     return table.box(list(lines))
 
@@ -41,6 +43,6 @@ def box(lines):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"box": box}

@@ -44,12 +44,14 @@ _value:
   sample: [--cap-drop, ALL, --cap-add, NET_ADMIN, --cap-add, SYS_ADMIN, --env, POOL=10.213.128.0/18]
 """
 
+from collections.abc import Callable, Iterable, Mapping
+
 from ansible.errors import AnsibleFilterError
 
 
-def docker_create_args(groups):
+def docker_create_args(groups: Iterable[Mapping[str, object]]) -> list[str | int | float]:
     """Return the arguments for groups of options."""
-    arguments = []
+    arguments: list[str | int | float] = []
     for group in groups:
         for name, wanted in group.items():
             for value in wanted if isinstance(wanted, list) else [wanted]:
@@ -65,6 +67,6 @@ def docker_create_args(groups):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"docker_create_args": docker_create_args}

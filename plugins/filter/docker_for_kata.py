@@ -35,11 +35,13 @@ _value:
   sample: {"oldest": "26", "kata": "3.30", "pairs": [["26", "3.30"], ["29.5", "3.32"]]}
 """
 
+from collections.abc import Callable
+
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import KATA_FOR_DOCKER, OLDEST_ON_TARGET
 
 
-def docker_for_kata(docker):
+def docker_for_kata(docker: str) -> dict[str, str | list[list[str]] | None]:
     """Return what goes with a version of Docker."""
     least = next((kata for since, kata in KATA_FOR_DOCKER if version_of(docker) >= since), None)
     return {
@@ -52,6 +54,6 @@ def docker_for_kata(docker):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"docker_for_kata": docker_for_kata}

@@ -55,10 +55,14 @@ _value:
       options: {"ConfigPath": /etc/nested-kata/kata/kata/4.1.0/configuration.toml}
 """
 
+from collections.abc import Callable, Iterable
 
-def docker_runtimes(names, shim, home, version, unwanted=()):
+
+def docker_runtimes(
+    names: Iterable[str], shim: str, home: str, version: str, unwanted: Iterable[str] = ()
+) -> dict[str, dict[str, object] | None]:
     """Return the entries by name."""
-    entries = {
+    entries: dict[str, dict[str, object] | None] = {
         name: {"runtimeType": shim, "options": {"ConfigPath": f"{home}/{name}/{version}/configuration.toml"}}
         for name in names
     }
@@ -68,6 +72,6 @@ def docker_runtimes(names, shim, home, version, unwanted=()):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"docker_runtimes": docker_runtimes}

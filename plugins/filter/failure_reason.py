@@ -56,17 +56,20 @@ _value:
 """
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 LINES = 4  # the last ones of a command
 UNKNOWN = "no reason given"
 
 
-def failure_reason(result, item="", line=""):
+def failure_reason(result: Mapping[str, Any], item: str = "", line: str = "") -> str:
     """Return why the task failed."""
     failure = next((one for one in result.get("results") or [] if one.get("failed")), result)
     if line:
         lines = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
-        return next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
+        said: str = next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
+        return said
     written = [*(failure.get("stderr_lines") or []), *(failure.get("stdout_lines") or [])]
     message = failure.get("msg", UNKNOWN)
     reason = " / ".join(written[-LINES:]) if written and "non-zero return code" in str(message) else message
@@ -77,6 +80,6 @@ def failure_reason(result, item="", line=""):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"failure_reason": failure_reason}

@@ -37,8 +37,11 @@ _value:
   sample: [{"path": "/var/lib/nested-kata/disks/web.img", "size": "20G", "sparse": true, "purpose": "web"}]
 """
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-def instance_disks(instances, directory):
+
+def instance_disks(instances: Iterable[Mapping[str, Any]], directory: str) -> list[dict[str, Any]]:
     """Return the disk of each instance."""
     return [
         {"path": f"{directory}/{one['name']}.img", "size": one["disk"]["size"], "sparse": True, "purpose": one["name"]}
@@ -49,6 +52,6 @@ def instance_disks(instances, directory):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"instance_disks": instance_disks}

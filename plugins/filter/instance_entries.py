@@ -39,12 +39,15 @@ _value:
   sample: [{"name": "web", "memory": "4g", "state": "present", "purge": false}]
 """
 
-from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ansible_collections.nested.kata.plugins.plugin_utils.merge import Table, merged
 
 ALWAYS = {"state": "present", "purge": False}
 
 
-def instance_entries(entries, defaults=None):
+def instance_entries(entries: Iterable[Table], defaults: Table | None = None) -> list[dict[str, Any]]:
     """Return the entries with the defaults filled in."""
     return [merged(ALWAYS, defaults or {}, entry) for entry in entries]
 
@@ -52,6 +55,6 @@ def instance_entries(entries, defaults=None):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"instance_entries": instance_entries}

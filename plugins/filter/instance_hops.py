@@ -43,8 +43,13 @@ _value:
   sample: [{"hops": ["kata-in-docker", "kata"]}]
 """
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-def instance_hops(instances, host, hostvars):
+
+def instance_hops(
+    instances: Iterable[str], host: str, hostvars: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, list[str]]]:
     """Return the way to each instance of a host."""
     found = []
     for name in instances:
@@ -60,6 +65,6 @@ def instance_hops(instances, host, hostvars):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"instance_hops": instance_hops}

@@ -64,12 +64,22 @@ _value:
     files: [/var/lib/nested-kata/kernels/6.12.104-docker-f88b8dc7edfb/vmlinux]
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from ansible.errors import AnsibleFilterError
-from ansible_collections.nested.kata.plugins.plugin_utils.kata_config import Refused, drop_in, files, read, render
-from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.plugin_utils.kata_config import drop_in, files, read, render
+from ansible_collections.nested.kata.plugins.plugin_utils.merge import Table, merged
 
 
-def kata_config(text, home, ours=None, theirs=None, option="kata_runtime_config"):
+def kata_config(
+    text: str,
+    home: str,
+    ours: Table | None = None,
+    theirs: Table | None = None,
+    option: str = "kata_runtime_config",
+) -> dict[str, Any]:
     """Return the drop-in as text and as settings, and the files that it needs."""
     try:
         shipped = read(text)
@@ -82,6 +92,6 @@ def kata_config(text, home, ours=None, theirs=None, option="kata_runtime_config"
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"kata_config": kata_config}

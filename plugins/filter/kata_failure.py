@@ -40,12 +40,14 @@ _value:
     lines: []
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from ansible_collections.nested.kata.plugins.plugin_utils.kata_failure import explain
 
 
-def kata_failure(stderr, log=""):
+def kata_failure(stderr: str, log: str = "") -> dict[str, Any]:
     """Return what is known of the failure as a dictionary."""
     why = asdict(explain(stderr, log))
     return {**why, "lines": list(why["lines"])}
@@ -54,6 +56,6 @@ def kata_failure(stderr, log=""):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"kata_failure": kata_failure}

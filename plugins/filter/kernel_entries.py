@@ -84,24 +84,35 @@ _value:
 """
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from ansible_collections.nested.kata.plugins.plugin_utils.merge import merged
+from ansible_collections.nested.kata.plugins.plugin_utils.merge import Table, merged
 
 DEFAULT_SUITE = "trixie"  # of Debian
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def kernel_entries(entries, defaults, arch, profiles, versions, allow_missing, fragment_directory, directory):
+def kernel_entries(
+    entries: Iterable[Table],
+    defaults: Table,
+    arch: str,
+    profiles: Mapping[str, Sequence[str]],
+    versions: Mapping[str, str],
+    allow_missing: Mapping[str, str],
+    fragment_directory: str,
+    directory: str,
+) -> list[dict[str, Any]]:
     """Return the entries with all that they left out."""
 
-    def absolute(path):
+    def absolute(path: str) -> str:
         return f"{directory}/{path}" if path and not path.startswith("/") else path
 
-    def fragment(name):
+    def fragment(name: str) -> str:
         name = f"base-{arch}" if name == "base" else name
         return f"{fragment_directory}/{name}.config" if NAME.fullmatch(name) else absolute(name)
 
-    def filled_in(entry):
+    def filled_in(entry: Table) -> dict[str, Any]:
         kind = entry["source"].get("kind", "")
         source = {"suite": DEFAULT_SUITE, **entry["source"]} if kind == "debian" else entry["source"]
         asked = [*profiles.get(entry["profile"], []), *entry["fragments"]]
@@ -130,6 +141,6 @@ def kernel_entries(entries, defaults, arch, profiles, versions, allow_missing, f
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"kernel_entries": kernel_entries}

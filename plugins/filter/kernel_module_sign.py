@@ -32,12 +32,14 @@ _value:
   sample: /dev/vhost-vsock
 """
 
+from collections.abc import Callable
+
 from ansible_collections.nested.kata.plugins.module_utils._host.facts import DEVICES
 
 NO_SIGN = {"kvm"}  # its device comes with another module: kvm_intel or kvm_amd
 
 
-def kernel_module_sign(module):
+def kernel_module_sign(module: str) -> str:
     """Return the path that shows that a module is loaded."""
     nodes = {brings: path for path, _driver, brings in DEVICES.values() if brings not in NO_SIGN}
     return nodes.get(module, f"/sys/module/{module}")
@@ -46,6 +48,6 @@ def kernel_module_sign(module):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"kernel_module_sign": kernel_module_sign}

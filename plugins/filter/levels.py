@@ -50,6 +50,8 @@ _value:
 
 import json
 import os.path
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
 
@@ -58,8 +60,11 @@ KINDS = {"kata_hosts": "machine", "kata_proxies": "proxy", "kata_instances": "in
 STANDIN = "none: runc, the stand-in for Kata"
 ISOLATION = {("machine", ""): "-", ("proxy", "runc"): "container", ("instance", "runc"): STANDIN}
 
+Known = Mapping[str, Any]
+"""The variables of a host."""
 
-def levels(groups, hostvars):
+
+def levels(groups: Mapping[str, list[str]], hostvars: Mapping[str, Known]) -> dict[str, Any]:
     """Return what is known of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
     targets = [(name, known) for kind, name, known in hosts if kind != "instance"]
@@ -83,12 +88,13 @@ def levels(groups, hostvars):
     }
 
 
-def called(name, known):
+def called(name: str, known: Known) -> str:
     """Return the name of a level: of a container its own, else that of the host."""
-    return known.get("ansible_nested_hops", [name])[-1]
+    hops: list[str] = known.get("ansible_nested_hops", [name])
+    return hops[-1]
 
 
-def row(kind, name, known):
+def row(kind: str, name: str, known: Known) -> list[str | int]:
     """Return the row of a level."""
     info = json.loads(known["nested_kata_docker"]["stdout"])
     runtime = known.get("nested_kata_runtime", {}).get("stdout", "")
@@ -104,14 +110,15 @@ def row(kind, name, known):
     ]
 
 
-def disk(name, known, image):
+def disk(name: str, known: Known, image: Mapping[str, Any]) -> list[str]:
     """Return the row of a disk image."""
     return [called(name, known), os.path.relpath(image["path"], HOME)] + [
-        bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")
+        bytes_to_human(image[key])  # type: ignore[no-untyped-call]
+        for key in ("size", "allocated", "shared", "growth")
     ]
 
 
-def errors(known):
+def errors(known: Known) -> list[dict[str, Any]]:
     """Return the findings that keep Kata from running on a machine."""
     return [
         finding
@@ -123,6 +130,6 @@ def errors(known):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"levels": levels}

@@ -42,11 +42,12 @@ _value:
 """
 
 import os.path
+from collections.abc import Callable, Iterable
 
 FIRST = 10  # so that the numbers of up to 90 files have two digits
 
 
-def numbered(paths, directory):
+def numbered(paths: Iterable[str], directory: str) -> list[str]:
     """Return the numbered paths."""
     return [f"{directory}/{number}-{os.path.basename(path)}" for number, path in enumerate(paths, FIRST)]
 
@@ -54,6 +55,6 @@ def numbered(paths, directory):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"numbered": numbered}

@@ -74,14 +74,27 @@ _value:
 """
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 LABEL = "nested.kata.image"  # the Dockerfile's first
 FINISHED = "nested.kata.finished"  # and last
 BUILDING = "NESTED_KATA_BUILD=machine"  # in the environment of the Dockerfile's own commands
-UNTAGGED = ([], ["<none>:<none>"])
+UNTAGGED: tuple[list[str], ...] = ([], ["<none>:<none>"])
+
+Told = Mapping[str, Any]
+"""What Docker tells of a container or an image."""
 
 
-def removable_images(containers, labelled, loop_var, images, name, brought="", bases=()):
+def removable_images(
+    containers: Iterable[Told],
+    labelled: Sequence[Told],
+    loop_var: str,
+    images: Iterable[Told],
+    name: str,
+    brought: str = "",
+    bases: Iterable[Told] = (),
+) -> dict[str, Any]:
     """Return what is removed, and what stays since a container uses it."""
     interrupted = [
         one["container"]["Id"]
@@ -90,7 +103,7 @@ def removable_images(containers, labelled, loop_var, images, name, brought="", b
     ]
     # The builder itself may remove a container while it is looked at, where its client was just interrupted.
     vanished = [one[loop_var]["Id"] for one in labelled if not one["exists"]]
-    users = {}
+    users: dict[str, list[str]] = {}
     for container in containers:
         if container["Id"] not in [*interrupted, *vanished]:
             users.setdefault(container["ImageID"], []).extend(alias.lstrip("/") for alias in container["Names"] or [])
@@ -102,7 +115,7 @@ def removable_images(containers, labelled, loop_var, images, name, brought="", b
     }
 
 
-def made(images, name):
+def made(images: Iterable[Told], name: str) -> list[tuple[str, str]]:
     """Return the machine images, and what builds that did not finish left, each by the name that it is removed by, with
     its id.
     """
@@ -114,7 +127,7 @@ def made(images, name):
     ]
 
 
-def brought_base(brought, bases):
+def brought_base(brought: str, bases: Iterable[Told]) -> list[tuple[str, str]]:
     """Return the base image that the role brought, where its name still means the same image."""
     name, *ids = brought.split() or [""]
     return [(name, one["Id"]) for one in bases if one["Id"] in ids]
@@ -123,6 +136,6 @@ def brought_base(brought, bases):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"removable_images": removable_images}

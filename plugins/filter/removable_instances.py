@@ -40,10 +40,13 @@ _value:
   sample: [{"name": "web", "state": "absent", "purge": false}]
 """
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
 LABEL = "nested.kata.instance"
 
 
-def removable_instances(containers, purge=False):
+def removable_instances(containers: Iterable[Mapping[str, Any]], purge: bool = False) -> list[dict[str, Any]]:
     """Return an entry for each instance among the containers."""
     return [
         {"name": one["Names"][0].lstrip("/"), "state": "absent", "purge": purge}
@@ -55,6 +58,6 @@ def removable_instances(containers, purge=False):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"removable_instances": removable_instances}

@@ -52,16 +52,23 @@ _value:
 
 import os.path
 import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
 
 INTERRUPTED = ".nested-kata-"  # in the name of a directory that was to be renamed when it was whole
 
+Directory = Mapping[str, Any]
+"""As the module find returns it."""
 
-def removable_kernels(directories, wanted, keep, refused=()):
+
+def removable_kernels(
+    directories: Iterable[Directory], wanted: Collection[str], keep: int, refused: Iterable[str] = ()
+) -> list[Directory]:
     """Return the directories that are removed."""
     name = "|".join(map(re.escape, refused))
     unwelcome = re.compile(rf"[0-9.]+(-rc[0-9]+)?-({name})-[0-9a-f]{{12}}$") if name else None
 
-    def goes(directory):
+    def goes(directory: Directory) -> bool:
         base = os.path.basename(directory["path"])
         return INTERRUPTED in base or bool(unwelcome and unwelcome.match(base))
 
@@ -73,6 +80,6 @@ def removable_kernels(directories, wanted, keep, refused=()):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"removable_kernels": removable_kernels}

@@ -35,10 +35,12 @@ _value:
   elements: str
 """
 
+from collections.abc import Callable, Iterable
+
 from ansible_collections.nested.kata.plugins.plugin_utils.table import render
 
 
-def table(rows, headers):
+def table(rows: Iterable[Iterable[str]], headers: Iterable[str]) -> list[str]:
     """Return the lines of the table."""
     return render(list(headers), [list(row) for row in rows])
 
@@ -46,6 +48,6 @@ def table(rows, headers):
 class FilterModule:
     """Filters of this file."""
 
-    def filters(self):
+    def filters(self) -> dict[str, Callable[..., object]]:
         """Return the filters by name."""
         return {"table": table}

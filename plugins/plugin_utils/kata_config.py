@@ -62,7 +62,8 @@ class Shipped:
 
     @property
     def hypervisor(self) -> str:
-        return next(iter(self.settings["hypervisor"]))
+        name: str = next(iter(self.settings["hypervisor"]))
+        return name
 
 
 def read(text: str) -> Shipped:

@@ -53,7 +53,8 @@ _SHOWN = mmap.mmap(-1, struct.calcsize("d"))
 
 def shown_at() -> float:
     """Return the monotonic time at which a line was last shown, 0 where none was."""
-    return struct.unpack_from("d", _SHOWN)[0]
+    seconds: float = struct.unpack_from("d", _SHOWN)[0]
+    return seconds
 
 
 def _show(host: str, line: str) -> None:
@@ -68,13 +69,13 @@ class WatchedAction(NormalAction):
         variables = task_vars or {}
         period = self._period(variables)
         if not period or self._task.check_mode or self._task.async_val or self._task.no_log:
-            return super().run(tmp, task_vars)
+            return super().run(tmp, task_vars)  # type: ignore[no-any-return, no-untyped-call]
         path = f"/tmp/nested-kata-{secrets.token_hex(16)}.progress"
         given = self._task.environment
         self._task.environment = [*(given if isinstance(given, list) else [given]), {VARIABLE: path}]
         try:
             with _Watch(self, variables, path, period):
-                return super().run(tmp, task_vars)
+                return super().run(tmp, task_vars)  # type: ignore[no-any-return, no-untyped-call]
         finally:
             self._task.environment = given
 
@@ -85,7 +86,7 @@ class WatchedAction(NormalAction):
         except (TypeError, ValueError):
             period = -1
         if not 0 <= period < threading.TIMEOUT_MAX:
-            raise AnsibleActionFail(
+            raise AnsibleActionFail(  # type: ignore[no-untyped-call]
                 f"{PERIOD_VARIABLE} is {wanted!r}: make it a number of seconds, or 0 for no progress"
             )
         return period
@@ -103,7 +104,8 @@ class _Watch:
         if action._task.delegate_to:
             self._host += f" -> {action._task.delegate_to}"
         self._module = action
-        self._action = copy.copy(action)
+        # A copy of it with a connection of its own, whose functions have no types.
+        self._action: t.Any = copy.copy(action)
         try:
             self._action._connection = _connection_like(action, variables)
         except Exception as error:  # progress is never worth a task
@@ -133,7 +135,8 @@ class _Watch:
     def _remove(self) -> None:
         """Remove the file that a module left that was killed. The others have removed it."""
         try:
-            self._module._low_level_execute_command(f"rm -f {shlex.quote(self._path)} {shlex.quote(self._path)}.new")
+            command = f"rm -f {shlex.quote(self._path)} {shlex.quote(self._path)}.new"
+            self._module._low_level_execute_command(command)  # type: ignore[no-untyped-call]
         except Exception as error:
             display.vvv(f"{self._path} may be left: {error}", host=self._host)
 
@@ -171,8 +174,9 @@ class _Watch:
 
 def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     """Return a new connection to where the action's own leads, made the way Ansible's task executor makes it."""
-    task, play_context, its = action._task, action._play_context.copy(), action._connection
-    connection = connection_loader.get(
+    task, its = action._task, action._connection
+    play_context = action._play_context.copy()  # type: ignore[no-untyped-call]
+    connection = connection_loader.get(  # type: ignore[no-untyped-call]
         its.ansible_name, play_context, task_uuid=task._uuid, ansible_playbook_pid=str(os.getppid())
     )
     if task.delegate_to:
@@ -180,7 +184,7 @@ def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     # What the executor hands to connections is the engine below the action's templar.
     templar = action._templar._engine.copy()
     templar.available_variables = variables
-    keys = task.dump_attrs()
+    keys = task.dump_attrs()  # type: ignore[no-untyped-call]
     # The task's keywords of these names are not the connection's options.
     keys["timeout"] = play_context.timeout
     del keys["retries"]

@@ -15,7 +15,8 @@ import os
 import re
 import subprocess
 import time
-from typing import Callable, Iterator
+from io import BufferedReader, BufferedWriter
+from typing import IO, Callable, Iterator
 
 PIECE = 1 << 20
 
@@ -88,6 +89,21 @@ def sync_file_system(descriptor: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def last_words(process: subprocess.Popen) -> tuple[str, int]:
+def reading_end(pipe: IO[bytes] | None) -> BufferedReader:
+    """Return the pipe that a process was started to write into, which its type leaves open."""
+    if not isinstance(pipe, BufferedReader):
+        raise TypeError("no pipe to read from")
+    return pipe
+
+
+def writing_end(pipe: IO[bytes] | None) -> BufferedWriter:
+    """Return the pipe that a process was started to read from, which its type leaves open."""
+    if not isinstance(pipe, BufferedWriter):
+        raise TypeError("no pipe to write into")
+    return pipe
+
+
+def last_words(process: subprocess.Popen[bytes]) -> tuple[str, int]:
     """Wait for the end of a command, and return what it said on stderr, in one line, and its exit status."""
-    return " ".join(process.stderr.read().decode("utf-8", "replace").split()), process.wait()
+    words = reading_end(process.stderr).read()
+    return " ".join(words.decode("utf-8", "replace").split()), process.wait()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Iterable, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import reading_end, writing_end
 
 
 def dearmored(keys: bytes) -> bytes:
@@ -79,13 +80,14 @@ def read_status(text: str) -> Verdict:
 def ask_gpgv(command: Sequence[str], pieces: Iterable[bytes]) -> Verdict:
     """Return what gpgv, called so that it says its status on stdout, means about the pieces of a file on its stdin."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as gpgv:
+        file, answer = writing_end(gpgv.stdin), reading_end(gpgv.stdout)
         # It may end before it has read all, for example where there is no signature.
         with contextlib.suppress(BrokenPipeError):
             for piece in pieces:
-                gpgv.stdin.write(piece)
+                file.write(piece)
         with contextlib.suppress(BrokenPipeError):
-            gpgv.stdin.close()
-        return read_status(gpgv.stdout.read().decode("utf-8", "replace"))
+            file.close()
+        return read_status(answer.read().decode("utf-8", "replace"))
 
 
 def _why(said: Sequence[Sequence[str]], word: str) -> str:

@@ -13,7 +13,8 @@ import lzma
 import os
 import shutil
 import zlib
-from typing import Iterator
+from io import BufferedIOBase, BufferedReader
+from typing import Callable, ContextManager, Iterator
 
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import open_url
@@ -26,7 +27,11 @@ from ansible_collections.nested.kata.plugins.module_utils._download.gpgv import 
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Wanted
 
 LARGEST_SIGNATURE = 1 << 20
-UNCOMPRESS = {"xz": lzma.open, "gzip": gzip.open, "bzip2": bz2.open}
+UNCOMPRESS: dict[str, Callable[[BufferedReader], BufferedIOBase]] = {
+    "xz": lzma.open,
+    "gzip": gzip.open,
+    "bzip2": bz2.open,
+}
 
 
 class Signature:
@@ -73,8 +78,11 @@ class Signature:
     def _content(self, timeout: int) -> bytes:
         try:
             if "://" in self._origin:
-                with open_url(self._origin, timeout=timeout, decompress=False) as answer:
-                    return answer.read(LARGEST_SIGNATURE)
+                with open_url(  # type: ignore[no-untyped-call]
+                    self._origin, timeout=timeout, decompress=False
+                ) as answer:
+                    content: bytes = answer.read(LARGEST_SIGNATURE)
+                    return content
             with open(self._origin, "rb") as file:
                 return file.read(LARGEST_SIGNATURE)
         except (OSError, http.client.HTTPException, UrlsConnectionError) as error:
@@ -99,7 +107,10 @@ class Signature:
                 raise Wrong("it is not compressed by xz, gzip or bzip2, though signed is uncompressed")
             size = os.path.getsize(path)
             file.seek(0)
-            with UNCOMPRESS[kind](file) if self._uncompressed else contextlib.nullcontext(file) as content:
+            opened: ContextManager[BufferedIOBase] = (
+                UNCOMPRESS[kind](file) if self._uncompressed else contextlib.nullcontext(file)
+            )
+            with opened as content:
                 try:
                     for piece in iter(lambda: content.read(PIECE), b""):
                         yield piece

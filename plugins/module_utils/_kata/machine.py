@@ -15,7 +15,8 @@ import signal
 import stat
 import tempfile
 from dataclasses import asdict
-from typing import BinaryIO, Iterator
+from io import BufferedReader
+from typing import Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
@@ -127,9 +128,7 @@ def _check(archive: str | None, parent: str, check_mode: bool) -> None:
         if check_mode:
             return
         raise Refused(f"path: there is no directory {parent}: make it, or correct the path")
-    if archive is None:
-        raise Refused("archive: the release is not there yet: name the archive to unpack")
-    if check_mode and not os.path.lexists(archive):
+    if check_mode and archive is not None and not os.path.lexists(archive):
         return
     try:
         file = open_archive(archive)
@@ -156,7 +155,9 @@ def _check(archive: str | None, parent: str, check_mode: bool) -> None:
         )
 
 
-def open_archive(path: str) -> BinaryIO:
+def open_archive(path: str | None) -> BufferedReader:
+    if path is None:
+        raise Refused("archive: the release is not there yet: name the archive to unpack")
     # Not to wait for anybody who writes into a named pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -229,7 +230,8 @@ def _unpacked(root: int, wanted: Wanted, progress: Progress) -> Judge:
     """Unpack the archive below a directory, or raise Refused. An archive that is another one is told so, whatever else
     is wrong with it.
     """
-    judge, trouble, done = Judge(), None, 0
+    judge, done = Judge(), 0
+    trouble: Refused | Damaged | str | None = None
     with open_archive(wanted.archive) as file:
         size = os.fstat(file.fileno()).st_size
 

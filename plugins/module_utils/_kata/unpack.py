@@ -16,11 +16,17 @@ import re
 import subprocess
 import tarfile
 import threading
-from typing import BinaryIO, Callable, Iterator
+from io import BufferedIOBase, BufferedReader, BufferedWriter
+from typing import Callable, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
-from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, last_words
+from ansible_collections.nested.kata.plugins.module_utils._common.files import (
+    PIECE,
+    last_words,
+    reading_end,
+    writing_end,
+)
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Judge,
     MakeDirectory,
@@ -53,28 +59,29 @@ KINDS = {
 class Archive:
     """A compressed archive that is read once, for its digest and for its content."""
 
-    def __init__(self, file: BinaryIO, told: Callable[[int], None]) -> None:
+    def __init__(self, file: BufferedReader, told: Callable[[int], None]) -> None:
         self._file, self._told = file, told
         self._digest = hashlib.sha256()
-        self._feeder: threading.Thread | None = None
+        self._feeder: threading.Thread
         self._error: OSError | None = None
 
     @contextlib.contextmanager
-    def content(self) -> Iterator[BinaryIO]:
+    def content(self) -> Iterator[BufferedReader]:
         """Yield what is in the archive as a file that can be read from its beginning to its end."""
         command = COMMANDS[compression_of(self._file.peek(8), COMMANDS)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
-            for pipe in (process.stdin, process.stdout):
+            feed, content = writing_end(process.stdin), reading_end(process.stdout)
+            for pipe in (feed, content):
                 with contextlib.suppress(OSError):  # an unprivileged user's share may be used up
                     fcntl.fcntl(pipe, F_SETPIPE_SZ, PIECE)
             # From here on it is the thread's alone: to close it here, too, would wait for what it writes.
-            pipe, process.stdin = process.stdin, None
-            self._feeder = threading.Thread(target=self._feed, args=(pipe,), daemon=True)
+            process.stdin = None
+            self._feeder = threading.Thread(target=self._feed, args=(feed,), daemon=True)
             self._feeder.start()
             try:
-                yield process.stdout
+                yield content
             except Damaged as error:
                 raise Damaged(self._last_words(process, command[0]) or str(error)) from None
             words = self._last_words(process, command[0])
@@ -82,15 +89,15 @@ class Archive:
                 raise Damaged(words)
 
     @staticmethod
-    def _last_words(process: subprocess.Popen, name: str) -> str:
+    def _last_words(process: subprocess.Popen[bytes], name: str) -> str:
         """Return what the command says about data that it cannot read. One that was not heard to the end says
         nothing.
         """
-        process.stdout.close()
+        reading_end(process.stdout).close()
         words, status = last_words(process)
         return re.sub(r"^(\w+: )?(/\*stdin\*\\ : |\(stdin\): )?", f"{name}: ", words) if status > 0 else ""
 
-    def _feed(self, pipe: BinaryIO) -> None:
+    def _feed(self, pipe: BufferedWriter) -> None:
         """Give the file to the command, and read on without it when that ends."""
         try:
             with contextlib.suppress(BrokenPipeError), pipe:
@@ -119,7 +126,7 @@ class Content:
     be.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BufferedIOBase) -> None:
         self._file = file
         self._at = 0
         self._allowed = HEADERS
@@ -157,10 +164,10 @@ class Header(tarfile.TarInfo):
     """A member's header, or an error: for tarfile one that is damaged is the end of the archive (TarFile.next)."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
         try:
             header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
             raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
@@ -179,18 +186,23 @@ def member_of(header: tarfile.TarInfo) -> Member:
 def unpack(content: Content, judge: Judge, root: int) -> None:
     """Write the members of an archive below a directory, given by its descriptor."""
     try:
-        with tarfile.TarFile(fileobj=content, tarinfo=Header, encoding="utf-8", errors="surrogateescape") as archive:
+        with tarfile.TarFile(
+            fileobj=content,  # type: ignore[arg-type]
+            tarinfo=Header,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as archive:
             for header in archive:
-                archive.members.clear()  # it would keep them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 for piece in judge.pieces(member_of(header)):
                     write(piece, content, root)
                 content.next_member()
     except tarfile.TarError as error:
         raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
-    piece, left = memoryview(bytearray(PIECE)), TRAILER
-    for count in iter(lambda: content.readinto(piece), 0):
+    buffer, left = memoryview(bytearray(PIECE)), TRAILER
+    for count in iter(lambda: content.readinto(buffer), 0):
         left -= count
-        if left < 0 or bytes(piece[:count]).strip(b"\0"):
+        if left < 0 or bytes(buffer[:count]).strip(b"\0"):
             raise Refused("there is more in it after its end")
 
 

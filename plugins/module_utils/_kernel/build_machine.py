@@ -325,7 +325,7 @@ def artifacts(tree: Tree, wanted: Wanted) -> dict[str, str]:
     }
 
 
-def put(files: dict[str, str], record: dict, path: str) -> dict:
+def put(files: dict[str, str], record: dict[str, Any], path: str) -> dict[str, Any]:
     """Put files and record into the directory, which is replaced as a whole; return the record."""
     parent, name = os.path.split(path)
     beside = f".{name}.nested-kata-"
@@ -339,11 +339,11 @@ def put(files: dict[str, str], record: dict, path: str) -> dict:
             for file, source in files.items():
                 target = os.path.join(staging, file)
                 record["files"][file] = {"sha256": digest_of(source, copy=target), "size": os.path.getsize(target)}
-            with open(os.path.join(staging, RECORD), "x", encoding="utf-8") as file:
-                json.dump(record, file, indent=2, sort_keys=True)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with open(os.path.join(staging, RECORD), "x", encoding="utf-8") as written:
+                json.dump(record, written, indent=2, sort_keys=True)
+                written.write("\n")
+                written.flush()
+                os.fsync(written.fileno())
             for file in os.listdir(staging):
                 os.chmod(os.path.join(staging, file), 0o644)
             os.chmod(staging, 0o755)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Iterator, Union
+from typing import Callable, Iterator, List, Optional, Tuple, TypeVar, Union
 
 TRISTATE = ("n", "m", "y")
 
@@ -58,6 +58,9 @@ class Either:
 
 
 Expression = Union[Term, Not, Both, Either]
+Tokens = List[Tuple[Optional[str], Optional[str], Optional[str]]]
+"""Of each its operator, or its name and its value."""
+Side = TypeVar("Side", int, str)
 
 
 TOKEN = re.compile(
@@ -69,7 +72,12 @@ TOKEN = re.compile(
 def _compare(left: str, operator: str, right: str) -> bool:
     """Compare as Kconfig does: as numbers where both are, as texts otherwise."""
     numbers = [re.fullmatch(r"-?[0-9]+|0[xX][0-9a-fA-F]+", side) for side in (left, right)]
-    one, other = (int(left, 0), int(right, 0)) if all(numbers) and not (left + right).startswith("0") else (left, right)
+    if all(numbers) and not (left + right).startswith("0"):
+        return _holds(int(left, 0), operator, int(right, 0))
+    return _holds(left, operator, right)
+
+
+def _holds(one: Side, operator: str, other: Side) -> bool:
     return {
         "=": one == other,
         "!=": one != other,
@@ -82,7 +90,8 @@ def _compare(left: str, operator: str, right: str) -> bool:
 
 def parse_expression(text: str) -> Expression:
     """Return the tree of an expression, or raise ValueError."""
-    tokens, at = [], 0
+    tokens: Tokens = []
+    at = 0
     text = text.strip()
     while at < len(text):
         match = TOKEN.match(text, at)
@@ -96,15 +105,20 @@ def parse_expression(text: str) -> Expression:
     return expression
 
 
-def _either(tokens: list) -> tuple[Expression, list]:
+def _either(tokens: Tokens) -> tuple[Expression, Tokens]:
     return _chain(tokens, "||", _both, Either)
 
 
-def _both(tokens: list) -> tuple[Expression, list]:
+def _both(tokens: Tokens) -> tuple[Expression, Tokens]:
     return _chain(tokens, "&&", _single, Both)
 
 
-def _chain(tokens: list, operator: str, inner, kind) -> tuple[Expression, list]:
+def _chain(
+    tokens: Tokens,
+    operator: str,
+    inner: Callable[[Tokens], tuple[Expression, Tokens]],
+    kind: type[Both | Either],
+) -> tuple[Expression, Tokens]:
     part, tokens = inner(tokens)
     parts = [part]
     while tokens and tokens[0][0] == operator:
@@ -113,7 +127,7 @@ def _chain(tokens: list, operator: str, inner, kind) -> tuple[Expression, list]:
     return (parts[0] if len(parts) == 1 else kind(tuple(parts))), tokens
 
 
-def _single(tokens: list) -> tuple[Expression, list]:
+def _single(tokens: Tokens) -> tuple[Expression, Tokens]:
     if not tokens:
         raise ValueError("an expression of Kconfig ends too early")
     (operator, name, value), tokens = tokens[0], tokens[1:]

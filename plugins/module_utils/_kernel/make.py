@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import BinaryIO, Callable, Mapping
 
+from ansible_collections.nested.kata.plugins.module_utils._common.files import reading_end
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import percent
 
 PIECE = 1 << 20
@@ -120,13 +121,14 @@ def run(
         start_new_session=True,
         pass_fds=[lock],
     )
+    said = reading_end(make.stdout)
     try:
         with selectors.DefaultSelector() as selector:
-            selector.register(make.stdout, selectors.EVENT_READ)
+            selector.register(said, selectors.EVENT_READ)
             rest = b""
             while True:
                 if selector.select(1.0):
-                    piece = os.read(make.stdout.fileno(), PIECE)
+                    piece = os.read(said.fileno(), PIECE)
                     if not piece:
                         break
                     log.write(piece)
@@ -140,19 +142,19 @@ def run(
         end(make)
         raise
     finally:
-        make.stdout.close()
+        said.close()
 
 
-def end(make: subprocess.Popen) -> None:
+def end(make: subprocess.Popen[bytes]) -> None:
     """Have make remove what is half made, and all that it started end."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(make.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     while make.poll() is None and time.monotonic() < deadline:
         # It must not wait for a pipe that nobody reads any more.
-        os.set_blocking(make.stdout.fileno(), False)
+        os.set_blocking(reading_end(make.stdout).fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            os.read(make.stdout.fileno(), PIECE)
+            os.read(reading_end(make.stdout).fileno(), PIECE)
         time.sleep(0.05)
     if make.poll() is None:
         os.killpg(make.pid, signal.SIGKILL)

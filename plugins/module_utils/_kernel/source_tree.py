@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import Iterable, Mapping, Sequence
+from typing import Callable, Iterable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
@@ -186,17 +186,17 @@ def fingerprint(tree: Tree) -> str:
     """
     digest = hashlib.sha256(repr(tree).encode())
     for path in sorted(_kconfig_files(tree)):
-        _add(digest, path)
+        _add(digest.update, path)
     for command in (*tools_of_kconfig(tree), "rustc", "bindgen", "pahole"):
         found = shutil.which(command)
         if found:
-            _add(digest, os.path.realpath(found))
+            _add(digest.update, os.path.realpath(found))
     return digest.hexdigest()
 
 
-def _add(digest, path: str) -> None:
+def _add(update: Callable[[bytes], None], path: str) -> None:
     state = os.stat(path)
-    digest.update(f"{path}\0{state.st_mtime_ns}\0{state.st_size}\n".encode("utf-8", "surrogateescape"))
+    update(f"{path}\0{state.st_mtime_ns}\0{state.st_size}\n".encode("utf-8", "surrogateescape"))
 
 
 def _kconfig_files(tree: Tree) -> list[str]:
