@@ -80,7 +80,7 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_play_start(self, play: Play) -> None:
         """Print the play's name."""
         self._task_name = ""
-        name: str = play.get_name()  # type: ignore[no-untyped-call]
+        name: str = play.get_name()
         self._display.display(f"==> {name.strip()}", color=C.COLOR_HIGHLIGHT)  # type: ignore[attr-defined]
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:

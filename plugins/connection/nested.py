@@ -184,7 +184,7 @@ class Connection(ConnectionBase):
                 " of them out"
             )
         route = self._route
-        play_context = self._play_context.copy()  # type: ignore[no-untyped-call]
+        play_context = self._play_context.copy()
         if via:
             route += (via,)
             variables = self._variables_of(via, variables)
@@ -204,7 +204,7 @@ class Connection(ConnectionBase):
         return ours
 
     def _look_up(self, option: str, variables: dict[str, t.Any]) -> tuple[t.Any, str]:
-        found: tuple[t.Any, str] = C.config.get_config_value_and_origin(  # type: ignore[no-untyped-call]
+        found: tuple[t.Any, str] = C.config.get_config_value_and_origin(
             option, plugin_type="connection", plugin_name=self._load_name, variables=variables
         )
         return found
@@ -227,7 +227,7 @@ class Connection(ConnectionBase):
                 return
             there.close()
         args, kwargs = self._arguments
-        self._parent = connection_loader.get(name, play_context, *args, **kwargs)  # type: ignore[no-untyped-call]
+        self._parent = connection_loader.get(name, play_context, *args, **kwargs)
         if self._parent is None:
             raise AnsibleError(
                 f"there is no connection plugin {name!r}: correct parent (ansible_nested_parent), or ansible_connection"
@@ -290,7 +290,7 @@ class Connection(ConnectionBase):
                 f"the connection plugin {self._parent.transport} cannot answer {self.become.name} in a container: "
                 "let become do without a password, or choose another parent, such as ssh"
             )
-        script = to_text(cmd, errors="surrogate_or_strict")  # type: ignore[no-untyped-call]
+        script = to_text(cmd, errors="surrogate_or_strict")
         return self._execute(script, in_data, sudoable)
 
     def _execute(self, script: str, in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:
@@ -334,7 +334,7 @@ class Connection(ConnectionBase):
             state = _answer(*self._on_machine(way.state(number)))
             running: list[str] = []
             if hops.missing(state):
-                running = to_text(self._on_machine(way.neighbours(number))[1]).split()  # type: ignore[no-untyped-call]
+                running = to_text(self._on_machine(way.neighbours(number))[1]).split()
             if fault := hops.fault(way, number, state, running):
                 raise AnsibleConnectionFailure(fault)
         entry = _answer(*self._on_machine(way.command([self._executable, "-c", ":"])))
@@ -373,7 +373,7 @@ class Connection(ConnectionBase):
         if not piece:
             script = f"dd of={target} bs={BLOCK} count=0 </dev/null && stat -L -c %s {target}"
         elif not self.has_pipelining:
-            text = to_text(base64.b64encode(piece))  # type: ignore[no-untyped-call]
+            text = to_text(base64.b64encode(piece))
             script = f"printf %s {text} | base64 -d | {script}"
         rc, out, err = self._execute(script, piece if piece and self.has_pipelining else None)
         if rc == 0 and out.strip().isdigit():
@@ -405,7 +405,7 @@ class Connection(ConnectionBase):
         rc, out, err = self._execute(script)
         if rc == NO_FILE:
             message = f"there is no file {path} in {self._way.hops[-1]}"
-            raise AnsibleFileNotFound(message)  # type: ignore[no-untyped-call]
+            raise AnsibleFileNotFound(message)
         size, _newline, said = err.partition(b"\n")
         if rc != 0 or not size.isdigit():
             raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(said or err, rc)}")
@@ -440,12 +440,12 @@ def _address(play_context: t.Any, via: str, variables: dict[str, t.Any], templar
 
 def _answer(rc: int, out: bytes, err: bytes) -> hops.Answer:
     # what matters stands at the end; a command may have written megabytes before
-    return hops.Answer(rc, to_text(out[-4096:]), to_text(err[-4096:]))  # type: ignore[no-untyped-call]
+    return hops.Answer(rc, to_text(out[-4096:]), to_text(err[-4096:]))
 
 
 def _first_line(err: bytes, rc: int) -> str:
     """dd says what is wrong before it counts blocks."""
-    lines: list[str] = to_text(err).strip().splitlines()  # type: ignore[no-untyped-call]
+    lines: list[str] = to_text(err).strip().splitlines()
     return lines[0] if lines else f"exit status {rc}"
 
 
@@ -457,11 +457,11 @@ def _absolute(path: str) -> str:
 def _opened(path: str) -> t.BinaryIO:
     """Open a file to be sent."""
     try:
-        name: bytes = to_bytes(path, errors="surrogate_or_strict")  # type: ignore[no-untyped-call]
+        name: bytes = to_bytes(path, errors="surrogate_or_strict")
         return open(name, "rb")
     except FileNotFoundError as ex:
         message = f"file or module does not exist: {path}"
-        raise AnsibleFileNotFound(message) from ex  # type: ignore[no-untyped-call]
+        raise AnsibleFileNotFound(message) from ex
     except OSError as ex:
         raise AnsibleError(f"cannot read {path}: {ex.strerror}") from ex
 
@@ -469,10 +469,10 @@ def _opened(path: str) -> t.BinaryIO:
 @contextmanager
 def _replacing(path: str) -> Iterator[t.BinaryIO]:
     """Give a file beside path that takes its place when all went well."""
-    target: bytes = os.path.realpath(to_bytes(path, errors="surrogate_or_strict"))  # type: ignore[no-untyped-call]
+    target: bytes = os.path.realpath(to_bytes(path, errors="surrogate_or_strict"))
     if os.path.exists(target) and not os.path.isfile(target):
         raise AnsibleError(f"cannot fetch to {path}: it is not a regular file")
-    mark: bytes = to_bytes(f".{secrets.token_hex(4)}")  # type: ignore[no-untyped-call]
+    mark: bytes = to_bytes(f".{secrets.token_hex(4)}")
     beside = os.path.join(os.path.dirname(target), b"." + os.path.basename(target)[:200] + mark)
     try:
         with open(beside, "xb") as file:

@@ -113,8 +113,7 @@ def row(kind: str, name: str, known: Known) -> list[str | int]:
 def disk(name: str, known: Known, image: Mapping[str, Any]) -> list[str]:
     """Return the row of a disk image."""
     return [called(name, known), os.path.relpath(image["path"], HOME)] + [
-        bytes_to_human(image[key])  # type: ignore[no-untyped-call]
-        for key in ("size", "allocated", "shared", "growth")
+        bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")
     ]
 
 

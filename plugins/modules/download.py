@@ -197,9 +197,9 @@ def main() -> None:
     )
 
     def dress(path: str, changed: bool) -> bool:
-        return module.set_fs_attributes_if_different(
-            module.load_file_common_arguments(module.params, path=path), changed
-        )
+        wanted = module.load_file_common_arguments(module.params, path=path)
+        dressed: bool = module.set_fs_attributes_if_different(wanted, changed)
+        return dressed
 
     def work() -> dict[str, Any]:
         wanted = parse(module.params)

@@ -86,7 +86,7 @@ class WatchedAction(NormalAction):
         except (TypeError, ValueError):
             period = -1
         if not 0 <= period < threading.TIMEOUT_MAX:
-            raise AnsibleActionFail(  # type: ignore[no-untyped-call]
+            raise AnsibleActionFail(
                 f"{PERIOD_VARIABLE} is {wanted!r}: make it a number of seconds, or 0 for no progress"
             )
         return period
@@ -136,7 +136,7 @@ class _Watch:
         """Remove the file that a module left that was killed. The others have removed it."""
         try:
             command = f"rm -f {shlex.quote(self._path)} {shlex.quote(self._path)}.new"
-            self._module._low_level_execute_command(command)  # type: ignore[no-untyped-call]
+            self._module._low_level_execute_command(command)
         except Exception as error:
             display.vvv(f"{self._path} may be left: {error}", host=self._host)
 
@@ -175,8 +175,8 @@ class _Watch:
 def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     """Return a new connection to where the action's own leads, made the way Ansible's task executor makes it."""
     task, its = action._task, action._connection
-    play_context = action._play_context.copy()  # type: ignore[no-untyped-call]
-    connection = connection_loader.get(  # type: ignore[no-untyped-call]
+    play_context = action._play_context.copy()
+    connection = connection_loader.get(
         its.ansible_name, play_context, task_uuid=task._uuid, ansible_playbook_pid=str(os.getppid())
     )
     if task.delegate_to:
@@ -184,7 +184,7 @@ def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     # What the executor hands to connections is the engine below the action's templar.
     templar = action._templar._engine.copy()
     templar.available_variables = variables
-    keys = task.dump_attrs()  # type: ignore[no-untyped-call]
+    keys = task.dump_attrs()
     # The task's keywords of these names are not the connection's options.
     keys["timeout"] = play_context.timeout
     del keys["retries"]

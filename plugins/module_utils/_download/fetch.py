@@ -140,9 +140,7 @@ def restart(file: FileIO, received: Received) -> None:
 
 def request(url: str, offset: int, timeout: int) -> Any:
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={offset}-"} if offset else {})}
-    return open_url(  # type: ignore[no-untyped-call]
-        url, headers=headers, timeout=timeout, http_agent="nested.kata", decompress=False
-    )
+    return open_url(url, headers=headers, timeout=timeout, http_agent="nested.kata", decompress=False)
 
 
 def headers_of(answer: Any) -> dict[str, str]:

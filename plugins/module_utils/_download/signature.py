@@ -78,9 +78,7 @@ class Signature:
     def _content(self, timeout: int) -> bytes:
         try:
             if "://" in self._origin:
-                with open_url(  # type: ignore[no-untyped-call]
-                    self._origin, timeout=timeout, decompress=False
-                ) as answer:
+                with open_url(self._origin, timeout=timeout, decompress=False) as answer:
                     content: bytes = answer.read(LARGEST_SIGNATURE)
                     return content
             with open(self._origin, "rb") as file:

@@ -145,7 +145,7 @@ def run_guest(path: str = "/dev/kvm", machine: str | None = None, seconds: float
     return Ran(api_version=version, answer=answer, seconds=time.monotonic() - began)
 
 
-def _load(memory: array.array, code: bytes) -> int:
+def _load(memory: array.array[int], code: bytes) -> int:
     """Write the code to the first whole page of the memory, and return that page's address."""
     address = memory.buffer_info()[0]
     offset = -address % PAGE
@@ -172,7 +172,8 @@ def _answer(path: str, vcpu: int, run: mmap.mmap) -> int:
     _direction, _size, port, _count, offset = IO.unpack_from(run, DETAILS_AT)
     if port != PORT:
         raise KvmError(path, "KVM_RUN", f"the guest wrote to port {port:#x}, not {PORT:#x}")
-    return run[offset]
+    answer: int = run[offset]
+    return answer
 
 
 def _expect(path: str, vcpu: int, run: mmap.mmap, reason: int) -> None:
@@ -191,9 +192,8 @@ def _step(path: str, name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise KvmError(
-            path, name, f"{os.strerror(error.errno)} ({errno.errorcode.get(error.errno, error.errno)})", error.errno
-        ) from error
+        number = error.errno or 0
+        raise KvmError(path, name, f"{os.strerror(number)} ({errno.errorcode.get(number, number)})", number) from error
 
 
 @contextlib.contextmanager
