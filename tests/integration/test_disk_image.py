@@ -51,7 +51,10 @@ options, death = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 if death:
     name, passing, moment = death
     owner, attribute = name.rsplit(".", 1)
-    owner = subprocess.Popen if owner == "subprocess.Popen" else importlib.import_module(owner)
+    if owner == "subprocess.Popen":
+        owner = importlib.import_module("subprocess").Popen
+    else:
+        owner = importlib.import_module(owner)
     original, calls = getattr(owner, attribute), []
 
     def deadly(*arguments, **named):

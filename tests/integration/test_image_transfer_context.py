@@ -354,7 +354,7 @@ def test_who_does_not_speak_tls_or_does_not_listen_is_told(contexts: Contexts) -
 def test_ssh_has_the_last_word_where_it_fails(contexts: Contexts) -> None:
     unknown = f"ssh://root@localhost:{contexts.sshd}"
     message = failure_of(contexts, "unknown-machine", f"host={unknown}")
-    remedy = f"see to it that 'docker --host {unknown} version' works here without a question"
+    remedy = f"make sure that 'docker --host {unknown} version' works here without a question"
     assert message == f"destination context unknown-machine: {unknown}: Host key verification failed: {remedy}"
     message = failure_of(contexts, "stranger", f"host=ssh://nobody@127.0.0.1:{contexts.sshd}")
     assert f"ssh://nobody@127.0.0.1:{contexts.sshd}: nobody@127.0.0.1: Permission denied (publickey" in message
