@@ -83,7 +83,8 @@ def test_a_runtime_of_somebody_else_is_neither_replaced_nor_removed() -> None:
     text = json.dumps({"runtimes": {"kata": FOREIGN}})
     with pytest.raises(
         Refused,
-        match=r"'kata' there is somebody .*/opt/kata/bin/containerd-shim-kata-v2, not below /var/lib/nested-kata",
+        match=r"'kata' there is somebody else's .*/opt/kata/bin/containerd-shim-kata-v2, "
+        r"not below /var/lib/nested-kata",
     ):
         plan(text, {"runtimes": {"kata": KATA}})
     assert plan(text, {"runtimes": {"kata": None}}, read=True).steps == ()
