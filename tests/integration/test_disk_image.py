@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
@@ -1016,6 +1017,28 @@ def test_a_file_is_found_attached_under_any_of_its_names(disks):
     device = tool("losetup", "--find", "--show", disks / "b.img")
     again = directly({"path": str(disks / "a.img"), "attached": True})
     assert (again["changed"], again["device"]) == (False, device)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_the_error_of_a_loop_device_is_passed_over_only_where_it_holds_another_file(number, disks, monkeypatch):
+    """The file of another device may be on a file system that is gone."""
+    made("ext4")(disks / "a.img")
+    made("ext4")(disks / "b.img")
+    device = loop.attach(str(disks / "a.img"))
+    status_of = loop.status_of
+
+    def failing(descriptor: int) -> tuple:
+        if os.fstat(descriptor).st_rdev == os.stat(device).st_rdev:
+            raise OSError(number, os.strerror(number))
+        return status_of(descriptor)
+
+    monkeypatch.setattr(loop, "status_of", failing)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        loop.loops_of(str(disks / "a.img"))
+    assert loop.loops_of(str(disks / "b.img")) == ()
+    monkeypatch.chdir(disks)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        loop.loops_of("a.img")
 
 
 def test_what_is_mounted_or_open_anywhere_is_neither_detached_nor_removed(disks):

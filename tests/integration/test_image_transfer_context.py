@@ -361,7 +361,7 @@ def test_ssh_has_the_last_word_where_it_fails(contexts: Contexts) -> None:
     deaf = f"ssh://root@127.0.0.1:{contexts.sshd}/nowhere.sock"
     message = failure_of(contexts, "no-daemon", f"host={deaf}")
     assert re.fullmatch(
-        rf"destination context no-daemon: {deaf}: .*dial unix /nowhere.sock: .*no such file or directory: see to it .*",
+        rf"destination context no-daemon: {deaf}: .*dial unix /nowhere.sock: .*no such file or directory: make sure .*",
         message,
     )
     message = failure(contexts, {"context": "ssh"}, PATH="/nowhere")

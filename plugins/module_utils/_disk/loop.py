@@ -243,9 +243,11 @@ def loops_of(path: str) -> tuple[Loop, ...]:
             with opened(name, os.O_RDONLY) as descriptor:
                 info = status_of(descriptor)
         except OSError as error:
-            # It lost its file, or went away, since the directory was read; or its file is on a file system that is
-            # gone.
-            if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT, errno.ESTALE, errno.EIO):
+            # It lost its file, or went away, since the directory was read.
+            if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT):
+                continue
+            # Its file is on a file system that is gone, which ours is not.
+            if error.errno in (errno.ESTALE, errno.EIO) and _backing_file(name) != os.path.realpath(path):
                 continue
             raise
         if info[:2] != (file.st_dev, file.st_ino):
@@ -265,6 +267,15 @@ def loops_of(path: str) -> tuple[Loop, ...]:
             )
         )
     return tuple(loops)
+
+
+def _backing_file(name: str) -> str:
+    """Return the path that the kernel gives for the file of a loop device; empty where it holds none."""
+    try:
+        with open(f"/sys/block/{name}/loop/backing_file", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:
+        return ""
 
 
 def check_loops(path: str, loops: tuple[Loop, ...]) -> Loop | None:
