@@ -13,7 +13,7 @@ Without a PART all of them run, two beside each other: 25 to 30 minutes on two p
 them before needs some less. With a PART only that one runs, and shows what it does as it goes:
 
   unit [PYTEST ARGUMENT ...]           1 min  unit tests and repository consistency checks
-  lint [LINTER ...]                    1 min  ruff, ruff-format, yamllint, ansible-lint, shellcheck, reuse, antsibull-changelog,
+  lint [LINTER ...]                    1 min  ruff, ruff-format, mypy, yamllint, ansible-lint, shellcheck, reuse, antsibull-changelog,
                                               antsibull-docs
   sanity [ANSIBLE-TEST ARGUMENT ...]   2 min  ansible-test sanity on the collection as it would be published
   integration [PYTEST ARGUMENT ...]   12 min  modules and plugins on real daemons, disks, kernel trees and connections
@@ -33,7 +33,7 @@ environment (KERNEL_PROFILES=docker,netsim).
 END
 }
 
-readonly LINTERS=(ruff ruff-format yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
+readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
 readonly PARTS=(unit lint sanity integration molecule quickstart)
 # What runs beside each other. Within a lane one part follows the other; the second one has all that drives Ansible for long, a process at a time.
 readonly LANES=("integration" "unit lint sanity molecule quickstart")
@@ -138,6 +138,7 @@ part_lint() { # the linters to run; all without a name
     case $linter in
       ruff) lint "$linter" ruff check . ;;
       ruff-format) lint "$linter" ruff format --diff . ;;
+      mypy) lint "$linter" mypy ;;
       yamllint) lint "$linter" yamllint --strict . ;;
       ansible-lint) lint "$linter" ansible-lint --nocolor ;;
       shellcheck)

@@ -81,7 +81,7 @@ class CallbackModule(CallbackBase):
         """Print the play's name."""
         self._task_name = ""
         name: str = play.get_name()
-        self._display.display(f"==> {name.strip()}", color=C.COLOR_HIGHLIGHT)  # type: ignore[attr-defined]
+        self._display.display(f"==> {name.strip()}", color=C.COLOR_HIGHLIGHT)
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
         """Note which task is under way; print it where it is a step of the play itself."""
@@ -135,4 +135,4 @@ class CallbackModule(CallbackBase):
         for host, (task, reason) in self._failures.items():
             if stats.failures.get(host) or stats.dark.get(host):
                 text = f"FAILED on {host}: {task}\n{reason}"
-                self._display.display(text, color=C.COLOR_ERROR, stderr=True)  # type: ignore[attr-defined]
+                self._display.display(text, color=C.COLOR_ERROR, stderr=True)

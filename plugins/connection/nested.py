@@ -175,7 +175,7 @@ class Connection(ConnectionBase):
     # Options: ours are set as for any plugin; the parent's come from the variables of the right host
 
     def _resolve_option_variables(self, variables: t.Any, templar: t.Any) -> dict[str, t.Any]:
-        ours: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)  # type: ignore[no-untyped-call]
+        ours: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)
         via, via_origin = self._look_up("via", ours)
         name, name_origin = self._look_up("parent", ours)
         if via and name_origin != "default":
@@ -190,10 +190,10 @@ class Connection(ConnectionBase):
             variables = self._variables_of(via, variables)
             templar = templar.copy()
             templar.available_variables = variables
-            default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT  # type: ignore[attr-defined]
+            default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
             name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else default
             _address(play_context, via, variables, templar)
-        elif self.matches_name([name]):  # type: ignore[no-untyped-call]
+        elif self.matches_name([name]):
             raise AnsibleError(
                 f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via"
                 " (ansible_nested_via)"
@@ -241,23 +241,23 @@ class Connection(ConnectionBase):
     def set_options(self, task_keys: t.Any = None, var_options: t.Any = None, direct: t.Any = None) -> None:
         # Ansible would take the keyword remote_user for our option of that name
         ours = {key: value for key, value in (task_keys or {}).items() if key != "remote_user"}
-        super().set_options(task_keys=ours, var_options=var_options, direct=direct)  # type: ignore[no-untyped-call]
+        super().set_options(task_keys=ours, var_options=var_options, direct=direct)
         if self._parent is None:
             raise AnsibleError(
                 f"{self.transport} got its options without its variables: it needs ansible-core 2.19 or newer"
             )
         self._parent.set_options(task_keys=task_keys, var_options=self._parent_options, direct=PARENT_OPTIONS)
         host = self._play_context.remote_addr
-        names: list[str] = self.get_option("hops") or []  # type: ignore[no-untyped-call]
+        names: list[str] = self.get_option("hops") or []
         if wrong := hops.refused(names):
             raise AnsibleError(f"hops (ansible_nested_hops) of {host} {wrong}")
-        docker = shlex.split(self.get_option("docker_command"))  # type: ignore[no-untyped-call]
+        docker = shlex.split(self.get_option("docker_command"))
         if not docker:
             raise AnsibleError(
                 f"docker_command (ansible_nested_docker_command) of {host} is empty: leave it out or name the docker"
                 " client"
             )
-        user: str = self.get_option("remote_user") or ""  # type: ignore[no-untyped-call]
+        user: str = self.get_option("remote_user") or ""
         self._way = hops.Way(self._machine(), tuple(docker), tuple(names), user)
 
     def _machine(self) -> str:
@@ -282,7 +282,7 @@ class Connection(ConnectionBase):
         return self
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
-        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[safe-super]
+        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)  # type: ignore[safe-super]  # abstract, with a body
         if sudoable and self.become and self.become.expect_prompt() and not self.has_pipelining:
             # such a parent looks for the prompt on a terminal of its own, which is not the container's, and would wait
             # for ever
@@ -311,7 +311,7 @@ class Connection(ConnectionBase):
 
     @property
     def _executable(self) -> str:
-        executable: str = self._play_context.executable or C.DEFAULT_EXECUTABLE  # type: ignore[attr-defined]
+        executable: str = self._play_context.executable or C.DEFAULT_EXECUTABLE
         return executable
 
     def _on_machine(
@@ -344,7 +344,7 @@ class Connection(ConnectionBase):
     # Files
 
     def put_file(self, in_path: str, out_path: str) -> None:
-        super().put_file(in_path, out_path)  # type: ignore[safe-super]
+        super().put_file(in_path, out_path)  # type: ignore[safe-super]  # abstract, with a body
         display.vvv(f"PUT {in_path} TO {out_path}", host=self._play_context.remote_addr)
         path = _absolute(out_path)
         size = PUT_PIECE if self.has_pipelining else PIECE_WITHOUT_STDIN
@@ -382,7 +382,7 @@ class Connection(ConnectionBase):
         return int(size) if rest == 0 and size.strip().isdigit() else 0, f": {_first_line(err, rc)}"
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
-        super().fetch_file(in_path, out_path)  # type: ignore[safe-super]
+        super().fetch_file(in_path, out_path)  # type: ignore[safe-super]  # abstract, with a body
         display.vvv(f"FETCH {in_path} TO {out_path}", host=self._play_context.remote_addr)
         path = _absolute(in_path)
         with _replacing(out_path) as target:
@@ -435,7 +435,7 @@ def _address(play_context: t.Any, via: str, variables: dict[str, t.Any], templar
         elif attribute == "remote_addr":
             play_context.remote_addr = via
         elif attribute == "port":
-            play_context.port = C.DEFAULT_REMOTE_PORT  # type: ignore[attr-defined]
+            play_context.port = C.DEFAULT_REMOTE_PORT
 
 
 def _answer(rc: int, out: bytes, err: bytes) -> hops.Answer:

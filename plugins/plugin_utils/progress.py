@@ -69,15 +69,19 @@ class WatchedAction(NormalAction):
         variables = task_vars or {}
         period = self._period(variables)
         if not period or self._task.check_mode or self._task.async_val or self._task.no_log:
-            return super().run(tmp, task_vars)  # type: ignore[no-any-return, no-untyped-call]
+            return self._run(tmp, task_vars)
         path = f"/tmp/nested-kata-{secrets.token_hex(16)}.progress"
         given = self._task.environment
         self._task.environment = [*(given if isinstance(given, list) else [given]), {VARIABLE: path}]
         try:
             with _Watch(self, variables, path, period):
-                return super().run(tmp, task_vars)  # type: ignore[no-any-return, no-untyped-call]
+                return self._run(tmp, task_vars)
         finally:
             self._task.environment = given
+
+    def _run(self, tmp: str | None, task_vars: dict[str, t.Any] | None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        return result
 
     def _period(self, variables: dict[str, t.Any]) -> float:
         wanted = self._templar.template(variables.get(PERIOD_VARIABLE, PERIOD))

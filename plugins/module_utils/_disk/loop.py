@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any, Callable, Iterator
 
 if __name__ == "__main__":
     # The program stands alone on a target. Its errors only have to carry the message that it ends with.
@@ -39,7 +40,11 @@ if __name__ == "__main__":
             super().__init__(f"{' '.join(command)} failed with exit status {status}: {line}")
 
 else:
-    from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
+    # To mypy they are of other types than the stand-ins above, of which there are none here.
+    from ansible_collections.nested.kata.plugins.module_utils._common.errors import (  # type: ignore[assignment]
+        CommandFailed,
+        Refused,
+    )
 
 PACKAGES = {
     "blkid": "util-linux",
@@ -167,7 +172,7 @@ def probe(path: str) -> Content:
 
 
 @contextlib.contextmanager
-def locked(directory: str):
+def locked(directory: str) -> Iterator[None]:
     """Keep other runs out of a directory of disk images: one at a time creates, attaches, detaches or removes there.
 
     Commands inherit the lock: where a run is killed, the next one waits for what the killed one started.
@@ -192,7 +197,7 @@ def locked(directory: str):
 
 
 @contextlib.contextmanager
-def opened(name: str, flags: int, keep: bool = False):
+def opened(name: str, flags: int, keep: bool = False) -> Iterator[int]:
     """Open a loop device by its kernel name (loop3). A node that is missing is made, and stays only if `keep`
     says so.
     """
@@ -224,7 +229,7 @@ def opened(name: str, flags: int, keep: bool = False):
         os.close(descriptor)
 
 
-def status_of(descriptor: int) -> tuple:
+def status_of(descriptor: int) -> tuple[Any, ...]:
     """Return the fields of struct loop_info64 of an open loop device; OSError ENXIO: it holds no file."""
     buffer = bytearray(LOOP_INFO.size)
     fcntl.ioctl(descriptor, LOOP_GET_STATUS64, buffer)
@@ -311,7 +316,7 @@ def attach(path: str) -> str:
 
 
 @contextlib.contextmanager
-def attached_briefly(path: str):
+def attached_briefly(path: str) -> Iterator[str]:
     """Attach a file for as long as the block and its mounts last. The kernel detaches it then, also from a process that
     was killed.
     """
@@ -323,7 +328,7 @@ def attached_briefly(path: str):
 
 
 @contextlib.contextmanager
-def _attached(path: str, flags: int):
+def _attached(path: str, flags: int) -> Iterator[str]:
     """Attach a file to a free loop device, and keep the device open for the block."""
     with contextlib.ExitStack() as stack:
         try:
@@ -402,7 +407,7 @@ def use_of_file(path: str) -> str | None:
     return _lasting(lambda: _open_in(lambda found: (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino)))
 
 
-def _lasting(use) -> str | None:
+def _lasting(use: Callable[[], str | None]) -> str | None:
     deadline = time.monotonic() + IDLE_SECONDS
     while True:
         found = use()
@@ -450,7 +455,7 @@ def _claimed(device: str) -> str | None:
         return "mounted in another mount namespace (a container?), or claimed by another driver"
 
 
-def _open_in(wanted) -> str | None:
+def _open_in(wanted: Callable[[os.stat_result], bool]) -> str | None:
     # A VM opens its disk without claiming it, so that only the table of open files shows it.
     for process in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ import struct
 import tempfile
 import uuid
 from dataclasses import replace
+from typing import Callable
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
@@ -120,7 +121,7 @@ def look(wanted: Wanted, *, glance: bool = False) -> Found:
         return found
     saved, block = _saved(wanted.path), superblock.read(wanted.path)
     torn = saved is not None and superblock.torn_ext4(_superblock(wanted.path))
-    if torn:
+    if saved is not None and torn:
         block, glance = superblock.parse(bytes(1024) + saved + bytes(superblock.HEAD - 2048)), True
     content = (
         Content(block.fstype, block.uuid, block.label) if glance and block and block.alone else loops.probe(wanted.path)
@@ -170,7 +171,8 @@ def _mounted_xfs_size(mount: str) -> int:
         fcntl.ioctl(descriptor, XFS_IOC_FSGEOMETRY_V1, geometry)
     finally:
         os.close(descriptor)
-    return struct.unpack_from("=I", geometry, 0)[0] * struct.unpack_from("=Q", geometry, 32)[0]
+    size: int = struct.unpack_from("=I", geometry, 0)[0] * struct.unpack_from("=Q", geometry, 32)[0]
+    return size
 
 
 def _has_capability(number: int) -> bool:
@@ -579,7 +581,7 @@ def copy_data(source: int, target: int) -> None:
             start += sent
 
 
-def _make_complete(step: Create | Clone, make) -> None:
+def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> None:
     """Make a file under another name, and give it its own name only when it is complete and on disk."""
     directory = os.path.dirname(step.path)
     space = os.statvfs(directory)

@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 from dataclasses import dataclass
+from typing import Any, Callable
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import parse_size
@@ -40,7 +41,7 @@ class Wanted:
     trim: bool = False
 
 
-def parse(options: dict) -> Wanted:
+def parse(options: dict[str, Any]) -> Wanted:
     """Return what the module's options ask for, or refuse what cannot be meant."""
     absent = options["state"] == "absent"
     for option in ("path", "link", "clone_of"):
@@ -77,7 +78,7 @@ def parse(options: dict) -> Wanted:
     )
 
 
-def _check_together(options: dict, path: str, golden: str | None, mode: int | None) -> None:
+def _check_together(options: dict[str, Any], path: str, golden: str | None, mode: int | None) -> None:
     """Refuse options that contradict each other."""
     if golden == path:
         raise Refused("clone_of: is the path itself, an image is no clone of its own")
@@ -129,7 +130,7 @@ def _parse_uuid(uuid: str | None) -> str | None:
     return uuid.lower()
 
 
-def _parse_id(option: str, name: str | None, look_up) -> int | None:
+def _parse_id(option: str, name: str | None, look_up: Callable[[str], int]) -> int | None:
     if name is None or name.isdigit():
         return None if name is None else int(name)
     try:

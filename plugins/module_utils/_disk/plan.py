@@ -303,13 +303,13 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
             reasons += [] if size > found.size else ["the loop device does not know the size of its file"]
     # What others use (a VM, another mount namespace) only they can grow.
     if to_be_filled(found, wanted) and not found.sealed and not found.use:
-        loop = loops.check_loops(wanted.path, found.loops)
+        attached = loops.check_loops(wanted.path, found.loops)
         if found.mount and wanted.fstype == "ext4" and not found.may_resize:
             raise Refused(
                 f"resizefs: growing an ext4 that is mounted ({found.mount}) takes CAP_SYS_RESOURCE, which this process"
                 " has not: unmount it, or resizefs: false"
             )
-        if loop is None and not found.loop_control and not FILE_SYSTEMS[wanted.fstype].check:
+        if attached is None and not found.loop_control and not FILE_SYSTEMS[wanted.fstype].check:
             raise Refused(_no_loop_devices("resizefs"))
         steps.append(GrowFileSystem(wanted.path, wanted.fstype, size, found.mount))
         reasons += [] if size > found.size else ["the file system is smaller than its file"]

@@ -62,7 +62,8 @@ def torn_ext4(block: bytes) -> bool:
     """
     if block[0x38:0x3A] != b"\x53\xef" or not struct.unpack_from("<I", block, 0x64)[0] & EXT4_METADATA_CSUM:
         return False
-    return _crc32c(block[:1020]) != struct.unpack_from("<I", block, 1020)[0]
+    checksum: int = struct.unpack_from("<I", block, 1020)[0]
+    return _crc32c(block[:1020]) != checksum
 
 
 def _crc32c(data: bytes) -> int:

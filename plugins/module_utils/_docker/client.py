@@ -14,7 +14,8 @@ import traceback
 from typing import Any, Iterator, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
-from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, SOCKET, Transport
+from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Transport
 
 SDK_IMPORT_ERROR: str | None = None
 try:
@@ -23,6 +24,7 @@ try:
     from docker.constants import DEFAULT_DOCKER_API_VERSION
     from requests.adapters import HTTPAdapter
     from requests.exceptions import RequestException
+    from requests.models import PreparedRequest
     from urllib3.connection import HTTPConnection
     from urllib3.connectionpool import HTTPConnectionPool
     from urllib3.exceptions import HTTPError
@@ -32,7 +34,8 @@ except ImportError:
     SDK_IMPORT_ERROR = traceback.format_exc()
     # The base classes of the classes below, none of which is used without the SDK.
     SDK_VERSION, DEFAULT_DOCKER_API_VERSION = "0", "0"
-    APIClient = HTTPAdapter = HTTPConnection = HTTPConnectionPool = object
+    # To mypy nothing can be assigned to a class, and object is none of these.
+    APIClient = HTTPAdapter = HTTPConnection = HTTPConnectionPool = object  # type: ignore[misc, assignment]
 
 OLDEST_SDK = (5, 0, 3)
 URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, for requests and for archives
@@ -99,12 +102,12 @@ class Adapter(HTTPAdapter):
         return self.bulk_pool if url.startswith(BULK_URL) else self.pool
 
     def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Mapping[str, str] | None = None, cert: Any = None
+        self, request: PreparedRequest, verify: Any, proxies: Mapping[str, str] | None = None, cert: Any = None
     ) -> Pool:
         # requests 2.32 and newer ask this one.
-        return self.get_connection(request.url)
+        return self.get_connection(request.url or "")
 
-    def request_url(self, request: Any, proxies: Mapping[str, str] | None) -> str:
+    def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
         return request.path_url
 
     def close(self) -> None:
@@ -132,6 +135,9 @@ def described(platform: str) -> str:
 class Client(APIClient):
     """The SDK's client for a daemon at any depth."""
 
+    # The SDK has several adapters, one for each kind of URL, and its type is that of the first.
+    _custom_adapter: Adapter  # type: ignore[assignment]
+
     def __init__(self, transport: Transport, silence: float) -> None:
         # With a version given the SDK does not connect before the adapter is in place.
         super().__init__(base_url=f"unix://{SOCKET}", version=DEFAULT_DOCKER_API_VERSION, timeout=ANSWER_SECONDS)
@@ -150,7 +156,7 @@ class Client(APIClient):
 
     def bulk(self, size: int | None, path: str, *words: str) -> str:
         """Return the URL of a request that carries an archive there or back, of about that size (None: unknown)."""
-        url = self._url(path, *words)
+        url: str = self._url(path, *words)
         return url.replace(URL, BULK_URL, 1) if self._custom_adapter.transport.parts(size) else url
 
     def saved(self, reference: str, platform: str) -> Any:

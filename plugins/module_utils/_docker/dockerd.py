@@ -97,7 +97,8 @@ def validate(module: AnsibleModule, path: str, text: str) -> None:
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=module.tmpdir, suffix=".json") as file:
         file.write(text)
         file.flush()
-        status, out, err = module.run_command([dockerd, "--validate", "--config-file", file.name])
+        command = [dockerd, "--validate", "--config-file", file.name]
+        status, out, err = module.run_command(command)
     if status != 0:
         reason = (err.strip() or out.strip() or f"status {status}").splitlines()[-1].replace(file.name, path)
         raise Refused(f"dockerd would not take it with these settings: {reason}; nothing was changed")

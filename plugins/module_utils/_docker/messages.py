@@ -15,7 +15,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.sizes import a
 NOT_UNPACKED = "Error unpacking image"
 
 
-def messages(pieces: Iterable[bytes]) -> Iterator[dict]:
+def messages(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a stream, however it is cut into pieces."""
     text, utf8, json_decoder = "", codecs.getincrementaldecoder("utf-8")("replace"), json.JSONDecoder()
     for piece in pieces:

@@ -22,8 +22,9 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import Mapping, Sequence
+from typing import Callable, Mapping, Sequence
 
+from ansible_collections.nested.kata.plugins.module_utils._common.files import reading_end
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET, SshHost, TlsHost
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Answer, Way, fault, missing
 
@@ -129,7 +130,12 @@ class Child:
         try:
             # A session of its own: Ctrl-C ends it by closing its stream, as everything else does.
             self.process = subprocess.Popen(
-                command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environment, start_new_session=True
+                command,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
             )
         except OSError:
             self.stream.close()
@@ -141,7 +147,7 @@ class Child:
         self._reader.start()
 
     def _listen(self) -> None:
-        pipe = self.process.stderr
+        pipe = reading_end(self.process.stderr)
         for line in iter(lambda: pipe.readline(STDERR_BYTES), b""):
             self._stderr = (self._stderr + line)[-STDERR_BYTES:]
         pipe.close()
@@ -152,7 +158,8 @@ class Child:
             # A response that was not read to its end still holds the socket open: close() alone would have no effect.
             self.stream.shutdown(socket.SHUT_RDWR)
         self.stream.close()
-        for hasten in (lambda: None, self.process.terminate, self.process.kill):
+        ways: tuple[Callable[[], None], ...] = (lambda: None, self.process.terminate, self.process.kill)
+        for hasten in ways:
             hasten()
             try:
                 self.process.wait(GONE_SECONDS)
@@ -246,9 +253,9 @@ class Tls(Transport):
             # it lack.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if self.host.pair:
-                files = self.host.pair
+                certificate, key = files = self.host.pair
                 # A key with a password is an error: without this, OpenSSL would ask for it at the terminal.
-                context.load_cert_chain(*files, password="")
+                context.load_cert_chain(certificate, key, password="")
         except OSError as error:
             remedy = (
                 "put another one into the context"

@@ -59,7 +59,7 @@ class Tunnel(Transport):
         return not self.or_exec or size is None or size >= FEW_BYTES
 
     def open(self, bulk: bool = False) -> socket.socket:
-        if bulk and self.tunnelled():
+        if bulk and self.tunnelled() and self.spare is not None:
             stream, self.spare = self.spare, None
             return stream
         return self.exec.open()

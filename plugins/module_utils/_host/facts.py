@@ -106,7 +106,7 @@ def look_at_machine() -> Machine:
     )
 
 
-def _device(path: str, driver: str, module: str, registered: set, loadable: set) -> Device:
+def _device(path: str, driver: str, module: str, registered: set[str], loadable: set[str]) -> Device:
     try:
         mode = os.stat(path).st_mode
     except OSError:
@@ -181,7 +181,7 @@ def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], image
     )
 
 
-def run_docker(client: str, *arguments: str) -> subprocess.CompletedProcess:
+def run_docker(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             [client, *arguments],
@@ -265,7 +265,7 @@ def read_configuration(path: str) -> Configuration:
     except FileNotFoundError:
         return Configuration(path)
     except OSError as error:
-        return Configuration(path, error=os.strerror(error.errno))
+        return Configuration(path, error=os.strerror(error.errno or 0))
     except UnicodeDecodeError:
         return Configuration(path, error="it is not UTF-8")
 

@@ -11,11 +11,17 @@ import os
 import stat
 import subprocess
 import tarfile
+from io import FileIO
 from typing import BinaryIO, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
-from ansible_collections.nested.kata.plugins.module_utils._common.files import last_words, sync_directory
+from ansible_collections.nested.kata.plugins.module_utils._common.files import (
+    last_words,
+    reading_end,
+    sync_directory,
+    writing_end,
+)
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE
 
@@ -57,23 +63,24 @@ def uncompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
     except FileNotFoundError as error:
         raise Damaged(f"it is compressed with {kind}, and there is no command {kind} here: install it") from error
     with process:
+        content = reading_end(process.stdout)
         try:
-            yield process.stdout
-            for _dummy in iter(lambda: process.stdout.read(PIECE), b""):
+            yield content
+            for _dummy in iter(lambda: content.read(PIECE), b""):
                 pass
         except (Damaged, tarfile.TarError) as error:
             # The command's message is nearer to the cause than the error of a tar archive that breaks off.
             raise Damaged(complaint(process) or str(error)) from error
         finally:
-            process.stdout.close()
+            content.close()
         words = complaint(process)
         if words:
             raise Damaged(words)
 
 
-def complaint(process: subprocess.Popen) -> str:
+def complaint(process: subprocess.Popen[bytes]) -> str:
     """Return the message of a command that failed by itself, or nothing."""
-    process.stdout.close()
+    reading_end(process.stdout).close()
     said, status = last_words(process)
     return said if status > 0 else ""
 
@@ -93,8 +100,8 @@ class Writing:
     def __init__(self, path: str) -> None:
         self._path = path
         self._beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
-        self._file: BinaryIO | None = None
-        self._process: subprocess.Popen | None = None
+        self._file: FileIO | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.size = 0
 
     def start(self) -> None:
@@ -120,14 +127,20 @@ class Writing:
             except FileNotFoundError as error:
                 raise Unwritable(f"there is no command {kind} here: install it, or choose another suffix") from error
 
+    @property
+    def _begun(self) -> FileIO:
+        if self._file is None:
+            raise TypeError(f"{self._beside} is not open")
+        return self._file
+
     def write(self, piece: bytes) -> None:
         try:
             if self._process:
-                self._process.stdin.write(piece)
+                writing_end(self._process.stdin).write(piece)
             else:
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[self._file.write(rest) :]
+                    rest = rest[self._begun.write(rest) :]
         except OSError as error:
             raise Unwritable(self._complaint() or error.strerror) from error
         self.size += len(piece)
@@ -136,7 +149,7 @@ class Writing:
         if not self._process:
             return ""
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            writing_end(self._process.stdin).close()
         said, status = last_words(self._process)
         return said if status else ""
 
@@ -145,17 +158,18 @@ class Writing:
         complaint = self._complaint()
         if complaint:
             raise Unwritable(complaint)
+        file = self._begun
         try:
             with contextlib.suppress(FileNotFoundError):
                 before = os.stat(self._path)
-                os.fchown(self._file.fileno(), before.st_uid, before.st_gid)
-                os.fchmod(self._file.fileno(), stat.S_IMODE(before.st_mode))
-            os.fsync(self._file.fileno())
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            os.fsync(file.fileno())
             os.rename(self._beside, self._path)
             sync_directory(os.path.dirname(self._path))
         except OSError as error:
             raise Unwritable(error.strerror) from error
-        self._file.close()
+        file.close()
         self._file = None
 
     def give_up(self) -> None:

@@ -13,7 +13,7 @@ import json
 import posixpath
 import tarfile
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import BLOBS, INDEX, MANIFEST, blob_path
@@ -60,7 +60,7 @@ class Stream(io.RawIOBase):
             pass
 
 
-def layer_bytes(file: Any, size: int) -> Iterator[bytes]:
+def layer_bytes(file: _Joined, size: int) -> Iterator[bytes]:
     while size:
         try:
             piece = file.read(min(PIECE, size))
@@ -80,19 +80,19 @@ class Reading:
         self.links: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
 
-    def members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, int, Any]]:
+    def members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, int, _Joined]]:
         """Yield path, size and file of each member that is no JSON document."""
         try:
             for member in archive:
-                archive.members.clear()  # it would keep them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all; typeshed has no members
                 path = posixpath.normpath(member.name)
                 if member.issym() or member.islnk():
                     self.links[path] = posixpath.normpath(
                         posixpath.join(posixpath.dirname(path) if member.issym() else "", member.linkname)
                     )
-                if not member.isfile():
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is None:
                     continue
-                file = archive.extractfile(member)
                 head = file.read(1) if member.size <= SMALL else b""
                 self.sizes[path] = member.size
                 if head in (b"{", b"["):
@@ -135,7 +135,7 @@ class Reading:
 class _Joined:
     """A file whose first byte was read already, to detect JSON."""
 
-    def __init__(self, head: bytes, file: Any) -> None:
+    def __init__(self, head: bytes, file: IO[bytes]) -> None:
         self._head, self._file = head, file
 
     def read(self, size: int) -> bytes:

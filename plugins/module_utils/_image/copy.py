@@ -66,8 +66,9 @@ def transports_to(locations: Sequence[Location]) -> Iterator[Transports]:
 
 def look_at_source(wanted: Wanted, source: Source) -> dict[str, Image]:
     """Return the images of the task, or raise Refused where one of them is not there."""
-    images = {reference: source.image(reference) for reference in wanted.names}
-    missing = [reference for reference, image in images.items() if image is None]
+    found = {reference: source.image(reference) for reference in wanted.names}
+    images = {reference: image for reference, image in found.items() if image is not None}
+    missing = [reference for reference in found if reference not in images]
     if missing:
         raise Refused(f"images: {source.title} has {absent(missing, source.tags())}: nothing was sent")
     for reference, image in images.items():
@@ -169,7 +170,7 @@ def send(
         elif isinstance(job.error, (DaemonError, Refused)):
             work.trouble = str(job.error)
         else:
-            raise job.error
+            raise job.error or TypeError(f"{work.location}: nothing was reported")
     return again
 
 
@@ -219,7 +220,7 @@ def copy(
 
         def prepare(work: Work) -> None:
             try:
-                work.destination = work.location.destination(
+                work.opened = work.location.destination(
                     transports.get(work.location), wanted.silence, wanted.at_destination
                 )
                 stack.callback(work.destination.close)
@@ -247,7 +248,8 @@ def carry_out(wanted: Wanted, check_mode: bool, warn: Callable[[str], None]) -> 
     works = [Work(location) for location in wanted.destinations]
     if not wanted.names:
         return {**result_of([], check_mode), "msg": summary(works[0], check_mode)}
-    trouble, extra = "", {}
+    trouble = ""
+    extra: dict[str, Any] = {}
     try:
         with Progress() as progress, transports_to((wanted.source, *wanted.destinations)) as transports:
             if transports:

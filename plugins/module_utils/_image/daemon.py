@@ -60,9 +60,10 @@ def require_sdk() -> None:
 
 def plainly(error: BaseException, seconds: float) -> str:
     """Return what broke a stream, without the libraries that it came through."""
-    causes = [error]
-    while causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(causes[-1].__cause__ or causes[-1].__context__)
+    causes, further = [error], error.__cause__ or error.__context__
+    while further:
+        causes.append(further)
+        further = further.__cause__ or further.__context__
     if any(isinstance(cause, socket.timeout) for cause in causes):
         return f"nothing was read or written for {seconds:g} s"
     if any(
@@ -72,7 +73,7 @@ def plainly(error: BaseException, seconds: float) -> str:
         return "the connection ended in the middle"
     for cause in causes:
         if isinstance(cause, http.client.BadStatusLine):
-            return f"what answers there is no docker daemon: {cause.line.strip()[:200]!r}"
+            return f"what answers there is no docker daemon: {str(cause).strip()[:200]!r}"
     # urllib3 1.26 leaves a TypeError of its own at the end of every chain.
     root = [cause for cause in causes if not isinstance(cause, TypeError)][-1]
     return " ".join(str(root).split()) or type(root).__name__
@@ -209,7 +210,7 @@ class Daemon:
             if failure:
                 raise Broken(failure)
 
-    def load(self, reference: str, pieces: Iterable[bytes]) -> Iterator[dict]:
+    def load(self, reference: str, pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         """Send the archive of an image and yield the daemon's messages.
 
         The daemon does not load an archive that breaks off because `pieces` raises.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Generator, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
@@ -23,7 +23,7 @@ class Feed:
     _END = object()
 
     def __init__(self) -> None:
-        self._parts: queue.Queue = queue.Queue(DEPTH)
+        self._parts: queue.Queue[Any] = queue.Queue(DEPTH)
         self.left = threading.Event()  # the destination takes nothing any more
 
     def put(self, part: Any) -> None:
@@ -67,7 +67,7 @@ class Job(threading.Thread):
 
 
 def deliver(
-    parts: Iterator[Part], takers: Sequence[Callable[[Iterator[Part]], Sent]], say: Callable[[str], None]
+    parts: Generator[Part, None, None], takers: Sequence[Callable[[Iterator[Part]], Sent]], say: Callable[[str], None]
 ) -> list[Job]:
     """Read an image once and give it to all takers at the same time; return the outcome of each."""
     jobs = [Job(take) for take in takers]

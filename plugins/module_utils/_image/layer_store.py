@@ -88,7 +88,7 @@ class Store:
             raise Unreadable(f"there is no way to its files ({error})") from error
         try:
             child.stream.settimeout(self._quiet)
-            with child.stream.makefile("rb", buffering=PIECE) as answers:
+            with io.BufferedReader(child.stream.makefile("rb", buffering=0), PIECE) as answers:
                 yield from self._read(child.stream, answers, image, chains, paths)
         except (OSError, EOFError, Damaged, ValueError, KeyError) as error:
             child.end()  # only then its last words are complete

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Collection, Iterator, Protocol, Sequence
+from typing import ClassVar, Collection, Generator, Iterator, Protocol, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
@@ -75,7 +75,7 @@ class Source(Protocol):
     def by_content(self) -> bool:
         """Return whether its ids of images are not those of other locations."""
 
-    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
         """Yield the parts of an image: of its layers those that are wanted, or all."""
 
     def forgo(self, why: Unreadable) -> bool:
@@ -179,19 +179,19 @@ class DaemonSource:
     def close(self) -> None:
         self._daemon.close()
 
-    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
         """Yield the parts of an image: from the daemon's store the wanted layers, by `docker save` all of them."""
         # The files of a store are read by `docker exec`, which is slow into a VM.
         by_tunnel = set(image.layers) <= set(wanted) and self._daemon.tunnelled()
         if not self._no_store and not by_tunnel:
             try:
                 parts = Store(self._daemon.info(), self._daemon.endpoint.hops).parts(image, wanted)
-                first = next(parts, None)  # the manifest at least
+                first = [*itertools.islice(parts, 1)]  # the manifest at least
             except Unreadable as error:
                 self.forgo(error)
             else:
                 self.read_from = "read from its store"
-                yield first
+                yield from first
                 yield from parts
                 return
         self.read_from = f"by docker save, since {self._no_store or 'all layers are wanted, and a tunnel carries them'}"
@@ -222,17 +222,15 @@ class ArchiveSource:
                 self._images.setdefault(name, []).append(packed)
         self._platform = platform
 
-    def _chosen(self, reference: str) -> Packed | None:
+    def _chosen(self, reference: str) -> Packed:
         """Return the image for the platform, or another one, which can be named."""
-        found = self._images.get(reference, [])
+        found = self._images[reference]
         return next(
-            (packed for packed in found if not self._platform or packed.image.runs_on(self._platform)),
-            found[0] if found else None,
+            (packed for packed in found if not self._platform or packed.image.runs_on(self._platform)), found[0]
         )
 
     def image(self, reference: str) -> Image | None:
-        packed = self._chosen(reference)
-        return packed.image if packed else None
+        return self._chosen(reference).image if reference in self._images else None
 
     def tags(self) -> list[str]:
         return sorted(self._images)
@@ -243,7 +241,7 @@ class ArchiveSource:
     def forgo(self, why: Unreadable) -> bool:
         return False
 
-    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
         try:
             with opened(self._path) as archive:
                 yield from verified(unpacked(archive, self._chosen(reference)))
@@ -326,24 +324,25 @@ class DaemonDestination:
 
     def _arrived(self, image: Image, names: Sequence[str], doing: str) -> Image:
         for name in names:
-            arrived = self._daemon.image(name)
-            if arrived is None:
+            found = self._daemon.image(name)
+            if found is None:
                 raise DaemonError(f"{doing}: it reported no error, and has no image {name}")
-            if not same(image, arrived, by_content=True):
+            if not same(image, found, by_content=True):
                 raise DaemonError(
-                    f"{doing}: it reported no error, and has {short(arrived.id)} as {name} instead of {short(image.id)}"
+                    f"{doing}: it reported no error, and has {short(found.id)} as {name} instead of {short(image.id)}"
                 )
+            arrived = found
         return arrived
 
     def settle(self, step: Step) -> Sent | None:
         if step.action is Action.KEEP:
-            return Sent(step.there.id)
+            return Sent(step.id_there)
         return self._tag(step) if step.action is Action.TAG else None
 
     def _tag(self, step: Step) -> Sent:
         for name, image in zip(step.names, step.replaced):
-            if image is None or image.id != step.there.id:
-                self._daemon.tag(step.there.id, name)
+            if image is None or image.id != step.id_there:
+                self._daemon.tag(step.id_there, name)
         return Sent(self._arrived(step.image, step.names, f"{self.title}: naming {step.reference}").id)
 
     def tags(self) -> list[str]:
@@ -411,7 +410,7 @@ class ArchiveDestination:
         return set(), "all layers, since an archive must hold them"
 
     def settle(self, step: Step) -> Sent | None:
-        return Sent(step.there.id) if step.action is Action.KEEP else None
+        return Sent(step.id_there) if step.action is Action.KEEP else None
 
     def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
         start, size, layers = time.monotonic(), self._writing.size, self._packing.layers

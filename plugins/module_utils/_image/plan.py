@@ -51,6 +51,13 @@ class Step:
     reason: str
     there: Image | None = None  # the same image at the destination
 
+    @property
+    def id_there(self) -> str:
+        """The id of the same image at the destination, where it need not be sent."""
+        if self.there is None:
+            raise TypeError(f"the destination does not have {self.reference}")
+        return self.there.id
+
 
 @dataclass(frozen=True)
 class Plan:

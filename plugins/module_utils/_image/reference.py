@@ -95,7 +95,7 @@ def parse_platform(text: str) -> str:
 
 def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the names that each reference gets at the destination: its own, unless `tags` has others."""
-    names = {reference: (reference,) for reference in references}
+    names: dict[str, tuple[str, ...]] = {reference: (reference,) for reference in references}
     for text, given in tags.items():
         reference = parse_reference(text)
         if reference not in names:
@@ -121,7 +121,7 @@ def others_of(names: Iterable[str], tags: Iterable[str]) -> tuple[str, ...]:
 def near(reference: str, tags: Sequence[str]) -> tuple[str, ...]:
     """Return the names most similar to a reference that was not found, other tags of the same repository first."""
     repository = reference.rpartition(":")[0]
-    repositories = {}
+    repositories: dict[str, list[str]] = {}
     for tag in tags:
         repositories.setdefault(tag.rpartition(":")[0], []).append(tag)
     siblings = difflib.get_close_matches(reference, repositories.pop(repository, []), n=3, cutoff=0)

@@ -17,12 +17,18 @@ class Work:
     """One destination: its plan, and what was done there."""
 
     location: Location
-    destination: Destination | None = None
+    opened: Destination | None = None
     plan: Plan = Plan((), ())
     before: dict[str, str | None] = field(default_factory=dict)
     done: list[dict[str, Any]] = field(default_factory=list)
     pruned: list[str] = field(default_factory=list)
     trouble: str = ""
+
+    @property
+    def destination(self) -> Destination:
+        if self.opened is None:
+            raise TypeError(f"{self.location} was not opened")
+        return self.opened
 
     @property
     def changed(self) -> bool:
@@ -80,7 +86,7 @@ def result_of(works: Sequence[Work], check_mode: bool) -> dict[str, Any]:
             "pruned": work.pruned,
             "bytes_sent": sum(image["bytes_sent"] for image in work.done),
             "msg": work.trouble or summary(work, check_mode),
-            **taken_by(work.destination),
+            **taken_by(work.opened),
         }
         for work in works
     ]

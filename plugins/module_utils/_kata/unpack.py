@@ -167,7 +167,7 @@ class Header(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
         try:
             header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not have it
             raise
         except tarfile.HeaderError as error:
             raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
@@ -187,13 +187,13 @@ def unpack(content: Content, judge: Judge, root: int) -> None:
     """Write the members of an archive below a directory, given by its descriptor."""
     try:
         with tarfile.TarFile(
-            fileobj=content,  # type: ignore[arg-type]
+            fileobj=content,  # type: ignore[arg-type]  # TarFile only reads and seeks
             tarinfo=Header,
             encoding="utf-8",
             errors="surrogateescape",
         ) as archive:
             for header in archive:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all; typeshed has no members
                 for piece in judge.pieces(member_of(header)):
                     write(piece, content, root)
                 content.next_member()
