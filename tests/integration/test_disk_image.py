@@ -27,7 +27,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._disk import loop, machine
 from ansible_collections.nested.kata.plugins.module_utils._disk.options import Wanted, parse
 from ansible_collections.nested.kata.plugins.module_utils._disk.plan import decide
-from ansible_runner import CHECKOUT, ansible_environment, run_module
+from ansible_runner import CHECKOUT, MARK, ansible_environment, run_module
 from loop_mounts import attached, tool, undo, unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
@@ -225,14 +225,6 @@ def sparse(path: Path, size: int) -> Path:
     with path.open("wb") as file:
         file.truncate(size)
     return path
-
-
-@pytest.fixture
-def disks(tmp_path):
-    """A directory for disk images. What is still mounted or attached at the end is undone."""
-    yield tmp_path
-    undo(tmp_path)
-    assert attached(tmp_path) == {}
 
 
 @pytest.mark.parametrize("fstype", FSTYPES)
@@ -1188,7 +1180,7 @@ def test_a_container_with_two_capabilities_and_one_device_rule_can_attach(disks)
         "FROM debian:trixie-slim\nRUN apt-get update && apt-get install -y --no-install-recommends python3 btrfs-progs"
         " && rm -rf /var/lib/apt/lists/*\n"
     )
-    tool("docker", "build", "--quiet", "--tag", "nested-kata-test/disk:1", disks)
+    tool("docker", "build", "--quiet", "--tag", f"t-disk-{MARK}:1", disks)
     made("btrfs")(disks / "a.img")
     identity = blkid(disks / "a.img", "UUID")
     # A loop device's file goes by its path in the container, where other containers on this machine have a /disks too.
@@ -1211,7 +1203,7 @@ def test_a_container_with_two_capabilities_and_one_device_rule_can_attach(disks)
         f"{loop.__file__}:/loop.py:ro",
         "--volume",
         f"{disks}:{inside}",
-        "nested-kata-test/disk:1",
+        f"t-disk-{MARK}:1",
         "sh",
         "-ec",
         f"{program} attach --image {inside}/a.img --link /run/x/a --uuid {identity}; {program} attach --image"

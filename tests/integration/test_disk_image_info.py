@@ -11,22 +11,12 @@ from pathlib import Path
 
 import pytest
 from ansible_runner import run_module
-from loop_mounts import attached, tool, undo, unmount
+from loop_mounts import tool, unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
 M = 1024**2
 CHECKS = {"btrfs": ("btrfs", "check", "--readonly"), "ext4": ("e2fsck", "-f", "-n")}
-
-
-@pytest.fixture
-def disks(tmp_path: Path):
-    """A directory for disk images. What is still mounted or attached at the end is undone."""
-    yield tmp_path
-    for mount in ("mount", "below"):
-        undo(tmp_path / mount)
-    undo(tmp_path)
-    assert attached(tmp_path) == {}
 
 
 def disk_below(disks: Path, size: str, fstype: str) -> Path:

@@ -20,6 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._image import copy
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonDestination
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
+from ansible_runner import MARK
 from docker_in_docker import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
 from image_builder import Made, blob, digest, layer, legacy, made, tar
 
@@ -30,13 +31,13 @@ MEBIBYTE = 1 << 20
 # Each kind of daemon, and the hops to it.
 DAEMONS = {
     "machine": (),
-    "26.1 overlay2": ("t-mx-overlay2",),
-    "26.1 btrfs": ("t-mx-btrfs",),
-    "26.1 containerd": ("t-mx-containerd",),
-    "newest overlay2": ("t-mx-newest",),
-    "newest containerd": ("t-mx-newest-containerd",),
-    "29 overlay2": ("t-mx-29",),
-    "29 containerd": ("t-mx-29-containerd",),
+    "26.1 overlay2": (f"t-mx-{MARK}-overlay2",),
+    "26.1 btrfs": (f"t-mx-{MARK}-btrfs",),
+    "26.1 containerd": (f"t-mx-{MARK}-containerd",),
+    "newest overlay2": (f"t-mx-{MARK}-newest",),
+    "newest containerd": (f"t-mx-{MARK}-newest-containerd",),
+    "29 overlay2": (f"t-mx-{MARK}-29",),
+    "29 containerd": (f"t-mx-{MARK}-29-containerd",),
 }
 CLASSIC = [kind for kind in DAEMONS if "containerd" not in kind]
 
@@ -132,7 +133,7 @@ def transfer(*names: str, **more: object) -> dict:
 
 @pytest.mark.parametrize(("source", "destination"), PAIRS)
 def test_an_image_goes_from_any_daemon_to_any_other(source: str, destination: str) -> None:
-    name = f"t-mx/{source}-{destination}:1".replace(" ", "-")
+    name = f"t-mx-{MARK}/{source}-{destination}:1".replace(" ", "-")
     ends = {"source": end(source), "destination": end(destination)}
     first = random_image(MEBIBYTE, 1000)
     second = random_image(MEBIBYTE // 2, base=made(first.layers[:1]))
@@ -155,7 +156,7 @@ def test_what_docker_save_gives_is_less_for_those_who_have_the_base(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ansible_collections.nested.kata.plugins.module_utils._image.layer_store.SCRIPT", "exit 1")
-    name = f"t-mx/saved-{source.replace(' ', '-')}:1"
+    name = f"t-mx-{MARK}/saved-{source.replace(' ', '-')}:1"
     destinations = [kind for kind in CLASSIC[:2] if kind != source]
     base = random_image(100_000)
     # The base comes again on top: it must be sent although it is there.
@@ -174,14 +175,15 @@ def test_what_docker_save_gives_is_less_for_those_who_have_the_base(
 def test_a_part_that_is_refused_is_followed_by_everything_once(
     destination: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, image = f"t-mx/refused-{destination.replace(' ', '-')}:1", random_image(1000, 2000)
+    name, image = f"t-mx-{MARK}/refused-{destination.replace(' ', '-')}:1", random_image(1000, 2000)
     load(image, name, "machine")
     # As if the base had been removed since it was looked up.
     monkeypatch.setattr(DaemonDestination, "leave_out", lambda end, image: (set(image.layers[:1]), "a part"))
     result = transfer(name, destination=end(destination))
     assert not result["failed"], result["msg"]
     assert (
-        "all layers, after the destination refused a part of them (destination t-mx-" in result["images"][0]["reason"]
+        f"all layers, after the destination refused a part of them (destination t-mx-{MARK}-"
+        in result["images"][0]["reason"]
     )
     assert result["images"][0]["layers_sent"] == 2
     assert layers_there(name, destination) == image.diff_ids
@@ -189,21 +191,26 @@ def test_a_part_that_is_refused_is_followed_by_everything_once(
 
 def test_one_of_several_destinations_that_fails_is_told_and_the_others_go_on() -> None:
     image = random_image(MEBIBYTE)
-    load(image, "t-mx/many:1", "machine")
+    load(image, f"t-mx-{MARK}/many:1", "machine")
     result = transfer(
-        "t-mx/many:1", destinations=[end("26.1 overlay2"), {"hops": ["t-mx-no"]}, end("newest containerd")]
+        f"t-mx-{MARK}/many:1",
+        destinations=[end("26.1 overlay2"), {"hops": [f"t-mx-{MARK}-no"]}, end("newest containerd")],
     )
     assert (result["failed"], result["changed"]) == (True, True)
     assert [one["failed"] for one in result["destinations"]] == [False, True, False]
     assert result["msg"].startswith(
-        "1 of 3 destinations failed: destination t-mx-no: hop 1 of 1 (t-mx-no on this machine): no such container"
+        f"1 of 3 destinations failed: destination t-mx-{MARK}-no: hop 1 of 1 (t-mx-{MARK}-no on this machine): no such"
+        " container"
     )
     assert (
-        layers_there("t-mx/many:1", "26.1 overlay2")
-        == layers_there("t-mx/many:1", "newest containerd")
+        layers_there(f"t-mx-{MARK}/many:1", "26.1 overlay2")
+        == layers_there(f"t-mx-{MARK}/many:1", "newest containerd")
         == image.diff_ids
     )
-    assert {one["destination"] for one in result["images"]} == {"t-mx-overlay2", "t-mx-newest-containerd"}
+    assert {one["destination"] for one in result["images"]} == {
+        f"t-mx-{MARK}-overlay2",
+        f"t-mx-{MARK}-newest-containerd",
+    }
 
 
 @pytest.mark.parametrize("destination", ["26.1 overlay2", "26.1 containerd", "newest containerd"])
@@ -211,7 +218,7 @@ def test_one_of_several_destinations_that_fails_is_told_and_the_others_go_on() -
 def test_a_layer_that_cannot_be_unpacked_leaves_every_name_as_it_was(
     destination: str, before: bool, tmp_path: Path
 ) -> None:
-    name = f"t-mx/junk-{before}:1".lower()
+    name = f"t-mx-{MARK}/junk-{before}:1".lower()
     kept = random_image(1000)
     if before:
         load(kept, name, destination)
@@ -226,7 +233,7 @@ def test_a_layer_that_cannot_be_unpacked_leaves_every_name_as_it_was(
 
 
 def test_an_image_that_vanishes_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "t-mx/vanished:1"
+    name = f"t-mx-{MARK}/vanished:1"
     load(random_image(1000), name, "26.1 overlay2")
     act = copy.act
 
@@ -237,13 +244,13 @@ def test_an_image_that_vanishes_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(copy, "act", too_late)
     result = transfer(name, source=end("26.1 overlay2"), destination={})
     assert result["failed"]
-    assert result["msg"].startswith(f"source t-mx-overlay2: saving {name}: ")
+    assert result["msg"].startswith(f"source t-mx-{MARK}-overlay2: saving {name}: ")
     assert layers_there(name, "machine") == ()
 
 
 @pytest.mark.parametrize("source", ["machine", "26.1 containerd", "newest containerd"])
 def test_an_image_for_another_platform_is_told_and_not_sent(source: str) -> None:
-    name = "t-mx/platform:1"
+    name = f"t-mx-{MARK}/platform:1"
     load(random_image(1000), name, source)
     result = transfer(name, source=end(source), destination=end("26.1 overlay2"), platform="linux/arm64")
     assert result["failed"]
@@ -255,27 +262,32 @@ def test_an_image_for_another_platform_is_told_and_not_sent(source: str) -> None
 def test_names_are_given_on_the_way_and_other_tags_go_when_asked(destination: str) -> None:
     old, new = random_image(1000), random_image(2000)
     for tag in ("1", "2"):
-        load(old, f"t-mx/app:{tag}", destination)
-    load(old, "t-mx/application:1", destination)
-    load(new, "t-mx/app:build", "machine")
-    options = {"destination": end(destination), "tags": {"t-mx/app:build": ["t-mx/app:3", "t-mx/app:latest"]}}
-    kept = transfer("t-mx/app:build", **options)
+        load(old, f"t-mx-{MARK}/app:{tag}", destination)
+    load(old, f"t-mx-{MARK}/application:1", destination)
+    load(new, f"t-mx-{MARK}/app:build", "machine")
+    options = {
+        "destination": end(destination),
+        "tags": {f"t-mx-{MARK}/app:build": [f"t-mx-{MARK}/app:3", f"t-mx-{MARK}/app:latest"]},
+    }
+    kept = transfer(f"t-mx-{MARK}/app:build", **options)
     assert kept["destinations"][0]["pruned"] == []
-    pruned = transfer("t-mx/app:build", prune_other_tags=True, **options)
+    pruned = transfer(f"t-mx-{MARK}/app:build", prune_other_tags=True, **options)
     assert (kept["changed"], pruned["changed"], pruned["bytes_sent"]) == (True, True, 0)
-    assert pruned["destinations"][0]["pruned"] == ["t-mx/app:1", "t-mx/app:2"]
-    there = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "t-mx/app*", hops=DAEMONS[destination]).split()
-    assert sorted(there) == ["t-mx/app:3", "t-mx/app:latest", "t-mx/application:1"]
-    again = transfer("t-mx/app:build", prune_other_tags=True, **options)
+    assert pruned["destinations"][0]["pruned"] == [f"t-mx-{MARK}/app:1", f"t-mx-{MARK}/app:2"]
+    there = docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", f"t-mx-{MARK}/app*", hops=DAEMONS[destination]
+    ).split()
+    assert sorted(there) == [f"t-mx-{MARK}/app:3", f"t-mx-{MARK}/app:latest", f"t-mx-{MARK}/application:1"]
+    again = transfer(f"t-mx-{MARK}/app:build", prune_other_tags=True, **options)
     assert (again["failed"], again["changed"]) == (False, False)
 
 
 def test_another_name_for_what_is_there_costs_nothing() -> None:
     image = random_image(1000)
-    load(image, "t-mx/here:1", "machine")
-    load(image, "t-mx/there:1", "26.1 overlay2")
-    result = transfer("t-mx/here:1", destination=end("26.1 overlay2"))
-    assert (result["changed"], result["bytes_sent"], layers_there("t-mx/here:1", "26.1 overlay2")) == (
+    load(image, f"t-mx-{MARK}/here:1", "machine")
+    load(image, f"t-mx-{MARK}/there:1", "26.1 overlay2")
+    result = transfer(f"t-mx-{MARK}/here:1", destination=end("26.1 overlay2"))
+    assert (result["changed"], result["bytes_sent"], layers_there(f"t-mx-{MARK}/here:1", "26.1 overlay2")) == (
         True,
         0,
         image.diff_ids,
@@ -284,13 +296,13 @@ def test_another_name_for_what_is_there_costs_nothing() -> None:
 
 def test_an_image_goes_through_a_file_into_every_daemon(tmp_path: Path) -> None:
     image, path = random_image(100_000, 1000), str(tmp_path / "a.tar.zst")
-    load(image, "t-mx/file:1", "26.1 containerd")
-    assert not transfer("t-mx/file:1", source=end("26.1 containerd"), destination={"archive": path})["failed"]
+    load(image, f"t-mx-{MARK}/file:1", "26.1 containerd")
+    assert not transfer(f"t-mx-{MARK}/file:1", source=end("26.1 containerd"), destination={"archive": path})["failed"]
     result = transfer(
-        "t-mx/file:1",
+        f"t-mx-{MARK}/file:1",
         source={"archive": path},
         destinations=[end(kind) for kind in DAEMONS if kind != "26.1 containerd"],
     )
     assert not result["failed"], result["msg"]
-    assert {layers_there("t-mx/file:1", kind) for kind in DAEMONS} == {image.diff_ids}
+    assert {layers_there(f"t-mx-{MARK}/file:1", kind) for kind in DAEMONS} == {image.diff_ids}
     assert {one["id"] for one in result["images"] if "containerd" not in one["destination"]} == {digest(image.config)}

@@ -28,11 +28,6 @@ FRAGMENTS = {
 }
 
 
-@pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.thorough), "6.12"])
-def any_tree(request, tmp_path_factory) -> Path:
-    return copy_of(request.param, tmp_path_factory.mktemp("tree") / request.param)
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
     return copy_of("6.12", tmp_path_factory.mktemp("tree") / "6.12")

@@ -12,12 +12,6 @@ from pathlib import Path
 import pytest
 from ansible_runner import CHECKOUT, run_module
 from kernel_profiles import ALLOW_MISSING, PROFILES, fragments_of
-from kernel_trees import copy_of
-
-
-@pytest.fixture(scope="module", params=[pytest.param("6.1", marks=pytest.mark.thorough), "6.12"])
-def tree(request, tmp_path_factory) -> Path:
-    return copy_of(request.param, tmp_path_factory.mktemp("tree") / request.param)
 
 
 def merge(tree: Path, path: Path, fragments: list[str], arch: str = "x86_64") -> dict:
@@ -37,8 +31,8 @@ def merge(tree: Path, path: Path, fragments: list[str], arch: str = "x86_64") ->
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_merges_without_a_loss_that_is_not_known(tree, tmp_path, profile):
-    result = merge(tree, tmp_path / ".config", fragments_of(profile, "x86_64"))
+def test_a_profile_merges_without_a_loss_that_is_not_known(any_tree, tmp_path, profile):
+    result = merge(any_tree, tmp_path / ".config", fragments_of(profile, "x86_64"))
     assert result["config"]["modules"] == 0
     assert result["config"]["requested"] > 300
     assert all(each["allowed"] for each in result["missing"])
@@ -47,18 +41,18 @@ def test_a_profile_merges_without_a_loss_that_is_not_known(tree, tmp_path, profi
 
 
 @pytest.mark.parametrize("profile", ["docker", "netsim"])
-def test_a_profile_merges_for_arm64_too(tree, tmp_path, profile):
-    result = merge(tree, tmp_path / ".config", fragments_of(profile, "arm64"), "arm64")
+def test_a_profile_merges_for_arm64_too(any_tree, tmp_path, profile):
+    result = merge(any_tree, tmp_path / ".config", fragments_of(profile, "arm64"), "arm64")
     assert "CONFIG_ARM64=y" in result["diff"]["after"]
 
 
-def test_no_xfs_takes_xfs_out_of_a_kernel(tree, tmp_path):
-    with_xfs = merge(tree, tmp_path / "with", [*fragments_of("stock", "x86_64")])
+def test_no_xfs_takes_xfs_out_of_a_kernel(any_tree, tmp_path):
+    with_xfs = merge(any_tree, tmp_path / "with", [*fragments_of("stock", "x86_64")])
     assert "CONFIG_XFS_FS=y" in with_xfs["diff"]["after"]
     without = run_module(
         "kernel_config",
         {
-            "tree": str(tree),
+            "tree": str(any_tree),
             "path": str(tmp_path / "without"),
             "arch": "x86_64",
             "allow_missing": ALLOW_MISSING,

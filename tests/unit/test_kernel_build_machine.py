@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,6 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_machine import interruptible, look, usable_cpus
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import RECORD, Found
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """Give the signals back to pytest."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def wanted(directory: Path) -> Wanted:
