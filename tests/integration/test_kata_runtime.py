@@ -228,13 +228,13 @@ BAD = [
         "has known security holes (CVE-2026-50540): take 4.0.0 or newer, or set kata_runtime_allow_insecure",
     ),
     ({"kata_runtime_version": "latest"}, "kata_runtime_version is 'latest', which is no version"),
-    ({"kata_runtime_kernel": "netsim"}, "wants the kernel 'netsim', and daemon has none of the role guest_kernel"),
+    ({"kata_runtime_kernel": "netsim"}, "wants the kernel 'netsim', and {host} has none of the role guest_kernel"),
     ({"kata_runtime_list": [{"name": "runc"}]}, "kata_runtime_list has the name 'runc', which is Docker's own"),
     ({"kata_runtime_list": [{"name": "a"}, {"name": "a"}]}, "kata_runtime_list has a name more than once"),
     ({"kata_runtime_config": {"hypervisor": {"qemu": {"default_vcpu": 2}}}}, "did you mean default_vcpus"),
     (
         {"kata_runtime_config": {"hypervisor": {"qemu": {"kernel": "/nowhere/vmlinux"}}}},
-        "names /nowhere/vmlinux, which is not there on daemon",
+        "names /nowhere/vmlinux, which is not there on {host}",
     ),
     ({"kata_runtime_config": {"hypervisor": {"qemu": {"initrd": "/x"}}}}, "has both image and initrd"),
     (
@@ -249,12 +249,27 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("variables", "reason"), BAD, ids=[case[1] for case in BAD])
-def test_bad_input_is_one_error_and_registers_nothing(
-    site: Path, releases: dict[str, Release], variables: dict, reason: str
+def test_each_bad_input_is_one_error_and_registers_nothing(
+    site: Path, releases: dict[str, Release], tmp_path: Path
 ) -> None:
+    """All of them at once, as hosts of a play, since nothing may come of any."""
+    daemon = json.loads((site / "hosts.yml").read_text())["all"]["hosts"]["daemon"]
+    hosts = {
+        f"bad{number}": {**daemon, **of(releases[OLD], kata_runtime_kernel="stock"), **case[0]}
+        for number, case in enumerate(BAD)
+    }
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
     before = inside("cat", "/etc/docker/daemon.json")
-    assert reason in error(play_role(site, {**of(releases[OLD]), **variables}))
+    done = play(
+        site / "play.yml",
+        "-i",
+        str(tmp_path / "hosts.yml"),
+        ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
+    )
+    failed = re.split(r"^(?:fatal|failed): \[(bad\d+)\]: ", done.stdout, flags=re.MULTILINE)
+    said = {host: " ".join(text.split()) for host, text in zip(failed[1::2], failed[2::2], strict=True)}
+    for host, (_variables, reason) in zip(hosts, BAD, strict=True):
+        assert reason.format(host=host) in said.get(host, ""), done.stdout[-8000:]
     assert inside("cat", "/etc/docker/daemon.json") == before
     assert not has_runtime(NAME, "kata")
 
