@@ -368,7 +368,7 @@ def test_a_mounted_file_system_grows_where_the_kernel_lets_this_process(fstype, 
             unchanged = snapshot(disks)
             refused = directly({**options, "size": "1G"})
             assert refused["failed"]
-            assert f"growing an ext4 that is mounted ({mounts[0]}) takes CAP_SYS_RESOURCE" in refused["msg"]
+            assert f"growing an ext4 that is mounted ({mounts[0]}) needs CAP_SYS_RESOURCE" in refused["msg"]
             assert snapshot(disks) == unchanged
     else:
         _unused, grown = four_runs({**options, "size": "1G"}, mounted=mounts[0])
@@ -563,10 +563,10 @@ def listening(path: Path) -> None:
 HELD = {
     "ext4": (made("ext4"), "holds ext4, not btrfs: nothing was changed"),
     "a partition table": (partition_table, "holds a partition table (dos)"),
-    "LUKS": (lambda path: with_bytes(path, (0, b"LUKS\xba\xbe\0\1")), "holds crypto_LUKS, which is no file system"),
-    "LVM": (lvm, "holds LVM2_member, which is no file system"),
-    "swap": (swap, "holds swap, which is no file system"),
-    "text": (lambda path: path.write_text("my only copy"), "holds data that is no file system (from byte 0 on)"),
+    "LUKS": (lambda path: with_bytes(path, (0, b"LUKS\xba\xbe\0\1")), "holds crypto_LUKS, which is not a file system"),
+    "LVM": (lvm, "holds LVM2_member, which is not a file system"),
+    "swap": (swap, "holds swap, which is not a file system"),
+    "text": (lambda path: path.write_text("my only copy"), "holds data that is not a file system (from byte 0 on)"),
     "one byte at the very end": (lambda path: with_bytes(path, (200 * M - 1, b"\1")), f"(from byte {200 * M - 1} on)"),
     "a directory": (lambda path: path.mkdir(), "is a directory, not a regular file"),
     "a symlink": (lambda path: path.symlink_to("other.img"), "is a symlink, not a regular file"),
@@ -604,7 +604,7 @@ def test_a_uuid_that_another_disk_bears_is_refused(disks):
         before = snapshot(disks)
         for check in (True, False):
             refused = directly({**first, "path": str(path)}, check=check)
-            assert refused["failed"] and refused["msg"].startswith(f"uuid: {given} is that of {bearer} already"), (
+            assert refused["failed"] and refused["msg"].startswith(f"uuid: {given} is already the UUID of {bearer}"), (
                 refused
             )
         assert snapshot(disks) == before
@@ -675,14 +675,14 @@ def test_a_run_that_finds_all_as_asked_starts_no_program(disks, monkeypatch):
 
 # Options that do not fit an image of 200 MiB with btrfs, the label "mine", and nothing else.
 BAD = {
-    "no size": ({"size": "ten"}, "size: 'ten' is no size: write it like 10G"),
+    "no size": ({"size": "ten"}, "size: 'ten' is not a valid size: write it like 10G"),
     "a smaller size": ({"size": "150M"}, "size: 150 MiB is smaller than"),
     "another UUID": ({"uuid": OTHER_UUID}, "uuid: "),
-    "no UUID": ({"uuid": "mine"}, "uuid: 'mine' is no UUID"),
+    "no UUID": ({"uuid": "mine"}, "uuid: 'mine' is not a UUID"),
     "another label": ({"label": "yours"}, "holds the label 'mine', not 'yours'"),
     "a link that is a file": (
         {"attached": True, "link": "{dir}/a.img"},
-        "link: {dir}/a.img is no symlink: it is left as it is",
+        "link: {dir}/a.img is not a symlink: it is left as it is",
     ),
     "a link that leads elsewhere": (
         {"attached": True, "link": "{dir}/foreign"},
@@ -692,7 +692,7 @@ BAD = {
     "another file system to be removed": ({"state": "absent", "fstype": "ext4"}, "holds btrfs, not ext4"),
     "another UUID to be removed": ({"state": "absent", "uuid": OTHER_UUID}, "uuid: "),
     "an owner that nobody is": ({"owner": "nobody-of-that-name"}, "owner: there is no 'nobody-of-that-name'"),
-    "no mode": ({"mode": "rw"}, "mode: 'rw' is no mode"),
+    "no mode": ({"mode": "rw"}, "mode: 'rw' is not a valid mode"),
     "a directory that is missing": (
         {"path": "{dir}/none/a.img", "size": "1G"},
         "path: there is no directory {dir}/none",
@@ -882,10 +882,10 @@ BAD_GOLDEN = {
     "writable": (made("btrfs"), {}, "is not sealed (mode 0600)"),
     "attached": (attached_read_only, {}, "is attached to /dev/loop"),
     "another file system": (sealed("ext4"), {}, "holds ext4, not btrfs (fstype)"),
-    "swap": (swap, {}, "holds swap, which is no file system, not btrfs"),
+    "swap": (swap, {}, "holds swap, which is not a file system, not btrfs"),
     "a partition table": (partition_table, {}, "holds a partition table (dos), not btrfs"),
     "zeros": (lambda path: sparse(path, 200 * M).chmod(0o400), {}, "holds no file system, not btrfs"),
-    "larger": (sealed("btrfs"), {"size": "200M"}, "size: 200 MiB is smaller than {dir}/golden.img is (320 MiB)"),
+    "larger": (sealed("btrfs"), {"size": "200M"}, "size: 200 MiB is smaller than {dir}/golden.img (320 MiB)"),
     "a btrfs with a log": (dirty("btrfs"), {}, "was not unmounted cleanly"),
     "an ext4 with a log": (dirty("ext4"), {"fstype": "ext4"}, "was not unmounted cleanly"),
 }
@@ -910,7 +910,7 @@ def test_an_xfs_with_a_log_is_not_cloned_and_leaves_nothing(disks):
     refused = directly({"path": str(disks / "a.img"), "fstype": "xfs", "clone_of": str(disks / "golden.img")})
     assert (
         refused["failed"]
-        and f"clone_of: {disks}/golden.img does not take a new UUID (xfs_admin): seal it again" in refused["msg"]
+        and f"clone_of: {disks}/golden.img does not accept a new UUID (xfs_admin): seal it again" in refused["msg"]
     ), refused
     assert snapshot(disks) == before
     for sealing in (False, True):
@@ -1080,7 +1080,7 @@ def test_an_attached_image_is_not_removed_unless_its_link_is_named_or_it_may_be_
     for also in ({}, {"link": str(disks / "other")}):
         refused = directly({**options, "state": "absent", **also})
         assert refused["failed"]
-        assert "name the link that leads there, or say attached: false" in refused["msg"]
+        assert "name the link that leads there, or set attached: false" in refused["msg"]
     assert snapshot(disks) == before
     assert directly({**options, "state": "absent", "attached": False})["changed"]
     assert attached(disks) == {}
@@ -1136,7 +1136,7 @@ def test_at_boot_an_image_with_another_uuid_is_not_attached(disks):
     assert (done.returncode, done.stdout) == (1, "")
     assert (
         done.stderr
-        == f"loop.py: {disks}/a.img holds the file system {blkid(disks / 'a.img', 'UUID')}, expected was {OTHER_UUID}:"
+        == f"loop.py: {disks}/a.img holds the file system {blkid(disks / 'a.img', 'UUID')}, expected {OTHER_UUID}:"
         " nothing was attached\n"
     )
     assert snapshot(disks) == before

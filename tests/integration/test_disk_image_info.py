@@ -131,7 +131,7 @@ def test_more_than_there_is_room_for_is_a_warning_that_says_where(disks: Path) -
     ("options", "words"),
     [
         ({"paths": ["disks"]}, "paths: 'disks' is not an absolute path"),
-        ({"paths": ["/nowhere"], "overcommit": -1}, "overcommit: -1.0 is no factor: "),
+        ({"paths": ["/nowhere"], "overcommit": -1}, "overcommit: -1.0 is not a valid factor: "),
     ],
 )
 def test_bad_options_are_one_clear_error(options: dict, words: str) -> None:

@@ -219,12 +219,12 @@ def test_an_unknown_id_is_refused_with_a_near_match() -> None:
 
 
 BAD = {
-    "no size": ({"memory": ["4g", "much"]}, "memory: 'much' is no size: write it like 10G"),
+    "no size": ({"memory": ["4g", "much"]}, "memory: 'much' is not a valid size: write it like 10G"),
     "no size of a part": (
         {"space": [{"path": "/x", "size": "0", "purpose": "x"}]},
-        "space: size: '0' is no size: write it like 10G",
+        "space: size: '0' is not a valid size: write it like 10G",
     ),
-    "no version": ({"kata_version": "newest"}, "kata_version: 'newest' is no version: write it like 4.1.0"),
+    "no version": ({"kata_version": "newest"}, "kata_version: 'newest' is not a valid version: write it like 4.1.0"),
     "no place": (
         {"reachable": [{"urls": [], "purpose": "x"}]},
         "reachable: urls is empty for 'x': name one place at least",
@@ -270,11 +270,11 @@ def test_names_that_somebody_else_has_are_told(taken: tuple[str, str]) -> None:
         run_module("host_check", {kind: [theirs, ours, "t-none"] for kind in ("containers", "networks", "volumes")})
     )["names"]
     assert (finding["ok"], finding["severity"]) == (False, "error")
-    assert finding["found"] == f"of somebody else: container {theirs}, network {theirs}, volume {theirs}"
+    assert finding["found"] == f"not managed by nested.kata: container {theirs}, network {theirs}, volume {theirs}"
     finding = by_id(
         run_module("host_check", {kind: [ours, "t-none"] for kind in ("containers", "networks", "volumes")})
     )["names"]
-    assert (finding["ok"], finding["found"]) == (True, "3 free, 3 ours")
+    assert (finding["ok"], finding["found"]) == (True, "3 free, 3 managed by nested.kata")
 
 
 @pytest.mark.docker
@@ -521,7 +521,10 @@ def test_a_runtime_of_somebody_else_in_a_real_daemons_configuration_is_told(hop:
         finding = by_id(run_module("host_check", options, inventory=hop, host="machine"))["docker_config"]
         return finding["ok"], finding["found"]
 
-    assert config({"runtimes": ["kata"]}) == (False, "/etc/docker/daemon.json has a runtime kata of somebody else")
+    assert config({"runtimes": ["kata"]}) == (
+        False,
+        "/etc/docker/daemon.json has a runtime kata that is not managed by nested.kata",
+    )
     assert config({"runtimes": ["kata-netsim"]}) == (
         True,
         "/etc/docker/daemon.json with bridge, ip6tables, iptables, runtimes, storage-driver",
@@ -754,7 +757,7 @@ DERIVED = {
 def test_the_role_takes_the_version_of_kata_from_the_role_that_installs_it(tmp_path: Path) -> None:
     done = preflight(tmp_path, {"kata_runtime_version": "newest"})
     assert done.returncode != 0
-    assert "kata_version: 'newest' is no version" in done.stdout
+    assert "kata_version: 'newest' is not a valid version" in done.stdout
 
 
 @pytest.mark.docker

@@ -12,7 +12,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.overcommit imp
 
 @pytest.mark.parametrize("factor", [-1, -0.1, float("nan")])
 def test_what_is_no_factor_is_refused(factor: float) -> None:
-    with pytest.raises(Refused, match=r"^overcommit: .* is no factor: "):
+    with pytest.raises(Refused, match=r"^overcommit: .* is not a valid factor: "):
         parse_overcommit(factor)
 
 

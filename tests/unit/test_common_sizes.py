@@ -76,7 +76,7 @@ def test_a_size_is_what_its_unit_says_in_whole_blocks(text):
 def test_what_is_no_size_is_refused_with_option_value_and_examples(text):
     with pytest.raises(Refused) as refusal:
         parse_size(text)
-    assert str(refusal.value).startswith(f"size: {text!r} is no size: write it like 10G, 512M")
+    assert str(refusal.value).startswith(f"size: {text!r} is not a valid size: write it like 10G, 512M")
 
 
 @given(some.integers(1, 2**53))

@@ -21,8 +21,8 @@ BLKID = {
         Content("btrfs", "1-2", 'my la"b\\el$x'),
     ),
     "nothing": ("", Content()),
-    "swap": ("TYPE=swap\nUSAGE=other\n", Content(alien="swap, which is no file system")),
-    "LUKS": ("TYPE=crypto_LUKS\nUSAGE=crypto\n", Content(alien="crypto_LUKS, which is no file system")),
+    "swap": ("TYPE=swap\nUSAGE=other\n", Content(alien="swap, which is not a file system")),
+    "LUKS": ("TYPE=crypto_LUKS\nUSAGE=crypto\n", Content(alien="crypto_LUKS, which is not a file system")),
     "partitions": ("PTTYPE=gpt\n", Content(alien="a partition table (gpt)")),
     "a file system under a partition table": (
         "TYPE=ext4\nUSAGE=filesystem\nPTTYPE=dos\n",
@@ -36,12 +36,15 @@ BAD_CALLS = {
     ),
     "an image that is a directory": (
         ["attach", "--image", "{dir}", "--link", "{dir}/link"],
-        "{dir} is no regular file",
+        "{dir} is not a regular file",
     ),
-    "a relative image": (["attach", "--image", "a.img", "--link", "{dir}/link"], "--image a.img is no absolute path"),
+    "a relative image": (
+        ["attach", "--image", "a.img", "--link", "{dir}/link"],
+        "--image a.img is not an absolute path",
+    ),
     "a link that is a file": (
         ["attach", "--image", "{dir}/data", "--link", "{dir}/data"],
-        "{dir}/data is no symlink: it is left as it is",
+        "{dir}/data is not a symlink: it is left as it is",
     ),
     "no file system": (
         ["attach", "--image", "{dir}/data", "--link", "{dir}/link"],
@@ -100,7 +103,7 @@ def test_only_a_link_to_a_loop_device_is_ours_to_change(tmp_path):
     (tmp_path / "other").symlink_to("/dev/vda")
     (tmp_path / "file").write_text("x")
     assert loop.link_at(str(tmp_path / "other")) == Link(obstacle="is a symlink to /dev/vda, not to a loop device")
-    assert loop.link_at(str(tmp_path / "file")) == Link(obstacle="is no symlink")
+    assert loop.link_at(str(tmp_path / "file")) == Link(obstacle="is not a symlink")
     assert loop.link_at(str(tmp_path / "file" / "link")).obstacle == "cannot be read (Not a directory)"
 
 

@@ -34,21 +34,24 @@ OPTIONS = {
     "trim": False,
 }
 BAD_OPTIONS = {
-    "a relative path": ({"path": "kata.img"}, "path: 'kata.img' is no absolute path"),
-    "a path that ends in a slash": ({"path": "/disks/"}, "path: '/disks/' is no absolute path of a file"),
-    "a relative link": ({"link": "kata", "attached": True}, "link: 'kata' is no absolute path"),
+    "a relative path": ({"path": "kata.img"}, "path: 'kata.img' is not the absolute path"),
+    "a path that ends in a slash": ({"path": "/disks/"}, "path: '/disks/' is not the absolute path of a file"),
+    "a relative link": ({"link": "kata", "attached": True}, "link: 'kata' is not the absolute path"),
     "a link for nothing": ({"link": LINK}, "link: names the loop device, so it needs attached: true"),
     "attached and absent": ({"attached": True, "state": "absent"}, "attached: true cannot go with state: absent"),
-    "no size": ({"size": "big"}, "size: 'big' is no size: write it like 10G"),
-    "no UUID": ({"uuid": "kata"}, "uuid: 'kata' is no UUID"),
-    "a label too long for ext4": ({"label": "a" * 17, "fstype": "ext4"}, "is no label for ext4: 1 to 16 characters"),
-    "a label of two lines": ({"label": "a\nb"}, "is no label for btrfs"),
-    "an empty label": ({"label": ""}, "is no label for btrfs"),
+    "no size": ({"size": "big"}, "size: 'big' is not a valid size: write it like 10G"),
+    "no UUID": ({"uuid": "kata"}, "uuid: 'kata' is not a UUID"),
+    "a label too long for ext4": (
+        {"label": "a" * 17, "fstype": "ext4"},
+        "is not a valid label for ext4: 1 to 16 characters",
+    ),
+    "a label of two lines": ({"label": "a\nb"}, "is not a valid label for btrfs"),
+    "an empty label": ({"label": ""}, "is not a valid label for btrfs"),
     "an owner that nobody is": ({"owner": "nobody-of-that-name"}, "owner: there is no 'nobody-of-that-name'"),
     "a group that nobody is in": ({"group": "nobody-of-that-name"}, "group: there is no"),
-    "a symbolic mode": ({"mode": "u=rw"}, "mode: 'u=rw' is no mode"),
-    "a decimal mode": ({"mode": "0800"}, "mode: '0800' is no mode"),
-    "a relative golden image": ({"clone_of": "web.img"}, "clone_of: 'web.img' is no absolute path"),
+    "a symbolic mode": ({"mode": "u=rw"}, "mode: 'u=rw' is not a valid mode"),
+    "a decimal mode": ({"mode": "0800"}, "mode: '0800' is not a valid mode"),
+    "a relative golden image": ({"clone_of": "web.img"}, "clone_of: 'web.img' is not the absolute path"),
     "a clone of itself": ({"clone_of": f"/disks/../{PATH}"}, "clone_of: is the path itself"),
     "options for a file system that is cloned": (
         {"clone_of": GOLDEN_PATH, "mkfs_options": ["-f"]},
@@ -78,13 +81,16 @@ BAD_OPTIONS = {
     "trimming what is attached": ({"attached": True, "trim": True}, "trim: true cannot go with attached: true"),
     "sealing what is attached": ({"attached": True, "sealed": True}, "sealed: true cannot go with attached: true"),
     "sealing what is removed": ({"state": "absent", "sealed": True}, "sealed: true cannot go with state: absent"),
-    "a mode that seals": ({"mode": "0400"}, "mode: 0400 lets nobody write, which seals an image: say sealed: true"),
+    "a mode that seals": ({"mode": "0400"}, "mode: 0400 lets nobody write, which seals an image: set sealed: true"),
     "a mode that opens what is to be sealed": (
         {"mode": "0600", "sealed": True},
         "mode: 0600 lets somebody write, and sealed: true nobody",
     ),
-    "a label too long for xfs": ({"label": "a" * 13, "fstype": "xfs"}, "is no label for xfs: 1 to 12 characters"),
-    "a truth as mode": ({"mode": True}, "mode: 'True' is no mode"),
+    "a label too long for xfs": (
+        {"label": "a" * 13, "fstype": "xfs"},
+        "is not a valid label for xfs: 1 to 12 characters",
+    ),
+    "a truth as mode": ({"mode": True}, "mode: 'True' is not a valid mode"),
 }
 
 

@@ -333,17 +333,17 @@ REFUSALS = {
     "a clone smaller than the golden image": (
         CLONEABLE,
         replace(CLONE, size=9 * G),
-        "9 GiB is smaller than /golden/web.img is (10 GiB)",
+        "9 GiB is smaller than /golden/web.img (10 GiB)",
     ),
     "a clone in place of more zeros": (
         replace(ZEROS, size=12 * G, golden=GOLDEN),
         CLONE,
-        "10 GiB is smaller than /disks/kata.img is (12 GiB)",
+        "10 GiB is smaller than /disks/kata.img (12 GiB)",
     ),
     "a UUID that is taken": (
         replace(NOTHING, uuid_at="/dev/vda1"),
         replace(WANTED, uuid=UUID),
-        f"uuid: {UUID} is that of /dev/vda1 already",
+        f"uuid: {UUID} is already the UUID of /dev/vda1",
     ),
     "a file system without holes": (
         replace(NOTHING, below="vfat"),
@@ -389,7 +389,7 @@ REFUSALS = {
     "growing a mounted ext4 without the capability": (
         replace(GROWN, content=Content("ext4", UUID), loops=(LOOP,), mount="/mnt", may_resize=False),
         Wanted(PATH, fstype="ext4"),
-        "(/mnt) takes CAP_SYS_RESOURCE",
+        "(/mnt) needs CAP_SYS_RESOURCE",
     ),
     "an attached file to be sealed": (
         ATTACHED,
@@ -434,11 +434,19 @@ REFUSALS = {
         "4 MiB is too small for ext4: at least 8 MiB",
     ),
     "zeros too small for btrfs": (Found(kind=FILE, size=M), Wanted(PATH), "1 MiB is too small for btrfs"),
-    "smaller than it is": (OURS, replace(WANTED, size=9 * G), "9 GiB is smaller than /disks/kata.img is (10 GiB)"),
+    "smaller than it is": (OURS, replace(WANTED, size=9 * G), "9 GiB is smaller than /disks/kata.img (10 GiB)"),
     "smaller than the zeros": (ZEROS, replace(WANTED, size=512 * M), "512 MiB is smaller than"),
     "another file system": (replace(OURS, content=Content("ext4", UUID)), WANTED, "holds ext4, not btrfs"),
-    "LUKS": (replace(OURS, content=Content(alien="crypto_LUKS, which is no file system")), WANTED, "holds crypto_LUKS"),
-    "data": (replace(OURS, content=Content(), data_at=0), WANTED, "holds data that is no file system (from byte 0 on)"),
+    "LUKS": (
+        replace(OURS, content=Content(alien="crypto_LUKS, which is not a file system")),
+        WANTED,
+        "holds crypto_LUKS",
+    ),
+    "data": (
+        replace(OURS, content=Content(), data_at=0),
+        WANTED,
+        "holds data that is not a file system (from byte 0 on)",
+    ),
     "another UUID": (OURS, replace(WANTED, uuid=OTHER_UUID), f"uuid: {PATH} holds the file system {UUID}"),
     "another label": (
         OURS,
@@ -481,9 +489,9 @@ REFUSALS = {
         "there is no /dev/loop-control",
     ),
     "a link that is none": (
-        replace(OURS, link=Link(obstacle="is no symlink")),
+        replace(OURS, link=Link(obstacle="is not a symlink")),
         replace(WANTED, attached=True, link=LINK),
-        "link: /run/disks/kata is no symlink",
+        "link: /run/disks/kata is not a symlink",
     ),
     "detach what is mounted": (
         replace(ATTACHED, use="mounted at /mnt"),
@@ -549,7 +557,7 @@ contents = some.sampled_from(
         Content("xfs", UUID),
         Content("btrfs"),
         Content(alien="a partition table (dos)"),
-        Content(alien="swap, which is no file system"),
+        Content(alien="swap, which is not a file system"),
     ]
 )
 goldens = some.builds(
@@ -573,7 +581,7 @@ states = some.builds(
     mode=some.sampled_from([0o600, 0o644, 0o400]),
     loops=some.lists(devices, max_size=2).map(tuple),
     use=some.sampled_from([None, None, "mounted at /mnt"]),
-    link=some.sampled_from([Link(), Link("/dev/loop3"), Link("/dev/loop9"), Link(obstacle="is no symlink")]),
+    link=some.sampled_from([Link(), Link("/dev/loop3"), Link("/dev/loop9"), Link(obstacle="is not a symlink")]),
     leftovers=some.sampled_from([(), ("/disks/.nested-kata-new-1",)]),
     directory=some.booleans(),
     loop_control=some.booleans(),

@@ -33,14 +33,17 @@ OPTIONS: dict[str, Any] = {
     ],
 }
 BAD = {
-    "no version": ({"kata_version": "new"}, "kata_version: 'new' is no version: write it like 4.1.0"),
-    "no size of memory": ({"memory": ["much"]}, "memory: 'much' is no size"),
-    "no size of a part": ({"space": [{**OPTIONS["space"][0], "size": "much"}]}, "space: size: 'much' is no size"),
+    "no version": ({"kata_version": "new"}, "kata_version: 'new' is not a valid version: write it like 4.1.0"),
+    "no size of memory": ({"memory": ["much"]}, "memory: 'much' is not a valid size"),
+    "no size of a part": (
+        {"space": [{**OPTIONS["space"][0], "size": "much"}]},
+        "space: size: 'much' is not a valid size",
+    ),
     "no place": (
         {"reachable": [{**OPTIONS["reachable"][0], "urls": []}]},
         "reachable: urls is empty for 'image': name one place at least",
     ),
-    "no factor": ({"overcommit": -1.0}, "overcommit: -1.0 is no factor"),
+    "no factor": ({"overcommit": -1.0}, "overcommit: -1.0 is not a valid factor"),
     "no finding": ({"ignore": ["tiem"]}, "ignore: there is no finding 'tiem': did you mean time?"),
 }
 

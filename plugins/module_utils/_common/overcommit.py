@@ -16,7 +16,7 @@ def parse_overcommit(factor: float) -> float:
     """Return the option overcommit, if it is one."""
     if not factor >= 0:  # so that NaN is refused too
         raise Refused(
-            f"overcommit: {factor} is no factor: write how many times what is free the disks may grow by together, like"
-            " 1 or 2.5"
+            f"overcommit: {factor} is not a valid factor: write the multiple of the free space that the disks may grow"
+            " by together, like 1 or 2.5"
         )
     return factor

@@ -27,8 +27,8 @@ def parse_size(text: str, option: str = "size") -> int:
     size = int(match.group(1)) * unit if match and unit else 0
     if not 0 < size < 2**63 - BLOCK:
         raise Refused(
-            f"{option}: {text!r} is no size: write it like 10G, 512M or 20GiB (powers of 1024), 20GB (powers of 1000),"
-            " or as a number of bytes"
+            f"{option}: {text!r} is not a valid size: write it like 10G, 512M or 20GiB (powers of 1024), 20GB (powers"
+            " of 1000), or as a number of bytes"
         )
     return -(-size // BLOCK) * BLOCK
 

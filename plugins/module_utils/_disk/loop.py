@@ -167,7 +167,7 @@ def probe(path: str) -> Content:
     if "PTTYPE" in tags:
         return Content(alien=f"a partition table ({tags['PTTYPE']})")
     if "TYPE" in tags and tags.get("USAGE") != "filesystem":
-        return Content(alien=f"{tags['TYPE']}, which is no file system")
+        return Content(alien=f"{tags['TYPE']}, which is not a file system")
     return Content(fstype=tags.get("TYPE"), uuid=tags.get("UUID"), label=tags.get("LABEL"))
 
 
@@ -223,7 +223,7 @@ def opened(name: str, flags: int, keep: bool = False) -> Iterator[int]:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISBLK(found.st_mode) or found.st_rdev != number:
-            raise Refused(f"{path} is not block device {os.major(number)}:{os.minor(number)}, as /sys says: remove it")
+            raise Refused(f"{path} is not block device {os.major(number)}:{os.minor(number)}, as /sys shows: remove it")
         yield descriptor
     finally:
         os.close(descriptor)
@@ -348,7 +348,7 @@ def _attached(path: str, flags: int) -> Iterator[str]:
             stack.close()
             if not flags & LO_FLAGS_AUTOCLEAR:
                 detach(path, device)
-            raise Refused(f"{path} was attached by somebody else at the same moment: run again")
+            raise Refused(f"{path} was attached by another process at the same moment: run again")
         yield device
 
 
@@ -502,7 +502,7 @@ def link_at(path: str) -> Link:
         return Link()
     except OSError as error:
         if error.errno == errno.EINVAL:
-            return Link(obstacle="is no symlink")
+            return Link(obstacle="is not a symlink")
         return Link(obstacle=f"cannot be read ({error.strerror})")
     return (
         Link(target=target)
@@ -530,13 +530,13 @@ def attach_image(image: str, link: str, uuid: str | None) -> str:
     except FileNotFoundError:
         raise Refused(f"{image} does not exist") from None
     if not stat.S_ISREG(found.st_mode):
-        raise Refused(f"{image} is no regular file")
+        raise Refused(f"{image} is not a regular file")
     with locked(os.path.dirname(image)):
         content = probe(image)
         if content.alien or not content.fstype:
             raise Refused(f"{image} holds {content.alien or 'no file system'}: nothing was attached")
         if uuid and (content.uuid or "").lower() != uuid.lower():
-            raise Refused(f"{image} holds the file system {content.uuid}, expected was {uuid}: nothing was attached")
+            raise Refused(f"{image} holds the file system {content.uuid}, expected {uuid}: nothing was attached")
         loop = check_loops(image, loops_of(image))
         device = loop.device if loop else attach(image)
         if loop and not loop.node:
@@ -562,7 +562,7 @@ def detach_image(image: str, link: str) -> None:
 def _check_paths(image: str, link: str) -> None:
     for option, path in (("--image", image), ("--link", link)):
         if not os.path.isabs(path):
-            raise Refused(f"{option} {path} is no absolute path")
+            raise Refused(f"{option} {path} is not an absolute path")
     if link_at(link).obstacle:
         raise Refused(f"{link} {link_at(link).obstacle}: it is left as it is")
 

@@ -435,7 +435,7 @@ def _make_node(step: MakeNode) -> None:
 def _set_link(step: SetLink) -> None:
     loop = loops.check_loops(step.path, loops.loops_of(step.path))
     if loop is None:
-        raise Refused(f"{step.path} was detached by somebody else while the link was being made: run again")
+        raise Refused(f"{step.path} was detached by another process while the link was being made: run again")
     loops.set_link(step.link, loop.device)
 
 
@@ -545,7 +545,7 @@ def _clone(step: Clone) -> None:
         # xfs_admin ends with 0 also where it did nothing, because the log is not clean.
         if (loops.probe(new).uuid or "") != identity:
             raise Refused(
-                f"clone_of: {step.golden} does not take a new UUID ({kind.set_uuid[0]}): seal it again, sealed: false"
+                f"clone_of: {step.golden} does not accept a new UUID ({kind.set_uuid[0]}): seal it again, sealed: false"
                 " and then sealed: true"
             )
 
@@ -597,8 +597,8 @@ def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> No
         if step.replaces_blank:
             if first_data(step.path) is not None or loops.loops_of(step.path):
                 raise Refused(
-                    f"{step.path} was changed by somebody else while its file system was being made: it is left as"
-                    " it is"
+                    f"{step.path} was changed by another process while its file system was being made: it is left as it"
+                    " is"
                 )
             os.replace(new, step.path)
         else:
@@ -624,5 +624,5 @@ def _name(new: str, path: str) -> None:
         os.link(new, path)
     except FileExistsError:
         raise Refused(
-            f"{path} was made by somebody else while its file system was being made: it is left as it is"
+            f"{path} was made by another process while its file system was being made: it is left as it is"
         ) from None

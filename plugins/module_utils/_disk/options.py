@@ -48,7 +48,7 @@ def parse(options: dict[str, Any]) -> Wanted:
         if options[option] is not None and (
             not os.path.isabs(options[option]) or os.path.basename(options[option]) in ("", ".", "..")
         ):
-            raise Refused(f"{option}: {options[option]!r} is no absolute path of a file")
+            raise Refused(f"{option}: {options[option]!r} is not the absolute path of a file")
     if options["link"] and options["attached"] is None and not absent:
         raise Refused("link: names the loop device, so it needs attached: true, or attached: false to remove it")
     if absent and options["attached"]:
@@ -81,9 +81,9 @@ def parse(options: dict[str, Any]) -> Wanted:
 def _check_together(options: dict[str, Any], path: str, golden: str | None, mode: int | None) -> None:
     """Refuse options that contradict each other."""
     if golden == path:
-        raise Refused("clone_of: is the path itself, an image is no clone of its own")
+        raise Refused("clone_of: is the path itself, an image cannot be a clone of itself")
     if golden and options["mkfs_options"]:
-        raise Refused("mkfs_options: are for a new file system, with clone_of there is none to be made")
+        raise Refused("mkfs_options: are for a new file system, and clone_of makes none")
     if options["allocation"] == "preallocated":
         for option in ("clone_of", "trim", "sealed"):
             if options[option]:
@@ -97,7 +97,7 @@ def _check_together(options: dict[str, Any], path: str, golden: str | None, mode
         raise Refused(
             f"mode: {mode:04o} lets somebody write, and sealed: true nobody: choose one"
             if options["sealed"]
-            else f"mode: {mode:04o} lets nobody write, which seals an image: say sealed: true if that is meant"
+            else f"mode: {mode:04o} lets nobody write, which seals an image: set sealed: true if that is meant"
         )
 
 
@@ -108,7 +108,7 @@ def _parse_mkfs_options(options: list[str] | None) -> tuple[str, ...]:
         # device.
         if "/" in option or (not option.startswith("-") and not before.startswith("-")):
             raise Refused(
-                f"mkfs_options: {option!r} may name another file or device: only options and their values are taken,"
+                f"mkfs_options: {option!r} may name another file or device: only options and their values are accepted,"
                 " and no paths"
             )
         before = option
@@ -118,7 +118,7 @@ def _parse_mkfs_options(options: list[str] | None) -> tuple[str, ...]:
 def _parse_label(label: str | None, fstype: str) -> str | None:
     longest = FILE_SYSTEMS[fstype].label_bytes
     if label is not None and not re.fullmatch(rf"[ -~]{{1,{longest}}}", label):
-        raise Refused(f"label: {label!r} is no label for {fstype}: 1 to {longest} characters, printable ASCII")
+        raise Refused(f"label: {label!r} is not a valid label for {fstype}: 1 to {longest} characters, printable ASCII")
     return label
 
 
@@ -126,7 +126,7 @@ def _parse_uuid(uuid: str | None) -> str | None:
     if uuid is None:
         return None
     if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", uuid.lower()):
-        raise Refused(f"uuid: {uuid!r} is no UUID: write it like 7d57472b-5630-4e76-9191-1ca5e456a9da")
+        raise Refused(f"uuid: {uuid!r} is not a UUID: write it like 7d57472b-5630-4e76-9191-1ca5e456a9da")
     return uuid.lower()
 
 
@@ -148,4 +148,4 @@ def _parse_mode(mode: object) -> int | None:
         return mode
     if isinstance(mode, str) and re.fullmatch(r"0?[0-7]{3,4}", text) and int(text, 8) <= 0o7777:
         return int(text, 8)
-    raise Refused(f"mode: {text!r} is no mode: write it in octal and in quotes, like '0600'")
+    raise Refused(f"mode: {text!r} is not a valid mode: write it in octal and in quotes, like '0600'")

@@ -165,8 +165,8 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         )
     if wanted.uuid and found.uuid_at:
         raise Refused(
-            f"uuid: {wanted.uuid} is that of {found.uuid_at} already: two file systems with one UUID cannot be told"
-            " apart, choose another"
+            f"uuid: {wanted.uuid} is already the UUID of {found.uuid_at}: two file systems with one UUID cannot be"
+            " distinguished, choose another"
         )
     new = found.kind is None
     reasons = [
@@ -217,8 +217,8 @@ def _check_golden(found: Found, wanted: Wanted) -> None:
         raise Refused(f"{name} is {golden.kind}, not a regular file")
     if golden.loops:
         raise Refused(
-            f"{name} is attached to {golden.loops[0].device}: what is being written to cannot be cloned, detach and"
-            " seal it (sealed: true)"
+            f"{name} is attached to {golden.loops[0].device}: an image that is being written to cannot be cloned,"
+            " detach and seal it (sealed: true)"
         )
     if golden.content.fstype != wanted.fstype:
         raise Refused(
@@ -237,9 +237,9 @@ def _check_golden(found: Found, wanted: Wanted) -> None:
         )
     if max(golden.size, found.size) > (wanted.size or golden.size):
         larger = (
-            f"{wanted.clone_of} is ({exact(golden.size)})"
+            f"{wanted.clone_of} ({exact(golden.size)})"
             if golden.size >= found.size
-            else f"{wanted.path} is ({exact(found.size)})"
+            else f"{wanted.path} ({exact(found.size)})"
         )
         raise Refused(
             f"size: {exact(wanted.size or golden.size)} is smaller than {larger}: an image never shrinks, nothing was"
@@ -306,8 +306,8 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         attached = loops.check_loops(wanted.path, found.loops)
         if found.mount and wanted.fstype == "ext4" and not found.may_resize:
             raise Refused(
-                f"resizefs: growing an ext4 that is mounted ({found.mount}) takes CAP_SYS_RESOURCE, which this process"
-                " has not: unmount it, or resizefs: false"
+                f"resizefs: growing an ext4 that is mounted ({found.mount}) needs CAP_SYS_RESOURCE, which this process"
+                " does not have: unmount it, or set resizefs: false"
             )
         if attached is None and not found.loop_control and not FILE_SYSTEMS[wanted.fstype].check:
             raise Refused(_no_loop_devices("resizefs"))
@@ -375,7 +375,7 @@ def _check_content(found: Found, wanted: Wanted) -> None:
         where = (
             "nothing but zeros"
             if found.data_at is None
-            else f"data that is no file system (from byte {found.data_at} on)"
+            else f"data that is not a file system (from byte {found.data_at} on)"
         )
         raise Refused(f"{wanted.path} holds {where}: nothing was changed")
     if content.fstype != wanted.fstype:
@@ -392,8 +392,8 @@ def _check_content(found: Found, wanted: Wanted) -> None:
 
 def _smaller(found: Found, wanted: Wanted) -> str:
     return (
-        f"size: {exact(wanted.size or 0)} is smaller than {wanted.path} is ({exact(found.size)}): an image never"
-        " shrinks, nothing was changed"
+        f"size: {exact(wanted.size or 0)} is smaller than {wanted.path} ({exact(found.size)}): an image never shrinks,"
+        " nothing was changed"
     )
 
 
@@ -443,7 +443,7 @@ def _remove(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     loop = loops.check_loops(wanted.path, found.loops)
     if loop and wanted.attached is None and (not wanted.link or found.link.target != loop.device):
         raise Refused(
-            f"{wanted.path} is attached to {loop.device}: name the link that leads there, or say attached: false, if it"
+            f"{wanted.path} is attached to {loop.device}: name the link that leads there, or set attached: false, if it"
             " may be detached"
         )
     if found.use and not loop:

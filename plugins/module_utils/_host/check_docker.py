@@ -139,7 +139,9 @@ def settings_of(text: str) -> dict[str, Any]:
     except NoSettings as error:
         if error.comment:
             raise NotUsable(f"has a comment in line {error.line}, and JSON has no comments") from None
-        raise NotUsable(f"is no JSON in line {error.line}: {error.what}" if error.line else "holds no object") from None
+        raise NotUsable(
+            f"is not valid JSON in line {error.line}: {error.what}" if error.line else "holds no object"
+        ) from None
 
 
 def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:
@@ -176,7 +178,7 @@ def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:
     if docker.root.startswith("/var/snap/"):
         remedy = (
             "snap remove docker, and install the distribution's or Docker's own package: a snap reads neither"
-            " /etc/docker nor our files"
+            " /etc/docker nor the files of nested.kata"
         )
         return Judgement(False, "Docker from a snap", needed, remedy, ERROR if target == "host" else WARNING)
     return Judgement(True, docker.endpoint[len("unix://") :], needed)
@@ -241,7 +243,7 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
             False,
             f"{path} {error}",
             needed,
-            "mend it: dockerd does not start with it either (dockerd --validate)",
+            "correct it: dockerd does not start with it either (dockerd --validate)",
             severity,
         )
     clashing = [
@@ -255,7 +257,7 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
             False,
             found,
             needed,
-            "drop the flag where dockerd is started, and say it in daemon.json: dockerd does not start with both",
+            "drop the flag where dockerd is started, and set it in daemon.json: dockerd does not start with both",
             severity,
         )
     registered = settings.get("runtimes")
@@ -263,12 +265,12 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
     if target == "host":
         taken = [name for name in runtimes if name in registered and not is_below(registered[name], RUNTIMES_OF_OURS)]
         if taken:
-            found = f"{path} has a runtime {', '.join(taken)} of somebody else"
-            return Judgement(False, found, needed, "give ours another name, or remove that entry yourself")
+            found = f"{path} has a runtime {', '.join(taken)} that is not managed by nested.kata"
+            return Judgement(False, found, needed, "choose another name, or remove that entry yourself")
         added = [name for name in runtimes if name in docker.added]
         if added:
             found = f"dockerd has the flag --add-runtime for {', '.join(added)}"
-            return Judgement(False, found, needed, "give ours another name, or drop the flag where dockerd is started")
+            return Judgement(False, found, needed, "choose another name, or drop the flag where dockerd is started")
     if docker.configuration.text is None:
         return Judgement(True, f"no {path}", needed)
     return Judgement(True, f"{path} with {', '.join(sorted(settings)) or 'nothing in it'}", needed)
@@ -281,7 +283,7 @@ def check_docker_runtime(docker: Docker, runtime: str | None) -> Judgement | Non
     needed = f"runtime {runtime}"
     if not docker.version:
         return Judgement(
-            False, f"Docker does not answer: {docker.error}", needed, "install and start Docker, or mend DOCKER_HOST"
+            False, f"Docker does not answer: {docker.error}", needed, "install and start Docker, or correct DOCKER_HOST"
         )
     right = runtime in docker.runtimes
     remedy = (
@@ -296,10 +298,10 @@ def check_names(docker: Docker, names: Sequence[str]) -> Judgement | None:
     """Judge whether the names of our containers, networks and volumes are free, or ours already."""
     if not names or not docker.version:
         return None
-    needed = "names free, or ours already"
+    needed = "free, or managed by nested.kata"
     taken = [f"{holder.kind} {holder.name}" for holder in docker.holders if not holder.ours]
     if taken:
         remedy = "choose other names (kata_proxy_name, names in kata_instance_list), or remove what has them yourself"
-        return Judgement(False, f"of somebody else: {', '.join(taken)}", needed, remedy)
+        return Judgement(False, f"not managed by nested.kata: {', '.join(taken)}", needed, remedy)
     ours = len(docker.holders)
-    return Judgement(True, f"{len(names) - ours} free" + (f", {ours} ours" if ours else ""), needed)
+    return Judgement(True, f"{len(names) - ours} free" + (f", {ours} managed by nested.kata" if ours else ""), needed)

@@ -178,7 +178,7 @@ def check_kvm(machine: Machine) -> Judgement:
             False,
             found,
             needed,
-            "this is a virtual machine: the hypervisor below offers nesting that does not work, update or mend it",
+            "this is a virtual machine: the hypervisor below offers nesting that does not work, update or correct it",
         )
     return Judgement(
         False,
@@ -191,7 +191,7 @@ def check_kvm(machine: Machine) -> Judgement:
 def _without_kvm(device: Device, flags: frozenset[str], needed: str) -> tuple[str, str, str]:
     """Return found, needed and remedy where /dev/kvm was not even opened."""
     if device.present and not device.character:
-        return f"{device.path}, which is no character device", needed, f"remove it, then {_node(device)}"
+        return f"{device.path}, which is not a character device", needed, f"remove it, then {_node(device)}"
     if device.registered:
         return f"no {device.path}, though the kernel has KVM", needed, _node(device)
     modules = " or ".join(module for flag, module in KVM_MODULES.items() if flag in flags) or " or ".join(
@@ -214,7 +214,7 @@ def check_device(machine: Machine, name: str) -> Judgement:
     by_hand = f"modprobe {device.module}, and name it in /etc/modules-load.d/nested-kata.conf to have it after a reboot"
     if device.present and not device.character:
         return Judgement(
-            False, f"{device.path}, which is no character device", needed, f"remove it, then {_node(device)}"
+            False, f"{device.path}, which is not a character device", needed, f"remove it, then {_node(device)}"
         )
     if device.character and device.registered:
         return Judgement(True, device.path, needed)

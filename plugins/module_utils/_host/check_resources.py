@@ -172,7 +172,7 @@ def check_reachable(answers: Sequence[Answer]) -> Judgement | None:
     failed = [answer for answer in answers if not answer.reached]
     if failed:
         found = "; ".join(f"{answer.purpose}: {', '.join(answer.failures)}" for answer in failed)
-        remedy = "mend name resolution, proxy or firewall, or name a mirror or a local file that is there"
+        remedy = "correct name resolution, proxy or firewall, or name a mirror or a local file that is there"
         return Judgement(False, found, needed, remedy, ERROR if any(answer.required for answer in failed) else WARNING)
     reached = sum(answer.tried for answer in answers)
     there = len(answers) - reached

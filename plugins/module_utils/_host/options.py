@@ -78,7 +78,7 @@ def parse_question(options: Mapping[str, Any]) -> Question:
     """Return what the machine is to be good for."""
     kata = options["kata_version"] or ""
     if kata and not version_of(kata):
-        raise Refused(f"kata_version: {kata!r} is no version: write it like 4.1.0")
+        raise Refused(f"kata_version: {kata!r} is not a valid version: write it like 4.1.0")
     return Question(
         target=options["target"],
         runtime=options["runtime"],
