@@ -129,17 +129,17 @@ REFUSED = [
         {"runtimes": {"kata": KATA}},
         "line 2 has a comment ('// ours'), which JSON and dockerd do not know",
     ),
-    ("debug: true\n", {"runtimes": {"kata": KATA}}, "line 1 is no JSON"),
+    ("debug: true\n", {"runtimes": {"kata": KATA}}, "line 1 is not valid JSON"),
     (
         '{"runtimes": {"kata": {"path": "/opt/kata/shim"}}}',
         {"runtimes": {"kata": KATA}},
-        "'kata' there is somebody else's (/opt/kata/shim, not below",
+        "'kata' there is not managed by nested.kata (/opt/kata/shim, not below",
     ),
-    (BEFORE, {"no-such-setting": 1}, "dockerd would not take it with these settings: "),
+    (BEFORE, {"no-such-setting": 1}, "dockerd would not accept it with these settings: "),
     (
         BEFORE,
         {"runtimes": {"kata": {**KATA, "runtimeArgs": ["--debug"]}}},
-        "dockerd did not take it over within 2 s (timeout); its log says why; the file is",
+        "dockerd did not reload it within 2 s (timeout); its log shows why; the file is",
     ),
     (BEFORE, {"runtimes": ["kata"]}, "settings: runtimes is list"),
 ]
@@ -161,7 +161,7 @@ def test_a_daemon_that_does_not_take_it_over_is_an_error_and_the_file_is_what_it
     inside("sh", "-ec", "(trap '' HUP; exec /tmp/dockerd 60) >/dev/null 2>&1 & echo $! >/run/docker.pid")
     try:
         result = run(daemon, {"runtimes": {"kata": KATA}}, timeout=2)
-        assert "dockerd did not take it over within 2 s (timeout)" in result["msg"]
+        assert "dockerd did not reload it within 2 s (timeout)" in result["msg"]
         assert (result["failed"], content()) == (True, BEFORE)
     finally:
         inside("cp", "/tmp/right.pid", "/run/docker.pid")

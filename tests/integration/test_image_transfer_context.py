@@ -266,7 +266,7 @@ def failure_of(contexts: Contexts, name: str, endpoint: str, **environment: str)
 
 def test_a_name_that_docker_does_not_know_is_told_with_those_that_it_knows(contexts: Contexts) -> None:
     message = failure(contexts, {"context": "shh"})
-    known = f"there is none of this name in {contexts.place}/docker (near: ssh), only default, "
+    known = f"there is no context of this name in {contexts.place}/docker (near: ssh), only default, "
     assert message.startswith(f"destination: context 'shh': {known}")
     assert ", ssh, ssh-far, tls, unix: correct the name" in message
 
@@ -300,16 +300,16 @@ def test_tcp_without_tls_is_refused_and_nobody_is_dialled(contexts: Contexts) ->
 
 def test_each_side_s_certificate_must_hold(contexts: Contexts) -> None:
     where = f"tcp://127.0.0.1:{contexts.tls}"
-    says = f"{where} shows a certificate that does not hold"
+    says = f"{where} presents a certificate that is not valid"
     message = failure_of(contexts, "their-ca", f"host={where}{contexts.files(ca='others')}")
     assert message.startswith(f"destination context their-ca: {says} (")
     assert "certificate verify failed" not in message
     message = failure_of(contexts, "another-name", f"host=tcp://localhost:{contexts.tls}{contexts.files()}")
     assert f"{says.replace('127.0.0.1', 'localhost')} (Hostname mismatch" in message
     message = failure_of(contexts, "their-pair", f"host={where}{contexts.files(pair='others')}")
-    assert f"{where} refuses our certificate (" in message
+    assert f"{where} refuses the client's certificate (" in message
     message = failure_of(contexts, "no-pair", f"host={where}{contexts.files(pair='')}")
-    assert f"{where} refuses us without a certificate (" in message
+    assert f"{where} refuses a client without a certificate (" in message
 
 
 def test_certificates_that_cannot_be_used_are_told_by_their_files(contexts: Contexts) -> None:
@@ -343,7 +343,7 @@ def test_certificates_that_cannot_be_used_are_told_by_their_files(contexts: Cont
 
 def test_who_does_not_speak_tls_or_does_not_listen_is_told(contexts: Contexts) -> None:
     message = failure_of(contexts, "no-tls", f"host=tcp://127.0.0.1:{contexts.sshd}{contexts.files()}")
-    assert f"tcp://127.0.0.1:{contexts.sshd} cannot be spoken to by TLS (" in message
+    assert f"tcp://127.0.0.1:{contexts.sshd} cannot be reached over TLS (" in message
     port = free_port()
     message = failure_of(contexts, "deaf", f"host=tcp://127.0.0.1:{port}{contexts.files()}")
     assert message.startswith(
@@ -354,7 +354,7 @@ def test_who_does_not_speak_tls_or_does_not_listen_is_told(contexts: Contexts) -
 def test_ssh_has_the_last_word_where_it_fails(contexts: Contexts) -> None:
     unknown = f"ssh://root@localhost:{contexts.sshd}"
     message = failure_of(contexts, "unknown-machine", f"host={unknown}")
-    remedy = f"make sure that 'docker --host {unknown} version' works here without a question"
+    remedy = f"make sure that 'docker --host {unknown} version' works here without a prompt"
     assert message == f"destination context unknown-machine: {unknown}: Host key verification failed: {remedy}"
     message = failure_of(contexts, "stranger", f"host=ssh://nobody@127.0.0.1:{contexts.sshd}")
     assert f"ssh://nobody@127.0.0.1:{contexts.sshd}: nobody@127.0.0.1: Permission denied (publickey" in message

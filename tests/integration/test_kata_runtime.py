@@ -287,7 +287,7 @@ def test_a_runtime_of_somebody_else_and_a_daemon_json_with_comments_are_left_alo
                         "runtimes": {"kata": {"runtimeType": "/opt/kata/bin/containerd-shim-kata-v2"}},
                     }
                 ),
-                "is somebody else's",
+                "is not managed by nested.kata",
             ),
             (before.replace("{", "{ // ours\n", 1), "line 1 has a comment"),
         ):

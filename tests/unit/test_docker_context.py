@@ -164,15 +164,17 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(contexts: Path) ->
     with pytest.raises(ValueError) as refused:
         host_of("prodction")
     assert str(refused.value) == (
-        f"context 'prodction': there is none of this name in {contexts} (near: production), only default, production: "
-        "correct the name, or make it ('docker context create')"
+        f"context 'prodction': there is no context of this name in {contexts} (near: production), only default,"
+        " production: correct the name, or create it ('docker context create')"
     )
-    with pytest.raises(ValueError, match=r"^context '': there is none of this name in .*, only default, production: "):
+    with pytest.raises(
+        ValueError, match=r"^context '': there is no context of this name in .*, only default, production: "
+    ):
         host_of("")
 
 
 def test_where_there_is_no_context_at_all_that_is_told(contexts: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is none of this name in \S+, only default: "):
+    with pytest.raises(ValueError, match=r"there is no context of this name in \S+, only default: "):
         host_of("x")
 
 
@@ -183,7 +185,7 @@ def test_where_there_is_no_context_at_all_that_is_told(contexts: Path) -> None:
         ("[]", "it has no endpoint for docker"),
         ('{"Endpoints": null}', "it has no endpoint for docker"),
         ('{"Endpoints": {"kubernetes": {"Host": "https://k"}}}', "it has no endpoint for docker"),
-        ('{"Endpoints": {"docker": {"Host": 5}}}', "the host of its endpoint is no text"),
+        ('{"Endpoints": {"docker": {"Host": 5}}}', "the host of its endpoint is not a string"),
         (b"\xff", "can't decode byte"),
     ],
 )
@@ -257,7 +259,7 @@ def test_a_daemon_is_the_same_by_whatever_name(contexts: Path) -> None:
             {"context": "default", "transport": "exec"},
             "transport exec and context exclude each other: a transport leads through hops",
         ),
-        ({"context": "nowhere"}, "context 'nowhere': there is none of this name"),
+        ({"context": "nowhere"}, "context 'nowhere': there is no context of this name"),
     ],
 )
 def test_what_contradicts_a_context_is_refused(contexts: Path, option: dict, why: str) -> None:

@@ -83,7 +83,7 @@ def test_a_runtime_of_somebody_else_is_neither_replaced_nor_removed() -> None:
     text = json.dumps({"runtimes": {"kata": FOREIGN}})
     with pytest.raises(
         Refused,
-        match=r"'kata' there is somebody else's .*/opt/kata/bin/containerd-shim-kata-v2, "
+        match=r"'kata' there is not managed by nested\.kata .*/opt/kata/bin/containerd-shim-kata-v2, "
         r"not below /var/lib/nested-kata",
     ):
         plan(text, {"runtimes": {"kata": KATA}})
@@ -91,7 +91,7 @@ def test_a_runtime_of_somebody_else_is_neither_replaced_nor_removed() -> None:
 
 
 def test_a_directory_whose_name_only_begins_alike_is_somebody_elses() -> None:
-    with pytest.raises(Refused, match="somebody else's"):
+    with pytest.raises(Refused, match=r"is not managed by nested\.kata"):
         plan(json.dumps({"runtimes": {"kata": {"path": f"{OURS}-old/shim"}}}), {"runtimes": {"kata": KATA}})
 
 
@@ -121,21 +121,21 @@ def test_settings_that_take_a_restart_are_named_and_the_others_reloaded() -> Non
 
 # text, what the error says
 BAD_FILES = [
-    ('{"a": 1,}', "line 1 is no JSON"),
+    ('{"a": 1,}', "line 1 is not valid JSON"),
     (
         '{\n  // a comment\n  "a": 1\n}',
         r"line 2 has a comment \('// a comment'\), which JSON and dockerd do not know: remove it",
     ),
     ('{\n  "a": 1, # why\n  "b": 2\n}', "line 2 has a comment"),
     ('{"a": 1 /* why */}', "line 1 has a comment"),
-    ('["a"]', r"it holds list and no JSON object"),
-    ('{"a": 1, "a": 2}', "'a' stands there twice"),
-    ('{"runtimes": {"x": {}, "x": {}}}', "'x' stands there twice"),
-    ('{"runtimes": ["kata"]}', "runtimes is list and no JSON object"),
-    ('{"a": 1', "line 1 is no JSON"),
-    ("debug: true", "line 1 is no JSON"),
-    ('{"a": "no // comment",}', "line 1 is no JSON"),
-    (f'{{"a": {"1" * 5000}}}', "line 1 is no JSON"),
+    ('["a"]', r"it holds list, not a JSON object"),
+    ('{"a": 1, "a": 2}', "'a' is there twice"),
+    ('{"runtimes": {"x": {}, "x": {}}}', "'x' is there twice"),
+    ('{"runtimes": ["kata"]}', "runtimes is list, not a JSON object"),
+    ('{"a": 1', "line 1 is not valid JSON"),
+    ("debug: true", "line 1 is not valid JSON"),
+    ('{"a": "no // comment",}', "line 1 is not valid JSON"),
+    (f'{{"a": {"1" * 5000}}}', "line 1 is not valid JSON"),
 ]
 
 

@@ -39,7 +39,7 @@ def test_a_byte_order_mark_is_skipped_as_by_dockerd(path: str) -> None:
 
 def test_a_file_that_is_no_utf_8_is_refused_with_the_byte(path: str) -> None:
     Path(path).write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(Refused, match=r"^byte 7 is no UTF-8: mend it"):
+    with pytest.raises(Refused, match=r"^byte 7 is not valid UTF-8: correct it"):
         text_of(path)
 
 

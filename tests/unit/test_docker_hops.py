@@ -137,7 +137,7 @@ FAULTS = [
         2,
         Answer(1, "", "template: :1: no such field"),
         [],
-        "hop 2 of 2 (inner in outer): its state cannot be told: template: :1: no such field",
+        "hop 2 of 2 (inner in outer): its state cannot be determined: template: :1: no such field",
     ),
 ]
 

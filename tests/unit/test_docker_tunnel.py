@@ -136,8 +136,8 @@ NO_TUNNEL = {
         "hop 1 of 2 (outer on this machine): tunnel: ",
     ),
     "much talk": ({"*tunnel.py*listen": "head -c 2000 /dev/zero | tr '\\0' y; exec cat >/dev/null 2>&1"}, IN + "yyyyy"),
-    "no talk": ({"*tunnel.py*listen": "exec cat >/dev/null"}, IN + "the far end of the tunnel said nothing for 0.7 s"),
-    "an end at once": ({"*tunnel.py*listen": "exit 0"}, IN + "the tunnel ended before it was there"),
+    "no talk": ({"*tunnel.py*listen": "exec cat >/dev/null"}, IN + "the far end of the tunnel sent nothing for 0.7 s"),
+    "an end at once": ({"*tunnel.py*listen": "exit 0"}, IN + "the tunnel ended before it was established"),
 }
 
 

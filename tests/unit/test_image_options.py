@@ -42,7 +42,10 @@ def options(**given_options: object) -> dict:
         ({"destinations": [{"hops": ["kata"]}, {}]}, "the same daemon (/var/run/docker.sock)"),
         ({"destinations": [{"hops": ["kata"]}, {"hops": ["kata"]}]}, "destinations: kata is named twice"),
         ({"destinations": []}, "destinations: it is an empty list"),
-        ({"destination": {"hops": ["kata", "--help"]}}, "destination: '--help' in hops is no name of a container"),
+        (
+            {"destination": {"hops": ["kata", "--help"]}},
+            "destination: '--help' in hops is not a valid name of a container",
+        ),
         ({"destination": {"hops": ["kata"], "socket": "/x"}}, "destination: socket and hops exclude each other"),
         ({"destination": {"archive": "a.tar"}}, "destination: archive 'a.tar' is not the absolute path"),
         ({"source": {"socket": "relative.sock"}}, "source: socket 'relative.sock' is not the absolute path"),

@@ -173,7 +173,7 @@ def stored(name: str, directory: str) -> Kept:
         ) from error
     except ValueError as error:
         raise ValueError(
-            f"{path} cannot be used ({error}): remove the context and make it anew ('docker context rm', 'docker"
+            f"{path} cannot be used ({error}): remove the context and create it again ('docker context rm', 'docker"
             " context create')"
         ) from error
     certificates = os.path.join(directory, "contexts", "tls", key, "docker")
@@ -198,7 +198,7 @@ def endpoint_of(path: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise ValueError("it has no endpoint for docker")
     if not isinstance(found.get("Host") or "", str):
-        raise ValueError("the host of its endpoint is no text")
+        raise ValueError("the host of its endpoint is not a string")
     return found
 
 
@@ -219,6 +219,6 @@ def unknown(name: str, known: Sequence[str], directory: str) -> str:
     near = difflib.get_close_matches(name, known)
     meaning = f" (near: {', '.join(near)})" if near else ""
     return (
-        f"there is none of this name in {directory}{meaning}, only {', '.join(known)}: correct the name, or make it"
-        " ('docker context create')"
+        f"there is no context of this name in {directory}{meaning}, only {', '.join(known)}: correct the name, or"
+        " create it ('docker context create')"
     )

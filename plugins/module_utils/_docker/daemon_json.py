@@ -31,7 +31,7 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> Settings:
     table: Settings = {}
     for key, value in pairs:
         if key in table:
-            raise Refused(f"the key {key!r} stands there twice, of which Docker takes the last: remove one")
+            raise Refused(f"the key {key!r} is there twice, and Docker uses the last one: remove one")
         table[key] = value
     return table
 
@@ -50,7 +50,7 @@ def read(text: str, pairs: Callable[[list[tuple[str, Any]]], Settings] | None = 
         comment = text[position:].lstrip().startswith(("//", "/*", "#"))
         raise NoSettings(getattr(error, "msg", str(error)), line, text.split("\n")[line - 1].strip(), comment) from None
     if not isinstance(settings, dict):
-        raise NoSettings(f"{type(settings).__name__} and no JSON object")
+        raise NoSettings(f"{type(settings).__name__}, not a JSON object")
     return settings
 
 
@@ -65,9 +65,9 @@ def parse(text: str) -> Settings:
                 " remove it"
             )
         elif error.line:
-            found = f"line {error.line} is no JSON ({error.what}): {error.content[:60]!r}; mend it"
+            found = f"line {error.line} is not valid JSON ({error.what}): {error.content[:60]!r}; correct it"
         else:
-            found = f"it holds {error.what} ({{…}}): mend it"
+            found = f"it holds {error.what} ({{…}}): correct it"
         raise Refused(f"{found}, then run this again") from None
 
 

@@ -130,14 +130,14 @@ def replaced(settings: Settings, wanted: Wanted) -> Settings:
     """
     old = settings.get(RUNTIMES, {})
     if not isinstance(old, Mapping):
-        raise Refused(f"{RUNTIMES} is {type(old).__name__} and no JSON object ({{…}}): mend it, then run this again")
+        raise Refused(f"{RUNTIMES} is {type(old).__name__}, not a JSON object ({{…}}): correct it, then run this again")
     table = dict(old)
     for name, runtime in wanted.runtimes.items():
         foreign = name in old and not is_below(old[name], wanted.ours)
         if runtime is not None and foreign and old[name] != runtime:
             raise Refused(
-                f"the runtime {name!r} there is somebody else's ({program(old[name])}, not below {wanted.ours}): choose"
-                " another name, or remove it"
+                f"the runtime {name!r} there is not managed by nested.kata ({program(old[name])}, not below"
+                f" {wanted.ours}): choose another name, or remove it"
             )
         if runtime is not None:
             table[name] = dict(runtime)

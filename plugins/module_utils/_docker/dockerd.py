@@ -48,7 +48,7 @@ def text_of(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise Refused(f"byte {error.start} is no UTF-8: mend it, then run this again") from None
+        raise Refused(f"byte {error.start} is not valid UTF-8: correct it, then run this again") from None
 
 
 def look_for_dockerd() -> Dockerd | None:
@@ -101,7 +101,7 @@ def validate(module: AnsibleModule, path: str, text: str) -> None:
         status, out, err = module.run_command(command)
     if status != 0:
         reason = (err.strip() or out.strip() or f"status {status}").splitlines()[-1].replace(file.name, path)
-        raise Refused(f"dockerd would not take it with these settings: {reason}; nothing was changed")
+        raise Refused(f"dockerd would not accept it with these settings: {reason}; nothing was changed")
 
 
 def replace(path: str, text: str | None) -> None:
@@ -150,7 +150,7 @@ def reload(module: AnsibleModule, timeout: int) -> Dockerd:
         if "reload" in events:
             return dockerd
         if time.monotonic() > deadline:
-            raise Refused(f"dockerd did not take it over within {timeout} s (timeout); its log says why")
+            raise Refused(f"dockerd did not reload it within {timeout} s (timeout); its log shows why")
         time.sleep(0.1)
 
 

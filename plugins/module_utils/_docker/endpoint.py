@@ -51,7 +51,9 @@ class Endpoint:
         hops = tuple(found.get("hops", ()))
         for hop in hops:
             if not NAME.fullmatch(hop):
-                raise ValueError(f"{hop!r} in hops is no name of a container (letters, digits, '_', '.' and '-')")
+                raise ValueError(
+                    f"{hop!r} in hops is not a valid name of a container (letters, digits, '_', '.' and '-')"
+                )
         path = found.get("socket", SOCKET)
         if not path.startswith("/"):
             raise ValueError(f"socket {path!r} is not the absolute path of a unix socket")

@@ -107,7 +107,7 @@ def refused(names: list[str]) -> str | None:
     if not names:
         return "names no container: give it a list of container names, outermost first"
     wrong = [name for name in names if not isinstance(name, str) or not NAME.fullmatch(name)]
-    return f"holds {wrong[0]!r}, which docker would not take as the name of a container" if wrong else None
+    return f"holds {wrong[0]!r}, which docker would not accept as the name of a container" if wrong else None
 
 
 def doubtful(answer: Answer) -> bool:
@@ -146,7 +146,7 @@ def fault(way: Way, number: int, state: Answer, running: list[str]) -> str | Non
     elif state.err.startswith("sudo: "):
         what = f"sudo {there} refuses{ours}: {state.line}"
     else:
-        what = f"its state cannot be told{ours}: {state.line}"
+        what = f"its state cannot be determined{ours}: {state.line}"
     return way.blame(number, what)
 
 

@@ -213,7 +213,7 @@ class Ssh(Transport):
         return (
             words
             and f"{self.host.url}: {words.rstrip('.')}: make sure that 'docker --host {self.host.url} version'"
-            " works here without a question"
+            " works here without a prompt"
         )
 
     def close(self) -> None:
@@ -268,14 +268,16 @@ class Tls(Transport):
     def refusal(self, error: OSError) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
-                f"{self.host.url} shows a certificate that does not hold ({error.verify_message}): correct it, or the"
+                f"{self.host.url} presents a certificate that is not valid ({error.verify_message}): correct it, or the"
                 " context's ca.pem"
             )
         if isinstance(error, ssl.SSLError) and re.search("ALERT.*(CERTIFICATE|UNKNOWN_CA)", error.reason or ""):
-            ours = "our certificate" if self.host.pair else "us without a certificate"
-            return f"{self.host.url} refuses {ours} ({error.reason}): put one into the context that its CA has signed"
+            refused = "the client's certificate" if self.host.pair else "a client without a certificate"
+            return (
+                f"{self.host.url} refuses {refused} ({error.reason}): put one into the context that its CA has signed"
+            )
         return (
-            f"{self.host.url} cannot be spoken to by TLS ({reason(error)}): start dockerd there with --tlsverify, or"
+            f"{self.host.url} cannot be reached over TLS ({reason(error)}): start dockerd there with --tlsverify, or"
             " correct the context"
         )
 

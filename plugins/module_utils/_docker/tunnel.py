@@ -151,7 +151,7 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: socket.s
             0
         ]
         if not ready:
-            raise Broken(f"the far end of the tunnel said nothing for {seconds:g} s")
+            raise Broken(f"the far end of the tunnel sent nothing for {seconds:g} s")
         try:
             piece = ready[0].recv(1 if ready[0] is speaker else LINE_BYTES)
         except ConnectionResetError:
@@ -170,7 +170,7 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: socket.s
     text = text_of(line)
     found = re.fullmatch(pattern, text)
     if not found:
-        raise Broken(text or "the tunnel ended before it was there")
+        raise Broken(text or "the tunnel ended before it was established")
     return found.group(1)
 
 
