@@ -327,9 +327,9 @@ def test_an_old_file_is_replaced_and_keeps_its_permissions(server: Server, tmp_p
 FAILURES = {
     "missing": "HTTP 404 Not Found",
     "broken": "HTTP 503 Service Unavailable",
-    "wrong": f"it has the checksum sha256:{hashlib.sha256(CONTENT[:-1] + b'!').hexdigest()}, expected was {SHA256}",
-    "login": f", expected was {SHA256}",
-    "cuts_at_once": f"the line was cut after 0 of {len(CONTENT)} bytes",
+    "wrong": f"it has the checksum sha256:{hashlib.sha256(CONTENT[:-1] + b'!').hexdigest()}, expected {SHA256}",
+    "login": f", expected {SHA256}",
+    "cuts_at_once": f"the connection was cut after 0 of {len(CONTENT)} bytes",
     "stalls": "timed out",
 }
 
@@ -394,7 +394,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(server: Server, tmp_pa
 def test_a_place_that_cannot_be_written_is_told(server: Server, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     assert "there is no directory" in alone(tmp_path / "none" / "file", server.url("good"))["msg"]
-    assert "is no regular file" in alone(tmp_path / "directory", server.url("good"))["msg"]
+    assert "is not a regular file" in alone(tmp_path / "directory", server.url("good"))["msg"]
     assert server.requests == []
 
 

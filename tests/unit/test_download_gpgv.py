@@ -21,7 +21,7 @@ def test_armored_keys_become_binary_and_binary_ones_stay() -> None:
     assert dearmored(block) == keys
     assert dearmored(b"text before\n" + block + block.replace(b"\n", b"\r\n")) == keys + keys
     assert dearmored(keys) == keys
-    with pytest.raises(Refused, match=r"keyring: .* no base64"):
+    with pytest.raises(Refused, match=r"keyring: .* not valid base64"):
         dearmored(block.replace(body, b"!!!!\n"))
 
 
@@ -62,7 +62,7 @@ SAID = {
         Verdict("BBBB"),
     ),
     "none": ("[GNUPG:] NODATA 4\n", Verdict(why="there is no signature in it")),
-    "silence": ("", Verdict(why="gpgv says nothing of a good signature")),
+    "silence": ("", Verdict(why="gpgv reports no good signature")),
 }
 
 

@@ -33,7 +33,9 @@ def test_a_file_and_its_part_are_found(tmp_path: Path) -> None:
     assert look(wanted, no_signature, Progress()) == Found(True, CHECKSUM, None, 3)
 
 
-@pytest.mark.parametrize(("path", "words"), [("none/f", "there is no directory .*/none"), ("", "is no regular file")])
+@pytest.mark.parametrize(
+    ("path", "words"), [("none/f", "there is no directory .*/none"), ("", "is not a regular file")]
+)
 def test_a_path_that_cannot_be_is_refused(path: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=f"^path: .*{words}"):
         look(Wanted(("http://none/f",), str(tmp_path / path), CHECKSUM), no_signature, Progress())

@@ -82,7 +82,7 @@ def fetch(step: Fetch, file: FileIO, wanted: Wanted, verify: Callable[[], str | 
         farthest = max(farthest, size)
         if idle > wanted.retries or all(failures[url].final for url in step.urls):
             raise Refused(
-                f"urls: {step.path} could not be had: "
+                f"urls: {step.path} could not be downloaded: "
                 + "; ".join(f"{shown(url)}: {failure}" for url, failure in failures.items())
             )
         time.sleep(min(2**idle, 10) if idle else 0)
@@ -127,7 +127,7 @@ def receive(url: str, file: FileIO, timeout: int, received: Received, progress: 
                 store(answer, begin, file, url, received, progress)
                 return
         if not offset:
-            raise Failed("it answers with a part of the file that nobody asked for", final=True)
+            raise Failed("it answers with a part of the file that was not requested", final=True)
     # It has no such part, or gave another one than was asked for: all of the file, then.
     restart(file, received)
     receive(url, file, timeout, received, progress)
@@ -175,7 +175,7 @@ def store(answer: Any, begin: Answer, file: FileIO, url: str, received: Received
         received.bytes_received += len(piece)
         progress.say(f"{name_of(received.path)} {amount(size, begin.total)}")
     if begin.total is not None and size < begin.total:
-        raise Failed(f"the line was cut after {size} of {begin.total} bytes")
+        raise Failed(f"the connection was cut after {size} of {begin.total} bytes")
 
 
 def said(error: BaseException) -> str:

@@ -32,7 +32,7 @@ def dearmored(keys: bytes) -> bytes:
         try:
             binary += base64.b64decode(b"".join(line for line in body if not line.startswith(b"=")), validate=True)
         except binascii.Error as error:
-            raise Refused(f"keyring: it holds a block of keys that is no base64 ({error})") from error
+            raise Refused(f"keyring: it holds a block of keys that is not valid base64 ({error})") from error
     return binary
 
 
@@ -74,7 +74,7 @@ def read_status(text: str) -> Verdict:
     for word in STATUS:
         if word in words:
             return Verdict(why=_why(said, word))
-    return Verdict(why="gpgv says nothing of a good signature")
+    return Verdict(why="gpgv reports no good signature")
 
 
 def ask_gpgv(command: Sequence[str], pieces: Iterable[bytes]) -> Verdict:

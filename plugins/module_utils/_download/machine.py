@@ -62,7 +62,7 @@ def look(wanted: Wanted, signature: Callable[[], Signature], progress: Progress)
     if not os.path.lexists(wanted.path):
         return Found(part=part)
     if not os.path.isfile(wanted.path):
-        raise Refused(f"path: {wanted.path} is no regular file: name the file that is to be there")
+        raise Refused(f"path: {wanted.path} is not a regular file: name the wanted file")
     checksum = _checksum_of(wanted.path, wanted.checksum.algorithm if wanted.checksum else "sha256")
     signed_by = None
     if not wanted.checksum:
@@ -115,7 +115,7 @@ def carry_out(
             if wanted.checksum:
                 checksum = _checksum_of(wanted.part, wanted.checksum.algorithm)
                 if checksum != wanted.checksum:
-                    raise Wrong(f"it has the checksum {checksum}, expected was {wanted.checksum}")
+                    raise Wrong(f"it has the checksum {checksum}, expected {wanted.checksum}")
             return signature().signer(wanted.part, progress) if wanted.signatures else None
 
         if wanted.signatures:

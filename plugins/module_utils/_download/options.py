@@ -52,15 +52,17 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     """Return what the module's options ask for, or raise Refused."""
     urls, checksum, signatures, keyring = options["urls"], options["checksum"], options["signature"], options["keyring"]
     if options["timeout"] < 1 or options["retries"] < 0:
-        raise Refused(f"timeout is 1 at least and retries 0, found {options['timeout']} and {options['retries']}")
+        raise Refused(
+            f"timeout must be at least 1 and retries at least 0, found {options['timeout']} and {options['retries']}"
+        )
     if not urls:
         raise Refused("urls: the list is empty: name at least one URL")
     for option, url in [*(("urls", url) for url in urls), *(("signature", url) for url in signatures if "://" in url)]:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES or not (parts.path if parts.scheme == "file" else parts.hostname):
-            raise Refused(f"{option}: {url!r} is no URL that begins with http://, https:// or file://")
+            raise Refused(f"{option}: {url!r} is not a URL that begins with http://, https:// or file://")
     if not checksum and not signatures:
-        raise Refused("checksum: nothing says what the file is to be: give its checksum, or signature and keyring")
+        raise Refused("checksum: there is nothing to verify the file with: give its checksum, or signature and keyring")
     if bool(signatures) != bool(keyring):
         raise Refused("signature and keyring belong together: give both or none")
     return Wanted(
