@@ -215,7 +215,7 @@ class Connection(ConnectionBase):
             raise AnsibleError(f"via (ansible_nested_via) goes in a circle: {' -> '.join((*self._route, via))}")
         hostvars = variables.get("hostvars", {})
         if via not in hostvars:
-            raise AnsibleError(f"via (ansible_nested_via) names {via!r}, which is no host of the inventory")
+            raise AnsibleError(f"via (ansible_nested_via) names {via!r}, which is not a host of the inventory")
         return {**hostvars.raw_get(via), "hostvars": hostvars}
 
     def _load_parent(self, name: str, play_context: t.Any, route: tuple[str, ...]) -> None:

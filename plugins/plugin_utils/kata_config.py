@@ -71,13 +71,13 @@ def read(text: str) -> Shipped:
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise Refused(f"the release's configuration is no TOML ({error}): get the release again") from None
+        raise Refused(f"the release's configuration is not valid TOML ({error}): get the release again") from None
     hypervisors = settings.get("hypervisor")
     if not isinstance(hypervisors, dict) or len(hypervisors) != 1:
         number = len(hypervisors or ())
         raise Refused(
-            f"the release's configuration has {number} tables hypervisor.NAME and must have one: it is of a Kata that"
-            " this role does not know"
+            f"the release's configuration has {number} tables hypervisor.NAME and must have one: this is not a"
+            " supported Kata Containers release"
         )
     known: dict[str, set[str]] = {table: set(keys) for table, keys in KNOWN.items()}
     table = ""
@@ -135,15 +135,13 @@ def check(settings: Table, shipped: Shipped, option: str) -> None:
         if value is None:
             raise Refused(f"{name} is null, which TOML does not have: leave it out, or give it a value")
         if not table:
-            raise Refused(f"{name} stands in no table: Kata has {', '.join(sorted(shipped.known))}")
+            raise Refused(f"{name} is in no table: Kata has {', '.join(sorted(shipped.known))}")
         if table in shipped.known and key not in shipped.known[table]:
             near = difflib.get_close_matches(key, shipped.known[table], n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "see the file that it ships"
-            raise Refused(f"{name} is no key that this version of Kata knows in [{table}]: {hint}")
+            raise Refused(f"{name} is not a key that this version of Kata knows in [{table}]: {hint}")
         if table not in shipped.known and (near := difflib.get_close_matches(table, shipped.known, n=1)):
-            raise Refused(
-                f"{name} stands in a table that this version of Kata does not have: did you mean [{near[0]}]?"
-            )
+            raise Refused(f"{name} is in a table that this version of Kata does not have: did you mean [{near[0]}]?")
         there = shipped.settings
         for part in path:
             there = there.get(part, {}) if isinstance(there, Mapping) else {}

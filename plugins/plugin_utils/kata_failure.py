@@ -55,7 +55,7 @@ CAUSES = (
     (r"EEXIST|/dev/full", "the container was started with --privileged, which a VM does not take"),
     (
         r"backing store|Cannot allocate memory|/dev/shm",
-        "memory for the VM cannot be had: there is too little, or /dev/shm is too small (kata_proxy_shm_size)",
+        "memory for the VM cannot be allocated: there is too little, or /dev/shm is too small (kata_proxy_shm_size)",
     ),
     (
         r"ttrpc: closed|virtiofsd.*(exit|terminated|denied|not permitted)",
@@ -68,7 +68,7 @@ CAUSES = (
     ),
     (
         r"is invalid: |load config",
-        "the configuration names something that is not there, or says something that Kata does not know",
+        "the configuration names something that is not there, or has a setting that Kata does not know",
     ),
     (
         r"kernel panic|Kernel panic",
@@ -122,7 +122,7 @@ def docker_error(stderr: str) -> str:
     ]
     picked = next(
         (line for line in said if "Error response" in line or line.startswith("docker:")),
-        said[-1] if said else "docker run failed and said nothing",
+        said[-1] if said else "docker run failed without a message",
     )
     return shortened(re.sub(r"^docker: (Error response from daemon: )?", "", picked).rstrip("."))
 

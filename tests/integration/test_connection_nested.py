@@ -426,7 +426,7 @@ MISTAKES = {
     ),
     "no-via": (
         {"ansible_nested_hops": [OUTER], "ansible_nested_via": "nope"},
-        "via (ansible_nested_via) names 'nope', which is no host",
+        "via (ansible_nested_via) names 'nope', which is not a host",
         "",
     ),
     "circle": (

@@ -128,15 +128,15 @@ def test_the_two_kernel_parameters_are_always_there(given_: str, line: str) -> N
 REFUSED = [
     (
         {"hypervisor": {"qemu": {"default_vcpu": 2}}},
-        r"hypervisor\.qemu\.default_vcpu is no key .* did you mean default_vcpus",
+        r"hypervisor\.qemu\.default_vcpu is not a key .* did you mean default_vcpus",
     ),
     (
         {"runtime": {"sandbox_cgroups_only": True}},
-        r"runtime\.sandbox_cgroups_only is no key .* did you mean sandbox_cgroup_only\?",
+        r"runtime\.sandbox_cgroups_only is not a key .* did you mean sandbox_cgroup_only\?",
     ),
     (
         {"runtime": {"zzz": True}},
-        r"runtime\.zzz is no key that this version of Kata knows in \[runtime\]: see the file",
+        r"runtime\.zzz is not a key that this version of Kata knows in \[runtime\]: see the file",
     ),
     ({"hypervisor": {"qemv": {"default_vcpus": 2}}}, r"did you mean \[hypervisor\.qemu\]\?"),
     (
@@ -146,7 +146,7 @@ REFUSED = [
     ({"hypervisor": {"qemu": {"disable_block_device_use": 1}}}, "is an integer .* Kata has a boolean"),
     ({"hypervisor": {"qemu": {"enable_annotations": "x"}}}, "is a string .* Kata has an array"),
     ({"hypervisor": {"qemu": {"default_vcpus": None}}}, "is null, which TOML does not have"),
-    ({"default_vcpus": 2}, "default_vcpus stands in no table"),
+    ({"default_vcpus": 2}, "default_vcpus is in no table"),
     ({"hypervisor": {"qemu": {"initrd": "/i"}}}, "both image and initrd"),
     ({"hypervisor": {"qemu": {"image": ""}}}, "neither image nor initrd"),
 ]
@@ -178,7 +178,7 @@ def test_what_kata_knows_passes_also_where_its_file_has_it_in_a_comment_or_not_a
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("path = ", "is no TOML"),
+        ("path = ", "is not valid TOML"),
         ("[runtime]\n", "0 tables hypervisor.NAME"),
         ("[hypervisor.a]\n[hypervisor.b]\n", "2 tables"),
     ],

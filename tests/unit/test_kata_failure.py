@@ -82,4 +82,4 @@ def test_of_many_lines_the_last_are_kept() -> None:
 
 
 def test_a_docker_that_said_nothing_is_said_to_have() -> None:
-    assert explain("", "").error == "docker run failed and said nothing"
+    assert explain("", "").error == "docker run failed without a message"
