@@ -6,38 +6,39 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: daemon_config
-short_description: Merge settings into Docker's daemon.json, and have the running daemon take them over
+short_description: Merge settings into Docker's daemon.json, and have the running daemon reload them
 version_added: 0.1.0
 description:
   - Puts settings into C(daemon.json) and leaves all others as they are, with their order and indentation.
-  - Lets C(dockerd --validate) judge the new file before it takes the place of the old one, where dockerd can (Docker 23
-    and newer).
-  - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to whoever can
-    say that containers may stop; see RV(restart).
-  - Waits for the event by which the daemon says that it has reloaded. Where that does not come, the old file comes
-    back.
+  - Validates the new file with C(dockerd --validate) before it replaces the old one, where dockerd can (Docker 23 and
+    newer).
+  - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to the user, who
+    decides when containers may stop; see RV(restart).
+  - Waits for the event by which the daemon reports that it has reloaded. Where that does not come, the old file is
+    restored.
 extends_documentation_fragment:
   - nested.kata.attributes
 attributes:
   check_mode:
     details:
-      - The new file is not shown to C(dockerd --validate).
+      - The new file is not validated with C(dockerd --validate).
 options:
   settings:
     description:
-      - What the file is to say, by dockerd's names. Objects are merged, lists and single values are replaced, and
-        V(null) takes a key away.
-      - A runtime below C(runtimes) is replaced whole. V(null) removes it where it is ours; see O(runtimes_below).
+      - The wanted settings, by dockerd's names. Objects are merged, lists and single values are replaced, and V(null)
+        removes a key.
+      - A runtime below C(runtimes) is replaced as a whole. V(null) removes it where it is managed by nested.kata; see
+        O(runtimes_below).
     type: dict
     required: true
   runtimes_below:
     description:
-      - Directory below which the C(runtimeType) or C(path) of a runtime lies that may be replaced or removed.
-      - A runtime of a wanted name that lies elsewhere is somebody else's, and the module fails.
+      - A runtime may be replaced or removed where its C(runtimeType) or C(path) is below this directory.
+      - A runtime of a wanted name that is elsewhere is not managed by nested.kata, and the module fails.
     type: path
     default: /var/lib/nested-kata
   path:
-    description: The file. Where it is a link, what it leads to is written. Where nothing is left in it, it is removed.
+    description: The file. Where it is a link, its target is written. Where nothing is left in it, it is removed.
     type: path
     default: /etc/docker/daemon.json
   timeout:
@@ -46,13 +47,13 @@ options:
     default: 30
 notes:
   - Run it as root, where dockerd runs. Its process is that of C(/run/docker.pid); where there is none, only the file is
-    seen to.
-  - The daemon is told by the signal SIGHUP, as C(systemctl reload docker) does, and asked with the command C(docker).
-  - What it was told is noted in C(/run/nested-kata/daemon.json.read), so that a run that ended before it told the
-    daemon is made good by the next one.
+    changed.
+  - The daemon gets the signal SIGHUP, as from C(systemctl reload docker), and is queried with the command C(docker).
+  - The file that the daemon has reloaded is recorded in C(/run/nested-kata/daemon.json.read), so that a run that ended
+    before the reload is completed by the next one.
 seealso:
   - name: dockerd
-    description: What may stand in the file, and what of it the daemon takes over while it runs.
+    description: The settings that the file may have, and those that the daemon reloads while it runs.
     link: https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file
 author:
   - The nested.kata founders (@nested-kata)
@@ -68,7 +69,7 @@ EXAMPLES = r"""
           options:
             ConfigPath: /etc/nested-kata/kata/kata/4.1.0/configuration.toml
 
-- name: Take it away again
+- name: Remove it again
   nested.kata.daemon_config:
     settings:
       runtimes:
@@ -87,7 +88,7 @@ path:
   type: str
   sample: /etc/docker/daemon.json
 settings:
-  description: All that the file says now, or would say in check mode.
+  description: All settings of the file now, or after the run in check mode.
   returned: success
   type: dict
   sample:
@@ -95,19 +96,19 @@ settings:
       kata:
         runtimeType: /var/lib/nested-kata/kata/4.1.0/runtime-rs/bin/containerd-shim-kata-v2
 steps:
-  description: What was done, or would be in check mode.
+  description: The steps that were done, or would be in check mode.
   returned: success
   type: list
   elements: str
   sample: [write the file, have dockerd read it]
 restart:
-  description: The settings that this run changed and that the running daemon only takes over when it is restarted.
+  description: The settings that this run changed and that the running daemon reads only when it is restarted.
   returned: success
   type: list
   elements: str
   sample: [storage-driver]
 msg:
-  description: Why, in a sentence.
+  description: The reason, in a sentence.
   returned: success
   type: str
   sample: runtimes differed

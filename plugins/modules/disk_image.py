@@ -13,10 +13,10 @@ description:
   - Makes a sparse file with a file system in it or clones one, grows it, gives back space that it does not use any
     more, attaches it to a loop device, and gives the loop device a name that outlives its number.
   - A file that holds anything is never formatted. Only a path where nothing is, an empty file, or a file of nothing but
-    zeros gets a file system; anything else is an error that says what was found, and nothing is changed.
+    zeros gets a file system; anything else is an error that reports what was found, and nothing is changed.
   - A file system is made under another name in the same directory and gets its own name only when it is complete and on
-    disk. A run that is interrupted leaves no half-made image, and the next run removes what it left.
-  - A run that finds everything as asked starts no other program.
+    disk. A run that is interrupted leaves no half-made image, and the next run removes its temporary files.
+  - A run that finds everything as wanted starts no other program.
 extends_documentation_fragment:
   - nested.kata.attributes
 attributes:
@@ -27,7 +27,7 @@ options:
   path:
     description:
       - The file, an absolute path. Its directory must exist.
-      - Anything but a regular file, be it a symlink to one, is refused.
+      - Anything but a regular file, even a symlink to one, is refused.
     type: str
     required: true
   size:
@@ -36,8 +36,8 @@ options:
         1024; V(KB), V(MB), V(GB) and V(TB) are powers of 1000; without a unit it is bytes. It is rounded up to a
         multiple of 4 KiB.
       - Needed where the file has to be made. May be larger than the free space, since the file is sparse.
-      - btrfs needs 109M at least, ext4 8M, xfs 300M.
-      - A btrfs grows to 256M or more, as its kernel wants it.
+      - The minimum is 109M for btrfs, 8M for ext4, and 300M for xfs.
+      - A btrfs grows to 256M or more, as the kernel requires.
       - A file that is smaller grows, and so do the loop device that it is attached to and, see O(resizefs), its file
         system.
       - A size smaller than the file is an error, also where the file holds nothing but zeros. Nothing ever shrinks.
@@ -50,17 +50,17 @@ options:
     default: btrfs
   mkfs_options:
     description:
-      - More arguments for C(mkfs.btrfs), C(mkfs.ext4) or C(mkfs.xfs), an option or its value to an entry, where a file
-        system is made.
+      - More arguments for C(mkfs.btrfs), C(mkfs.ext4) or C(mkfs.xfs), where a file system is made. An option and its
+        value are separate entries.
       - Paths, and values that follow no option, are refused, since they may name another device.
     type: list
     elements: str
   allocation:
     description:
-      - V(preallocated) reserves all of O(size) on the disk that the file lies on (fallocate), so that the image can
-        always be filled. It is refused where that much is not free. On btrfs this only holds for what is written the
-        first time.
-      - V(sparse) takes space as it is written, and leaves a file that is there as it is. So without O(allocation).
+      - V(preallocated) reserves all of O(size) on the disk that the file is on (fallocate), so that the image can
+        always be filled. It is refused where that much is not free. On btrfs this only holds for the first write to
+        each block.
+      - V(sparse) takes space as it is written, and leaves an existing file as it is, as does leaving O(allocation) out.
       - A file system in a file of either kind gives space back when it discards.
     type: str
     choices: [sparse, preallocated]
@@ -69,7 +69,7 @@ options:
       - Absolute path of a golden image, from which the image is cloned where there is none yet. It has to be sealed,
         see O(sealed).
       - On btrfs and xfs the clone shares all data with it (reflink) and takes no time and space, but for the log of an
-        xfs, which each has for itself (64 MiB); elsewhere what is no hole is copied.
+        xfs, which each has for itself (64 MiB); elsewhere all data but holes is copied.
       - Each clone gets a UUID of its own, so that several can be mounted side by side, and O(label) where it is given.
         A O(size) larger than the golden image's makes the clone grow.
       - An image that is there already is never cloned again, also where the golden image changed or is gone since.
@@ -88,18 +88,18 @@ options:
     default: true
   trim:
     description:
-      - V(true) gives the space that the file system does not use any more back to the disk that the file lies on. The
+      - V(true) gives the space that the file system does not use any more back to the disk that the file is on. The
         image is attached, mounted in a mount namespace of its own, trimmed (C(fstrim)) and detached. Discards within a
         Kata VM do not leave it.
-      - Done only where the file was written to since. To remember that takes extended attributes; without them it is
-        done each time.
+      - Done only where the file was written to since the last time. Remembering that needs extended attributes; without
+        them it is done each time.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
     type: bool
     default: false
   sealed:
     description:
-      - V(true) makes a golden image of it. It is trimmed, which also replays the log of its file system, and nobody may
-        write to it any more (mode C(0400)). From then on it is never attached, grown or trimmed.
+      - V(true) makes the file a golden image. It is trimmed, which also replays the log of its file system, and nobody
+        may write to it any more (mode C(0400)). From then on it is never attached, grown or trimmed.
       - V(false) lets its owner write again. Clones are images of their own and do not change with it.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
     type: bool
@@ -116,20 +116,20 @@ options:
     type: str
   attached:
     description:
-      - Whether the file is attached to a loop device, with direct I/O where the file system that it lies on can.
+      - Whether the file is attached to a loop device, with direct I/O where the file system that it is on supports it.
       - Without it an attachment is left as it is.
       - V(true) refuses a file that is attached more than once, read-only, in part, or only until its last user ends
         (C(mount -o loop)).
-      - V(false) refuses while anybody uses the loop device, be it mounted in another container or open in a virtual
-        machine.
+      - V(false) is refused while the loop device is in use, for example mounted in another container or open in a
+        virtual machine.
     type: bool
   link:
     description:
       - Absolute path of a symlink that leads to the loop device. Loop devices get other numbers at the next boot, so
         nothing else should name them. Its directory is made where it is missing.
-      - Needs O(attached), unless O(state=absent). With V(true) for O(attached) it is made or put right, else it is
+      - Needs O(attached), unless O(state=absent). With V(true) for O(attached) it is made or corrected, else it is
         removed.
-      - A path that is something else than a symlink to a loop device is refused and left as it is.
+      - A path that is anything but a symlink to a loop device is refused and left as it is.
     type: str
   owner:
     description:
@@ -143,7 +143,7 @@ options:
     description:
       - Permissions of the file, in octal, best in quotes. V('0600') for a new file; without it an existing file keeps
         its own.
-      - One that lets nobody write needs O(sealed=true).
+      - A mode that lets nobody write needs O(sealed=true).
     type: raw
   state:
     description:
@@ -157,7 +157,7 @@ requirements:
   - C(blkid), and for O(trim), O(sealed) and O(resizefs) C(unshare), C(mount) and C(fstrim) (Debian packages util-linux
     and mount)
   - C(mkfs.btrfs) (btrfs-progs), C(mkfs.ext4) (e2fsprogs) or C(mkfs.xfs) (xfsprogs), where a file system has to be made,
-    and what else these packages bring, where one is cloned or grown
+    and other programs of these packages, where one is cloned or grown
   - Linux 5.8 or newer, and root, since every run looks whether a loop device holds the file
 notes:
   - In a container, loop devices need the capabilities SYS_ADMIN and MKNOD, the device C(/dev/loop-control), and the
@@ -231,13 +231,13 @@ path:
 size:
   description:
     - Bytes that the file appears to have, V(null) where it is gone.
-    - This and what follows is in check mode what it would be after the steps.
+    - In check mode, this value and those below are the ones expected after the steps.
   returned: success
   type: int
   sample: 21474836480
 allocated:
-  description: Bytes that the file takes on the disk it lies on. Of a clone, with what it shares. V(null) where it is
-    gone, and in check mode where it would change.
+  description: Bytes that the file takes on the disk that it is on, including those that a clone shares. V(null) where
+    it is gone, and in check mode where it would change.
   returned: success
   type: int
   sample: 402653184
@@ -289,7 +289,7 @@ diff:
   returned: success
   type: dict
 steps:
-  description: What was done, in this order, or would be done.
+  description: The steps that were done, in this order, or would be done.
   returned: success
   type: list
   elements: str
@@ -298,7 +298,7 @@ steps:
     - attach /var/lib/nested-kata/disks/kata.img to a free loop device
     - make /run/nested-kata/disks/kata name the loop device of /var/lib/nested-kata/disks/kata.img
 msg:
-  description: Why, in one line.
+  description: The reason, in one line.
   returned: always
   type: str
   sample: there is no file yet; it is not attached

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: disk_image_info
-short_description: Tell how large disk images are, what they take, and whether they may fill the disk that they lie on
+short_description: Show how large disk images are, what they take, and whether they may fill the disk that they are on
 version_added: 0.1.0
 description:
-  - Looks at files as M(nested.kata.disk_image) makes them, their apparent and their real size, what is in them, and
+  - Looks at files as M(nested.kata.disk_image) makes them, their apparent and their real size, their content, and
     whether they are attached.
   - Warns where sparse images may grow by more than there is room for. When a disk is full, writes in all guests on it
     fail.
@@ -20,15 +20,16 @@ options:
   paths:
     description:
       - Files, and directories, which stand for the files in them whose names end in C(.img). Absolute paths.
-      - What does not exist is left out.
+      - A path that does not exist is left out.
     type: list
     elements: str
     required: true
   overcommit:
     description:
-      - How many times what is free the images on a file system may grow by together. More is a warning.
-      - With V(1) there is one as soon as they could fill it; an image that is not sparse and shares nothing cannot
-        grow.
+      - Overcommit factor. Warn where the images on a file system could together grow by more than this multiple of its
+        free space.
+      - With V(1) there is a warning as soon as they could fill it; an image that is not sparse and shares nothing
+        cannot grow.
     type: float
     default: 1
 requirements:
@@ -40,7 +41,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the disks of all instances, which may promise twice what there is
+- name: Look at the disks of all instances, which may grow by twice the free space
   nested.kata.disk_image_info:
     paths: [/var/lib/nested-kata/disks, /var/lib/nested-kata/golden]
     overcommit: 2
@@ -70,17 +71,17 @@ images:
       type: int
       sample: 21474836480
     allocated:
-      description: Bytes that the file takes on the disk it lies on, those included that it shares.
+      description: Bytes that the file takes on the disk that it is on, including those that it shares.
       returned: success
       type: int
       sample: 402653184
     shared:
-      description: Bytes of these that other files have too, as a clone and its golden image (reflink).
+      description: Bytes of these that are shared with other files, as between a clone and its golden image (reflink).
       returned: success
       type: int
       sample: 335544320
     growth:
-      description: Bytes that it may take beyond those it takes now, in the worst case. V(0) for one that is sealed.
+      description: Bytes that it may take beyond those it takes now, in the worst case. V(0) for a sealed image.
       returned: success
       type: int
       sample: 21407727616
@@ -110,7 +111,7 @@ images:
       type: str
       sample: /dev/loop3
 file_systems:
-  description: The file systems that the images lie in.
+  description: The file systems that the images are in.
   returned: success
   type: list
   elements: dict
@@ -121,17 +122,17 @@ file_systems:
       type: str
       sample: /var
     fstype:
-      description: What it is.
+      description: Its type.
       returned: success
       type: str
       sample: xfs
     size:
-      description: Bytes that it has.
+      description: Its size in bytes.
       returned: success
       type: int
       sample: 214748364800
     free:
-      description: Bytes that can be written still.
+      description: Its free space in bytes.
       returned: success
       type: int
       sample: 53687091200

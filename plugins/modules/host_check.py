@@ -9,15 +9,15 @@ module: host_check
 short_description: Find out whether a machine can run Kata Containers
 version_added: 0.1.0
 description:
-  - Looks at what Kata Containers needs of a machine and returns a finding for each, with what was found, what is
-    needed, and what to do where the two differ.
+  - Checks what Kata Containers needs of a machine and returns a finding for each requirement, with what was found, what
+    is needed, and what to do where the two differ.
   - Never changes anything. It does not fail because of what it finds; see RV(ok).
 extends_documentation_fragment:
   - nested.kata.attributes.info_module
 options:
   target:
     description:
-      - What runs Kata.
+      - Where Kata runs.
     type: str
     default: host
     choices:
@@ -26,24 +26,25 @@ options:
   runtime:
     description:
       - Name of a runtime that must be registered in this machine's Docker already.
-      - Without it, Docker's runtimes are not looked at and there is no finding V(docker_runtime).
+      - Without it, Docker's runtimes are not checked and there is no finding V(docker_runtime).
     type: str
   runtimes:
     description:
-      - Names of runtimes that are to be registered in this machine's Docker. With O(target=host) none of them may be
-        somebody else's. Ours is recognised by a C(runtimeType) below C(/var/lib/nested-kata) or a C(ConfigPath) below
-        C(/etc/nested-kata).
+      - Names of runtimes that will be registered in this machine's Docker. With O(target=host), existing runtimes of
+        these names must be managed by nested.kata. Such a runtime is recognised by a C(runtimeType) or C(path) below
+        C(/var/lib/nested-kata).
     type: list
     elements: str
     default: []
   kata_version:
     description:
-      - The version of Kata that is to run, such as V(4.1.0). With O(target=host) it is compared with that of Docker.
-      - Without it only the version of Docker is looked at.
+      - The wanted version of Kata, such as V(4.1.0). With O(target=host) it is compared with that of Docker.
+      - Without it only the version of Docker is checked.
     type: str
   space:
     description:
-      - Parts that take room. Those on the same file system count together, and what is there already counts as done.
+      - Files and directories that take room. Those on the same file system count together, and those that exist already
+        need no more room.
       - Without any there is no finding V(space).
     type: list
     elements: dict
@@ -51,9 +52,9 @@ options:
     suboptions:
       path:
         description:
-          - The file or directory that is to be made. It need not exist, nor the directories above it.
-          - One that does not begin with C(/) lies below Docker's data directory, which is C(/var/lib/docker) where
-            Docker does not say.
+          - The file or directory that will be made. It need not exist, nor the directories above it.
+          - A path that does not begin with C(/) is below Docker's data directory, which is C(/var/lib/docker) where
+            Docker does not report another one.
         type: str
         required: true
       size:
@@ -62,27 +63,27 @@ options:
         type: str
         required: true
       purpose:
-        description: What it is, in a word or two, for people.
+        description: Short description for messages, a word or two.
         type: str
         required: true
       sparse:
-        description: Whether it begins small and grows with its use. Too little room for it is a warning, see
-          O(overcommit), and no error.
+        description: Whether it begins small and grows with its use. Too little room for it is a warning, not an error,
+          see O(overcommit).
         type: bool
         default: false
       creates:
-        description: A path. Where it exists, nothing is to be made any more. As with O(space[].path), it may be
-          relative.
+        description: A path. Where it exists, no more room is needed. As with O(space[].path), it may be relative.
         type: str
   overcommit:
     description:
-      - How many times what is free the parts with O(space[].sparse) may grow by together. More is a warning.
-      - With V(1) it is one as soon as they could fill the file system.
+      - Overcommit factor. Warn where the parts with O(space[].sparse) could together grow by more than this multiple of
+        the free space.
+      - With V(1) there is a warning as soon as they could fill the file system.
     type: float
     default: 1
   disks:
     description:
-      - The directory for disk images, of which RV(findings) say whether its file system has reflink. It need not exist.
+      - The directory for disk images. RV(findings) report whether its file system has reflink. It need not exist.
       - As with O(space[].path), it may be relative. Without it there is no finding V(reflink).
     type: str
   memory:
@@ -99,8 +100,8 @@ options:
     type: float
   containers:
     description:
-      - Names for containers that are to be made in this machine's Docker. Something that has such a name, and no label
-        that begins with C(nested.kata.), is somebody else's.
+      - Names for containers that will be made in this machine's Docker. A container of such a name without a label that
+        begins with C(nested.kata.) is not managed by nested.kata.
       - Without any of O(containers), O(networks) and O(volumes) there is no finding V(names).
     type: list
     elements: str
@@ -117,23 +118,24 @@ options:
     default: []
   reachable:
     description:
-      - What must be reached from this machine, all at the same time. Without any there is no finding V(reachable).
+      - Resources that must be reached from this machine. All are tried at the same time. Without any there is no
+        finding V(reachable).
     type: list
     elements: dict
     default: []
     suboptions:
       urls:
         description:
-          - Places of which one is enough. URLs of http and https are asked with HEAD, and with GET for one byte where
-            that fails. Any answer counts but the status 404, 410, and 500 or above, so that a registry may want to know
-            who asks.
+          - Places of which one is enough. URLs of http and https are requested with HEAD, and with GET for one byte
+            where that fails. Any answer counts but the status 404, 410, and 500 or above, so that a registry may ask
+            for a login.
           - A C(file:) URL or a path must be a file on this machine.
         aliases: [url]
         type: list
         elements: str
         required: true
       purpose:
-        description: What it is, in a word or two, for people.
+        description: Short description for messages, a word or two.
         type: str
         required: true
       required:
@@ -141,18 +143,18 @@ options:
         type: bool
         default: true
       creates:
-        description: A path. Where it exists, nothing is asked. As with O(space[].path), it may be relative.
+        description: A path. Where it exists, nothing is requested. As with O(space[].path), it may be relative.
         type: str
       image:
-        description: The reference of an image. Where this machine's Docker has it, nothing is asked.
+        description: The reference of an image. Where this machine's Docker has it, nothing is requested.
         type: str
   timeout:
-    description: How long to wait for an answer of those in O(reachable), in seconds.
+    description: How long to wait for the answers of O(reachable), in seconds.
     type: float
     default: 5
   ignore:
     description:
-      - Ids of findings that do not count against RV(ok). Where they would be errors, they are warnings that say so.
+      - Ids of findings that do not count against RV(ok). Where they would be errors, they are warnings instead.
       - One of V(architecture), V(cpu_virtualization), V(kernel), V(cgroup), V(kvm), V(vhost_vsock), V(vhost_net),
         V(tun), V(loop), V(docker_daemon), V(docker_version), V(docker_config), V(docker_runtime), V(names), V(space),
         V(reflink), V(memory), V(shm), V(time), V(reachable).
@@ -160,10 +162,10 @@ options:
     elements: str
     default: []
 notes:
-  - Run it as root, as the user who is to start Docker. On C(/dev/kvm) a guest of three instructions is run within the
+  - Run it as root, as the user who will start Docker. On C(/dev/kvm) a guest of three instructions is run within the
     module's process, with which it ends. No kernel module is loaded; devices whose driver is not loaded are not opened,
     since that loads it.
-  - Docker is reached with the command C(docker), so that E(DOCKER_HOST) counts where it is set. Where it does not
+  - Docker is reached with the command C(docker), so that E(DOCKER_HOST) applies where it is set. Where it does not
     answer, there are no findings V(docker_version) and V(names).
   - Without anything in O(reachable) it takes half a second.
 author:
@@ -207,7 +209,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 findings:
-  description: What was found, in a fixed order.
+  description: The findings, in a fixed order.
   returned: success
   type: list
   elements: dict
@@ -224,35 +226,35 @@ findings:
       sample: false
     severity:
       description:
-        - How much it counts where it is not as needed. With V(error) Kata cannot run. With V(warning) it can, but less
-          well, or nobody can tell, or O(ignore) names it.
+        - How severe it is where it is not as needed. With V(error) Kata cannot run. With V(warning) it can, but less
+          well, or it is unknown whether it can, or O(ignore) names the finding.
       returned: success
       type: str
       sample: error
     ignored:
-      description: Whether it would be an error, were it not for O(ignore).
+      description: Whether it would be an error without O(ignore).
       returned: success
       type: bool
       sample: false
     found:
-      description: What the machine has.
+      description: The state of the machine.
       returned: success
       type: str
       sample: no /dev/vhost-net
     needed:
-      description: What it must have.
+      description: The state that Kata needs.
       returned: success
       type: str
       sample: /dev/vhost-net
     remedy:
       description:
-        - What to do. Where all is as needed it is a note, of what the roles will do or of what would be better still,
-          and mostly empty.
+        - The action to take. Where all is as needed it is a note on what the roles will do or what would be better
+          still, and mostly empty.
       returned: success
       type: str
       sample: modprobe vhost_net, and name it in /etc/modules-load.d/nested-kata.conf to have it after a reboot
 ok:
-  description: Whether no finding with severity V(error) is other than needed.
+  description: Whether every finding with severity V(error) is as needed.
   returned: success
   type: bool
   sample: false
