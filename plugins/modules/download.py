@@ -9,28 +9,28 @@ module: download
 short_description: Get a large file from the first mirror that gives it, verified before it gets its name
 version_added: 0.1.0
 description:
-  - Downloads a file into C(PATH.part), verifies checksum and signature there, and only then gives it its name. So what
-    lies at O(path) is the file before or the right one, whatever happens.
-  - A download that was interrupted goes on where it ended, also from another mirror.
+  - Downloads a file into C(PATH.part), verifies checksum and signature there, and only then gives it its name. So the
+    file at O(path) is the old one or the right one, whatever happens.
+  - A download that was interrupted is resumed where it ended, also from another mirror.
   - A file that is there with the right checksum is left alone, and no request is sent.
-  - While it runs, a person who watches sees every few seconds how far it is.
+  - While it runs, its progress is shown every few seconds.
 extends_documentation_fragment:
   - ansible.builtin.files
   - nested.kata.attributes
 attributes:
   check_mode:
     details:
-      - Sends no request but one for a O(signature) that is a URL, where there is no O(checksum).
+      - Sends only a request for a O(signature) that is a URL, where there is no O(checksum).
   diff_mode:
     details:
-      - Shows the checksum before and after. What a download without O(checksum) will have is not known in check mode.
+      - Shows the checksum before and after. That of a download without O(checksum) is not known in check mode.
   platform:
     platforms: posix
 options:
   urls:
     description:
-      - Where the file can be had, best first. C(http), C(https) and C(file).
-      - When one fails, or gives another file than was asked for, the next is tried. The certificates of C(https) are
+      - URLs of the file, best first. C(http), C(https) and C(file).
+      - When one fails, or serves another file than the wanted one, the next is tried. The certificates of C(https) are
         always checked.
       - Proxies are taken from the environment, as M(ansible.builtin.get_url) does.
     type: list
@@ -38,21 +38,21 @@ options:
     required: true
   path:
     description:
-      - The file, with its name. Its directory must exist. Where it is a link, what it leads to is written.
+      - The file, with its name. Its directory must exist. Where it is a link, its target is written.
     type: path
     required: true
     aliases: [dest]
   checksum:
     description:
-      - What the content is to be, V(sha256:HEX) or V(sha512:HEX).
-      - Required, unless O(signature) is given. With both, a new file must satisfy both. A file that is there is judged
-        by the checksum alone.
+      - Checksum of the wanted content, V(sha256:HEX) or V(sha512:HEX).
+      - Required, unless O(signature) is given. With both, a new file must satisfy both. An existing file is verified by
+        the checksum alone.
     type: str
   signature:
     description:
       - URLs of a detached PGP signature, best first, or files with one on the target. The first that gives a signature
         by one of the keys is taken.
-      - Without O(checksum) it is fetched at every run, and the file that is there is verified with it.
+      - Without O(checksum) it is fetched at every run, and the existing file is verified with it.
     type: list
     elements: str
     default: []
@@ -65,27 +65,26 @@ options:
     type: path
   signed:
     description:
-      - What the signature is of, the file as it is (V(file)), or what comes out when it is uncompressed
-        (V(uncompressed)), as kernel.org signs its C(.tar.xz) files. xz, gzip and bzip2 are known. The uncompressed data
-        are never stored.
+      - The signed data, either the file as it is (V(file)), or its uncompressed content (V(uncompressed)), as
+        kernel.org signs its C(.tar.xz) files. xz, gzip and bzip2 are supported. The uncompressed data are never stored.
     type: str
     choices: [file, uncompressed]
     default: file
   timeout:
     description:
-      - Seconds without a byte from a server, after which it has failed.
+      - Give up on a server that has sent nothing for this many seconds.
     type: int
     default: 30
   retries:
     description:
-      - How many times all O(urls) are tried again when none of them gives anything more of the file. Answers that will
-        not change, such as 404, are not tried again.
+      - How many times all O(urls) are tried again when none of them serves more of the file. URLs with a final answer,
+        such as 404, are not tried again.
     type: int
     default: 2
 requirements:
   - C(gpgv) (Debian package gpgv), with O(signature)
 notes:
-  - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
+  - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 seealso:
   - module: ansible.builtin.get_url
 author:
@@ -121,24 +120,24 @@ path:
   type: str
   sample: /var/cache/nested-kata/linux-6.12.tar.xz
 url:
-  description: The URL that gave the last byte of the file, V(null) where nothing was downloaded.
+  description: The URL that the last byte of the file came from, V(null) where nothing was downloaded.
   returned: success
   type: str
   sample: https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.12.tar.xz
 checksum:
   description:
     - Checksum of the file, by the algorithm of O(checksum), or else SHA-256.
-    - V(null) in check mode where the file is not there and O(checksum) does not say it.
+    - V(null) in check mode where the file does not exist and O(checksum) is not set.
   returned: success
   type: str
   sample: sha256:b1a2562be56e42afb3f8489d4c2a7ac472ac23098f1ef1c1e40da601f54625eb
 size:
-  description: Bytes of the file, V(null) in check mode where it is not there.
+  description: Bytes of the file, V(null) in check mode where it does not exist.
   returned: success
   type: int
   sample: 147906904
 bytes_received:
-  description: Bytes of the file that came over the line in this run.
+  description: Bytes of the file that were received in this run.
   returned: success
   type: int
   sample: 147906904
@@ -148,12 +147,12 @@ resumed_from:
   type: int
   sample: 0
 signed_by:
-  description: Fingerprint of the key that signed the file. V(null) where no signature was looked at.
+  description: Fingerprint of the key that signed the file. V(null) where no signature was verified.
   returned: success
   type: str
   sample: 647F28654894E3BD457199BE38DBBDC86092693E
 steps:
-  description: What was done, or would be.
+  description: The steps that were done, or would be.
   returned: success
   type: list
   elements: str
@@ -163,7 +162,7 @@ diff:
   returned: success
   type: dict
 msg:
-  description: Why, in one line.
+  description: The reason, in one line.
   returned: always
   type: str
   sample: there is no /var/cache/nested-kata/linux-6.12.tar.xz yet
@@ -196,15 +195,17 @@ def main() -> None:
         supports_check_mode=True,
     )
 
-    def dress(path: str, changed: bool) -> bool:
+    def set_attributes(path: str, changed: bool) -> bool:
         wanted = module.load_file_common_arguments(module.params, path=path)
-        dressed: bool = module.set_fs_attributes_if_different(wanted, changed)
-        return dressed
+        is_changed: bool = module.set_fs_attributes_if_different(wanted, changed)
+        return is_changed
 
     def work() -> dict[str, Any]:
         wanted = parse(module.params)
         with tempfile.TemporaryDirectory(dir=module.tmpdir) as scratch, Progress() as progress:
-            return result_of(wanted, module.check_mode, *apply(wanted, scratch, dress, module.check_mode, progress))
+            return result_of(
+                wanted, module.check_mode, *apply(wanted, scratch, set_attributes, module.check_mode, progress)
+            )
 
     finish(module, work, module.params["path"], option="path")
 

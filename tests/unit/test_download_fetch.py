@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an error of a connection says is one line, and a name is that of the whole file."""
+"""The reason in an error of a connection is one line, and a name is that of the whole file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from email.message import Message
 from urllib.error import HTTPError, URLError
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils._download.fetch import name_of, said
+from ansible_collections.nested.kata.plugins.module_utils._download.fetch import name_of, reason_of
 
 SAID = [
     (HTTPError("http://x", 404, "Not Found", Message(), None), "HTTP 404 Not Found"),
@@ -24,7 +24,7 @@ SAID = [
 
 @pytest.mark.parametrize(("error", "line"), SAID, ids=[line for dummy, line in SAID])
 def test_an_error_is_one_line(error: Exception, line: str) -> None:
-    assert said(error) == line
+    assert reason_of(error) == line
 
 
 def test_a_part_has_the_name_of_its_file() -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server's answer to a request for a part of a file means."""
+"""The meaning of a server's answer to a request for a part of a file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Mapping
 
 @dataclass(frozen=True)
 class Answer:
-    """Where the bytes that follow belong, and how many there are in all, if the server says so."""
+    """The offset of the bytes that follow, and the size of the whole file, if the server reports it."""
 
     offset: int
     total: int | None
 
 
 def read_answer(status: int | None, headers: Mapping[str, str], asked: int) -> Answer | None:
-    """Return what an answer to a request for all bytes from `asked` on means, None where it cannot be trusted. Header
-    names are in lower case.
+    """Return the meaning of an answer to a request for all bytes from `asked` on, None where it cannot be trusted.
+    Header names are in lower case.
     """
     length = headers.get("content-length", "")
     count = int(length) if length.isdigit() else None
@@ -37,5 +37,5 @@ def read_answer(status: int | None, headers: Mapping[str, str], asked: int) -> A
 
 
 def is_complete(headers: Mapping[str, str], offset: int) -> bool:
-    """Tell whether a refusal of a range (416) means that there is nothing beyond it."""
+    """Return whether a refusal of a range (416) means that there is nothing beyond it."""
     return headers.get("content-range", "").strip() == f"bytes */{offset}"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A file, got from the first of several URLs that gives it, and resumed where it was cut off."""
+"""The download of a file from the first of several URLs that serves it, resumed where it was cut off."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from ansible_collections.nested.kata.plugins.module_utils._download.options impo
 from ansible_collections.nested.kata.plugins.module_utils._download.plan import Fetch
 
 PIECE = 1 << 18
-TRANSIENT = (408, 425, 429)  # answers of the 400s that may be others in a moment
+TRANSIENT = (408, 425, 429)  # answers of the 400s that may change in a moment
 
 
 class Failed(Exception):
-    """A URL did not give the file. `final`: it never will."""
+    """A URL did not serve the file. `final`: it never will."""
 
     def __init__(self, why: str, final: bool = False) -> None:
         super().__init__(why)
@@ -36,7 +36,7 @@ class Failed(Exception):
 
 
 class Wrong(Exception):
-    """What was downloaded is another file than was asked for."""
+    """The downloaded file is not the wanted one."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Received:
 
     path: str
     url: str | None = None
-    """Of the one that gave it, without its password."""
+    """The URL that served it, without its password."""
     bytes_received: int = 0
     resumed_from: int = 0
     signed_by: str | None = None
@@ -58,7 +58,7 @@ def name_of(path: str) -> str:
 
 
 def fetch(step: Fetch, file: FileIO, wanted: Wanted, verify: Callable[[], str | None], progress: Progress) -> Received:
-    """Get the file from the first URL that gives it, verify it, and return how it was received."""
+    """Get the file from the first URL that serves it, verify it, and return how it was received."""
     failures: dict[str, Failed] = {}
     received = Received(step.path, resumed_from=file.seek(0, os.SEEK_END))
     farthest = received.resumed_from
@@ -91,8 +91,8 @@ def fetch(step: Fetch, file: FileIO, wanted: Wanted, verify: Callable[[], str | 
 def verify_or_restart(
     url: str, file: FileIO, timeout: int, received: Received, verify: Callable[[], str | None], progress: Progress
 ) -> str | None:
-    """Verify the file. What an earlier run had left may be of another file, so one that was resumed gets a second
-    chance from the start.
+    """Verify the file. The part that an earlier run left may be of another file, so a resumed download that fails is
+    repeated from the start.
     """
     try:
         return verify()
@@ -105,7 +105,7 @@ def verify_or_restart(
 
 
 def receive(url: str, file: FileIO, timeout: int, received: Received, progress: Progress) -> None:
-    """Get what is missing from one URL, or raise Failed."""
+    """Get the missing part from one URL, or raise Failed."""
     offset = file.seek(0, os.SEEK_END)
     try:
         answer = request(url, offset, timeout)
@@ -115,11 +115,11 @@ def receive(url: str, file: FileIO, timeout: int, received: Received, progress: 
                 return
             answer = None
         else:
-            raise Failed(said(error), final=400 <= error.code < 500 and error.code not in TRANSIENT) from error
+            raise Failed(reason_of(error), final=400 <= error.code < 500 and error.code not in TRANSIENT) from error
     except SSLValidationError as error:
-        raise Failed(said(error), final=True) from error
+        raise Failed(reason_of(error), final=True) from error
     except (OSError, http.client.HTTPException, UrlsConnectionError) as error:
-        raise Failed(said(error)) from error
+        raise Failed(reason_of(error)) from error
     if answer:
         with answer:
             begin = read_answer(getattr(answer, "status", None), headers_of(answer), offset)
@@ -128,7 +128,7 @@ def receive(url: str, file: FileIO, timeout: int, received: Received, progress: 
                 return
         if not offset:
             raise Failed("it answers with a part of the file that was not requested", final=True)
-    # It has no such part, or gave another one than was asked for: all of the file, then.
+    # It has no such part, or served another one: get all of the file.
     restart(file, received)
     receive(url, file, timeout, received, progress)
 
@@ -148,7 +148,7 @@ def headers_of(answer: Any) -> dict[str, str]:
 
 
 def store(answer: Any, begin: Answer, file: FileIO, url: str, received: Received, progress: Progress) -> None:
-    """Write what comes to its place, or raise Failed where it ends too early."""
+    """Write the answer to its place in the file, or raise Failed where it ends too early."""
     if begin.offset == 0:
         received.resumed_from = 0
     file.truncate(begin.offset)
@@ -165,7 +165,7 @@ def store(answer: Any, begin: Answer, file: FileIO, url: str, received: Received
         try:
             piece = answer.read(PIECE)
         except (OSError, http.client.HTTPException) as error:
-            raise Failed(f"{said(error)} after {size} bytes") from error
+            raise Failed(f"{reason_of(error)} after {size} bytes") from error
         if not piece:
             break
         view = memoryview(piece)
@@ -178,8 +178,8 @@ def store(answer: Any, begin: Answer, file: FileIO, url: str, received: Received
         raise Failed(f"the connection was cut after {size} of {begin.total} bytes")
 
 
-def said(error: BaseException) -> str:
-    """Return what an error of a connection says, in one line."""
+def reason_of(error: BaseException) -> str:
+    """Return the reason in an error of a connection, in one line."""
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
     reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error

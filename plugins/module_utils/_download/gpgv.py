@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""gpgv: the keys that it takes, and what it says of a file and its signature."""
+"""gpgv: the keys that it accepts, and its verdict on a file and its signature."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.files import r
 
 
 def dearmored(keys: bytes) -> bytes:
-    """Return keys as gpgv takes them: binary. Several blocks may follow each other."""
+    """Return keys as gpgv accepts them: binary. Several blocks may follow each other."""
     blocks = re.findall(
         rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", keys, re.DOTALL
     )
@@ -38,16 +38,16 @@ def dearmored(keys: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What gpgv says of a file and its signature."""
+    """The verdict of gpgv on a file and its signature."""
 
     signed_by: str | None = None
     """Fingerprint of the primary key, None where the signature is not good."""
     why: str = ""
     forged: bool = False
-    """The signature is one by a known key, but not of this file."""
+    """Whether the signature is by a known key, but not of this file."""
 
 
-# What gpgv says on its status descriptor (doc/DETAILS of GnuPG), and what it means.
+# The keywords that gpgv writes to its status descriptor (doc/DETAILS of GnuPG), and their meaning.
 STATUS = {
     "EXPSIG": "the signature has expired",
     "EXPKEYSIG": "the key has expired",
@@ -60,25 +60,25 @@ STATUS = {
 
 
 def read_status(text: str) -> Verdict:
-    """Return what the status lines of gpgv mean. One good signature is enough, and a forged one spoils all."""
-    said = [line.split()[1:] for line in text.splitlines() if line.startswith("[GNUPG:] ") and line.split()[1:]]
-    words = [line[0] for line in said]
+    """Return the verdict in the status lines of gpgv. One good signature is enough, unless another one is forged."""
+    status = [line.split()[1:] for line in text.splitlines() if line.startswith("[GNUPG:] ") and line.split()[1:]]
+    words = [line[0] for line in status]
     if "BADSIG" in words:
-        return Verdict(why=_why(said, "BADSIG"), forged=True)
+        return Verdict(why=_why(status, "BADSIG"), forged=True)
     good = False
-    for word, line in zip(words, said):
+    for word, line in zip(words, status):
         # VALIDSIG comes also after EXPKEYSIG and REVKEYSIG. The last word in it is the fingerprint of the primary key.
         good = word == "GOODSIG" or (good and word != "NEWSIG")
         if good and word == "VALIDSIG":
             return Verdict(signed_by=line[-1])
     for word in STATUS:
         if word in words:
-            return Verdict(why=_why(said, word))
+            return Verdict(why=_why(status, word))
     return Verdict(why="gpgv reports no good signature")
 
 
 def ask_gpgv(command: Sequence[str], pieces: Iterable[bytes]) -> Verdict:
-    """Return what gpgv, called so that it says its status on stdout, means about the pieces of a file on its stdin."""
+    """Return the verdict of gpgv, called with its status on stdout, on the pieces of a file on its stdin."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as gpgv:
         file, answer = writing_end(gpgv.stdin), reading_end(gpgv.stdout)
         # It may end before it has read all, for example where there is no signature.
@@ -90,7 +90,7 @@ def ask_gpgv(command: Sequence[str], pieces: Iterable[bytes]) -> Verdict:
         return read_status(answer.read().decode("utf-8", "replace"))
 
 
-def _why(said: Sequence[Sequence[str]], word: str) -> str:
-    line = next(line for line in said if line[0] == word)
+def _why(status: Sequence[Sequence[str]], word: str) -> str:
+    line = next(line for line in status if line[0] == word)
     key = f" (key {line[1]})" if len(line) > 1 and word != "NODATA" else ""
     return f"{STATUS[word]}{key}"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine of download: what is there, and how the file comes there."""
+"""The machine of download: its state, and how the file is downloaded."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ansible_collections.nested.kata.plugins.module_utils._download.options impo
 from ansible_collections.nested.kata.plugins.module_utils._download.plan import Fetch, Found, Plan, decide
 from ansible_collections.nested.kata.plugins.module_utils._download.signature import Signature
 
-# Gives a file the owner and permissions that were asked for, and returns whether that or the other argument is a
-# change.
-Dress = Callable[[str, bool], bool]
+# Gives a file the wanted owner and permissions, and returns whether that is a change, or True where the other argument
+# is.
+SetAttributes = Callable[[str, bool], bool]
 
 
 def apply(
-    wanted: Wanted, scratch: str, dress: Dress, check_mode: bool, progress: Progress
+    wanted: Wanted, scratch: str, set_attributes: SetAttributes, check_mode: bool, progress: Progress
 ) -> tuple[Plan, Found, Checksum | None, Received, bool]:
-    """Return what was planned, what was found before, the file's checksum afterwards, how it was received, and whether
+    """Return the plan, the state found before, the file's checksum afterwards, how it was received, and whether
     anything changed.
 
-    `scratch` is a directory for what is only needed meanwhile.
+    `scratch` is a directory for temporary files.
     """
     made: list[Signature] = []
 
@@ -45,16 +45,16 @@ def apply(
         checksum = wanted.checksum
         if not check_mode:
             for step in plan.steps:
-                received = carry_out(step, wanted, signature, dress, progress)
+                received = carry_out(step, wanted, signature, set_attributes, progress)
             checksum = wanted.checksum or _checksum_of(wanted.path, "sha256")
     changed = bool(plan.steps)
     if os.path.exists(wanted.path):
-        changed = dress(wanted.path, changed)
+        changed = set_attributes(wanted.path, changed)
     return plan, found, checksum, received, changed
 
 
 def look(wanted: Wanted, signature: Callable[[], Signature], progress: Progress) -> Found:
-    """Return what lies there. `signature` is called for one where it is needed."""
+    """Return the state of the file. `signature` is called where a signature is needed."""
     directory = os.path.dirname(wanted.path)
     if not os.path.isdir(directory):
         raise Refused(f"path: there is no directory {directory}: make it, or correct the path")
@@ -77,12 +77,12 @@ def _checksum_of(path: str, algorithm: str) -> Checksum:
 
 @contextlib.contextmanager
 def alone_with(path: str, progress: Progress) -> Iterator[FileIO]:
-    """Open the file of a download that is under way, made where it is missing. Other runs with the same file wait."""
+    """Open the file of a download in progress, made where it is missing. Other runs with the same file wait."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             take_turn(descriptor, lambda: progress.say(f"{name_of(path)}: waiting for another download of it"))
-            # Who had it may have finished, and the file have another name now.
+            # The run that had the lock may have finished and renamed the file.
             if not _is_at(descriptor, path):
                 continue
             try:
@@ -101,7 +101,7 @@ def _is_at(descriptor: int, path: str) -> bool:
 
 
 def carry_out(
-    step: Fetch, wanted: Wanted, signature: Callable[[], Signature], dress: Dress, progress: Progress
+    step: Fetch, wanted: Wanted, signature: Callable[[], Signature], set_attributes: SetAttributes, progress: Progress
 ) -> Received:
     """Download, verify, and give the file its name, unless another run did so meanwhile."""
     with alone_with(wanted.part, progress) as file:
@@ -119,17 +119,17 @@ def carry_out(
             return signature().signer(wanted.part, progress) if wanted.signatures else None
 
         if wanted.signatures:
-            signature()  # a bad one is told before the download
+            signature()  # a bad one is reported before the download
         received = fetch(step, file, wanted, verify, progress)
-        _dress(wanted, dress)
+        _prepare(wanted, set_attributes)
         os.fsync(file.fileno())
         os.replace(wanted.part, wanted.path)
         return received
 
 
-def _dress(wanted: Wanted, dress: Dress) -> None:
-    """Give the file owner and permissions while it has no name yet: those of the file that it replaces, or a new one's,
-    and those that were asked for.
+def _prepare(wanted: Wanted, set_attributes: SetAttributes) -> None:
+    """Give the file owner and permissions before it gets its name: those of the file that it replaces or of a new file,
+    and the wanted ones.
     """
     if os.path.exists(wanted.path):
         state = os.stat(wanted.path)
@@ -139,4 +139,4 @@ def _dress(wanted: Wanted, dress: Dress) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(wanted.part, 0o666 & ~mask)
-    dress(wanted.part, False)
+    set_attributes(wanted.part, False)

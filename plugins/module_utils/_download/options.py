@@ -20,7 +20,7 @@ PART = ".part"
 
 @dataclass(frozen=True)
 class Checksum:
-    """What a file's content is to be."""
+    """The checksum of the wanted content."""
 
     algorithm: str
     digest: str
@@ -31,7 +31,7 @@ class Checksum:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the task asked for."""
+    """The options of the task."""
 
     urls: tuple[str, ...]
     path: str
@@ -39,7 +39,7 @@ class Wanted:
     signatures: tuple[str, ...] = ()
     keyring: str | None = None
     uncompressed: bool = False
-    """What was signed is the content of the compressed file."""
+    """Whether the signature is of the uncompressed content."""
     timeout: int = 30
     retries: int = 2
 
@@ -49,7 +49,7 @@ class Wanted:
 
 
 def parse(options: Mapping[str, Any]) -> Wanted:
-    """Return what the module's options ask for, or raise Refused."""
+    """Return the parsed options of the module, or raise Refused."""
     urls, checksum, signatures, keyring = options["urls"], options["checksum"], options["signature"], options["keyring"]
     if options["timeout"] < 1 or options["retries"] < 0:
         raise Refused(

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of download: from what was found and what is wanted to steps. Nothing is touched."""
+"""The plan of download: the steps from the found to the wanted state. Nothing is touched."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ansible_collections.nested.kata.plugins.module_utils._download.options impo
 
 @dataclass(frozen=True)
 class Found:
-    """What lies there."""
+    """The state of the file."""
 
     there: bool = False
     checksum: Checksum | None = None
-    """Of the file, by the algorithm that was asked for."""
+    """Of the file, by the wanted algorithm."""
     signed_by: str | None = None
-    """Whose signature of the file is good; asked only where there is no checksum to compare."""
+    """Key whose signature of the file is good; verified only where there is no checksum to compare."""
     part: int = 0
     """Bytes of a download that was interrupted."""
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """Get the file from the first URL that gives it."""
+    """Get the file from the first URL that serves it."""
 
     urls: tuple[str, ...]
     path: str
@@ -39,14 +39,14 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps that lead from what was found to what is wanted, and why they are needed."""
+    """The steps from the found to the wanted state, and why they are needed."""
 
     steps: tuple[Fetch, ...]
     reason: str
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
-    """Return what is to be done."""
+    """Return the steps and their reason."""
     fetch = (Fetch(wanted.urls, wanted.path, found.part),)
     if not found.there:
         return Plan(fetch, f"there is no {wanted.path} yet" + (f", but {found.part} bytes of it" if found.part else ""))

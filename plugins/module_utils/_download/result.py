@@ -22,7 +22,7 @@ def result_of(
     received: Received,
     changed: bool,
 ) -> dict[str, Any]:
-    """Return what the module returns."""
+    """Return the result of the module."""
     there = os.path.exists(wanted.path) and not (plan.steps and check_mode)
     return {
         "url": received.url,

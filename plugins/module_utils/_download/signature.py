@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A detached signature: got, and verified by gpgv."""
+"""A detached signature: fetched, and verified by gpgv."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from ansible_collections.nested.kata.plugins.module_utils._common.compression im
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
-from ansible_collections.nested.kata.plugins.module_utils._download.fetch import PIECE, Failed, Wrong, name_of, said
+from ansible_collections.nested.kata.plugins.module_utils._download.fetch import (
+    PIECE,
+    Failed,
+    Wrong,
+    name_of,
+    reason_of,
+)
 from ansible_collections.nested.kata.plugins.module_utils._download.gpgv import Verdict, ask_gpgv, dearmored
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Wanted
 
@@ -66,7 +72,7 @@ class Signature:
             try:
                 with open(stored, "wb") as file:
                     file.write(self._content(wanted.timeout))
-                # A signature that no file could satisfy is found before a long download.
+                # A signature that no file could satisfy is detected before a long download.
                 verdict = ask_gpgv(self._gpgv, ())
                 if verdict.forged or verdict.signed_by:
                     return
@@ -84,7 +90,7 @@ class Signature:
             with open(self._origin, "rb") as file:
                 return file.read(LARGEST_SIGNATURE)
         except (OSError, http.client.HTTPException, UrlsConnectionError) as error:
-            raise Failed(said(error)) from error
+            raise Failed(reason_of(error)) from error
 
     def _bad(self, verdict: Verdict) -> str:
         return f"{self._origin}, with the keys in {self._keyring}: {verdict.why}"
@@ -116,6 +122,6 @@ class Signature:
                 except (lzma.LZMAError, EOFError, zlib.error, gzip.BadGzipFile) as error:
                     raise Wrong(f"it cannot be uncompressed: {error}") from error
                 except OSError as error:
-                    if error.errno is None:  # so bz2 says that the data are no such data
+                    if error.errno is None:  # this is how bz2 reports invalid data
                         raise Wrong(f"it cannot be uncompressed: {error}") from error
                     raise
