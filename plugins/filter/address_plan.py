@@ -10,7 +10,7 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Takes the first range that overlaps no route and no network that is in use, and divides it, so that the
-    networks of a target's dockerd and of an instance's dockerd never overlap each other nor the machine's own.
+    networks of a target's dockerd and of an instance's dockerd overlap neither each other nor the machine's own.
   - Pure computation on the control node.
 options:
   _input:
@@ -26,8 +26,8 @@ options:
     type: str
     default: ""
   taken:
-    description: More ranges in use, for example the subnets of Docker networks. Those that are not IPv4 are passed
-      over.
+    description: More ranges in use, for example the subnets of Docker networks. Those that are not IPv4 are
+      ignored.
     type: list
     elements: str
     default: []

@@ -9,7 +9,7 @@ short_description: Write options of C(docker create) as its arguments
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Turns options into the arguments C(--OPTION VALUE), in the order in which they stand.
+  - Turns options into the arguments C(--OPTION VALUE), in their order.
   - The roles compare an existing container with the wanted one by a hash over these arguments. Values therefore keep
     their type, and the same options always yield the same list.
   - Pure computation on the control node.
@@ -19,7 +19,7 @@ options:
       - "Dictionaries, each with options by their names without the dashes, as in V({cap-drop: ALL, volume: [a:/a,
         b:/b]})."
       - A list repeats the option for each of its values, an empty one leaves the option out.
-      - An option whose values do not stand together is in more than one of the dictionaries.
+      - An option whose values are not adjacent is in more than one of the dictionaries.
     type: list
     elements: dict
     required: true

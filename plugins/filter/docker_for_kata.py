@@ -9,7 +9,7 @@ short_description: Find the oldest Kata Containers for a version of Docker
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Compares a version of Docker with what the module M(nested.kata.host_check) knows of Kata Containers.
+  - Compares a version of Docker with the versions of Kata Containers that the module M(nested.kata.host_check) knows.
   - Pure computation on the control node.
 options:
   _input:
@@ -28,9 +28,9 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(oldest) is the oldest Docker that any Kata Containers goes with, C(kata) the oldest Kata Containers that goes
-      with this Docker, V(null) where there is none, and C(pairs) has the oldest Docker that needs each Kata Containers,
-      and that, from the oldest to the newest.
+    - C(oldest) is the oldest Docker that any Kata Containers works with.
+    - C(kata) is the oldest Kata Containers that works with this Docker, V(null) where there is none.
+    - C(pairs) has the oldest Docker that needs each Kata Containers, and that, from the oldest to the newest.
   type: dict
   sample: {"oldest": "26", "kata": "3.30", "pairs": [["26", "3.30"], ["29.5", "3.32"]]}
 """
@@ -42,7 +42,7 @@ from ansible_collections.nested.kata.plugins.module_utils._host.check_docker imp
 
 
 def docker_for_kata(docker: str) -> dict[str, str | list[list[str]] | None]:
-    """Return what goes with a version of Docker."""
+    """Return the versions of Kata Containers that work with a version of Docker."""
     least = next((kata for since, kata in KATA_FOR_DOCKER if version_of(docker) >= since), None)
     return {
         "oldest": written(OLDEST_ON_TARGET),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: docker_runtimes
-short_description: Write the runtimes of Kata as Docker's configuration has them
+short_description: Write the runtimes of Kata as entries of Docker's configuration
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
@@ -31,7 +31,7 @@ options:
     type: str
     required: true
   unwanted:
-    description: Names of runtimes that are removed.
+    description: Names of runtimes to remove.
     type: list
     elements: str
     default: []

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: failure_reason
-short_description: Return in one line why a task failed
+short_description: Return the reason why a task failed, in one line
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Takes the result of a task that failed, C(ansible_failed_result) in a C(rescue). Of a loop the first item that
     failed counts.
-  - The reason is what a module reports or, of a command, the last lines that it wrote.
+  - The reason is the message of a module or, of a command, the last lines of its output.
   - Pure computation on the control node.
 options:
   _input:
@@ -27,8 +27,8 @@ options:
     default: ""
   line:
     description:
-      - A regular expression. The reason is then the first line on stderr that begins like it, else all of stderr, else
-        what the module reports.
+      - A regular expression. The reason is then the first line on stderr that begins with a match, else all of stderr,
+        else the message of the module.
     type: str
     default: ""
 """
@@ -43,7 +43,7 @@ EXAMPLES = r"""
       loop_control:
         loop_var: patch
   rescue:
-    - name: Say why
+    - name: Report the reason
       ansible.builtin.fail:
         msg: "The tree was not patched: {{ ansible_failed_result | nested.kata.failure_reason(item='patch') }}"
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: instance_disks
-short_description: List the disks of instances as what takes room
+short_description: List the disks of instances as parts that take room
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
@@ -24,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: See whether the disks fit
+- name: Check whether the disks fit
   nested.kata.host_check:
     space: "{{ instances | nested.kata.instance_disks('/var/lib/nested-kata/disks') }}"
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: instance_entries
-short_description: Fill in what the entries of kata_instance_list leave out
+short_description: Fill in the defaults of the entries of kata_instance_list
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
@@ -20,7 +20,7 @@ options:
     elements: dict
     required: true
   defaults:
-    description: What an entry that leaves it out has.
+    description: The values of keys that an entry leaves out.
     type: dict
     default: {}
 """
@@ -33,7 +33,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The entries with all that they left out.
+  description: The entries with all defaults filled in.
   type: list
   elements: dict
   sample: [{"name": "web", "memory": "4g", "state": "present", "purge": false}]

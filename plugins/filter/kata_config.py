@@ -9,10 +9,10 @@ short_description: Make the drop-in for a Kata configuration
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes the configuration file of a Kata release and returns what goes into a file in C(config.d) beside it, so that
-    Kata finds its files where the release lies, and does what is wanted.
+  - Takes the configuration file of a Kata release and returns the content of a file in C(config.d) beside it, with
+    the paths of the release's directory and the wanted settings.
   - Fails for a key that the release's file does not name, not even in a comment, in a table that it has, and for a
-    value of another type than it has there. The message names keys that are spelled alike.
+    value of another type than it has there. The message names keys of similar spelling.
   - Pure computation on the control node.
 options:
   _input:
@@ -20,7 +20,7 @@ options:
     type: str
     required: true
   home:
-    description: Directory where the release lies. Every path below C(/opt/kata) in the file is one below it in the
+    description: Directory of the release. Every path below C(/opt/kata) in the file is below this directory in the
       drop-in.
     type: str
     required: true
@@ -30,7 +30,7 @@ options:
     type: dict
     default: {}
   theirs:
-    description: Settings of the user, by table as in Kata's file. They win.
+    description: Settings of the user, by table as in Kata's file. They take precedence.
     type: dict
     default: {}
   option:
@@ -51,10 +51,10 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(text) is the drop-in, C(settings) the same as a dictionary, and C(files) what must be there on the target for a
-      VM to start.
-    - C(kernel_params) in it always has C(cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1), unless it says
-      otherwise.
+    - C(text) is the drop-in, C(settings) the same as a dictionary, and C(files) the files that must be on the target
+      for a VM to start.
+    - C(kernel_params) in it always has C(cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1), unless it sets these
+      itself.
   type: dict
   sample:
     text: |

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: kata_failure
-short_description: Say why a Kata container did not start
+short_description: Explain why a Kata container did not start
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes what C(docker run) wrote on stderr and the daemon's log since, and returns Docker's own words, the lines of
-    the log that are of the shim, QEMU, virtiofsd or the agent and tell of trouble, and what is probably behind it.
+  - Takes the stderr of C(docker run) and the daemon's log since, and returns Docker's own message, the lines of the log
+    in which the shim, QEMU, virtiofsd or the agent report a problem, and the probable cause.
   - Pure computation on the control node.
 options:
   _input:
-    description: What C(docker run) wrote on stderr.
+    description: The stderr of C(docker run).
     type: str
     required: true
   log:
@@ -24,7 +24,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Say why it did not start
+- name: Show why it did not start
   ansible.builtin.debug:
     msg: "{{ (ran.stderr | nested.kata.kata_failure(journal.stdout)).cause }}"
 """
@@ -48,7 +48,7 @@ from ansible_collections.nested.kata.plugins.plugin_utils.kata_failure import ex
 
 
 def kata_failure(stderr: str, log: str = "") -> dict[str, Any]:
-    """Return what is known of the failure as a dictionary."""
+    """Return the explanation of the failure as a dictionary."""
     why = asdict(explain(stderr, log))
     return {**why, "lines": list(why["lines"])}
 

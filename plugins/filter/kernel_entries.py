@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: kernel_entries
-short_description: Fill in what the entries of guest_kernel_list leave out
+short_description: Fill in the defaults of the entries of guest_kernel_list
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Merges each entry into the defaults, and resolves what it names, a profile, fragments, patches and a base
-    configuration, to files on the control node.
+  - Merges each entry into the defaults, and resolves its profile, fragments, patches and base configuration to files on
+    the control node.
   - A fragment named by letters, digits, V(_) and V(-) alone is one of O(fragment_directory). Any other relative path is
     below O(directory).
   - Pure computation on the control node.
@@ -21,8 +21,8 @@ options:
     elements: dict
     required: true
   defaults:
-    description: What an entry that leaves it out has. Has every key of an entry but C(name), which is that of the
-      profile.
+    description: The values of keys that an entry leaves out. They have every key of an entry but C(name), which is that
+      of the profile.
     type: dict
     required: true
   arch:
@@ -39,7 +39,7 @@ options:
     type: dict
     required: true
   allow_missing:
-    description: Symbols that may get lost in any kernel, each with the reason.
+    description: Symbols that may be missing in any kernel, each with the reason.
     type: dict
     required: true
   fragment_directory:
@@ -53,7 +53,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Fill in what the entries leave out
+- name: Fill in the defaults
   ansible.builtin.set_fact:
     guest_kernel_entries: >-
       {{ guest_kernel_list | nested.kata.kernel_entries(
@@ -64,8 +64,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The entries with all that they left out, and with absolute paths. C(files) are all that must be on the
-    control node.
+  description: The entries with all defaults filled in, and with absolute paths. C(files) are the files that must be on
+    the control node.
   type: list
   elements: dict
   sample:
@@ -103,7 +103,7 @@ def kernel_entries(
     fragment_directory: str,
     directory: str,
 ) -> list[dict[str, Any]]:
-    """Return the entries with all that they left out."""
+    """Return the entries with all defaults filled in."""
 
     def absolute(path: str) -> str:
         return f"{directory}/{path}" if path and not path.startswith("/") else path

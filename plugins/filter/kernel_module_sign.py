@@ -5,12 +5,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: kernel_module_sign
-short_description: Name the path that is there when a kernel module is loaded
+short_description: Return the path that exists when a kernel module is loaded
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - The path is the device that the module brings, as the module M(nested.kata.host_check) looks for it, else the
-    module's directory in C(/sys/module).
+  - The path is the device that the module provides, where M(nested.kata.host_check) checks it, else the module's
+    directory in C(/sys/module).
   - Pure computation on the control node.
 options:
   _input:

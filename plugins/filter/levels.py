@@ -5,12 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: levels
-short_description: Put together what C(playbooks/status.yml) shows
+short_description: Put together the tables of C(playbooks/status.yml)
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Goes through the machines, proxies and instances of the inventory, and reads what C(playbooks/tasks/look.yml) and
-    the role P(nested.kata.kata_preflight#role) registered for each. A level whose Docker was not reached is left out.
+  - Goes through the machines, proxies and instances of the inventory, and reads the results that
+    C(playbooks/tasks/look.yml) and the role P(nested.kata.kata_preflight#role) registered for each. A level whose
+    Docker was not reached is left out.
   - Pure computation on the control node.
 options:
   _input:
@@ -32,8 +33,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(rows) has for each level its kind, name, kernel, Docker's version, storage driver, running containers, and what
-      isolates it.
+    - C(rows) has for each level its kind, name, kernel, Docker's version, storage driver, running containers, and
+      isolation.
     - C(disks) has for each disk image the level, path, apparent size, room taken, shared room, and room that it may
       still take.
     - C(missing) has for each finding that keeps Kata from running its id and remedy.
@@ -65,7 +66,7 @@ Known = Mapping[str, Any]
 
 
 def levels(groups: Mapping[str, list[str]], hostvars: Mapping[str, Known]) -> dict[str, Any]:
-    """Return what is known of all levels."""
+    """Return the tables of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
     targets = [(name, known) for kind, name, known in hosts if kind != "instance"]
     rows = [

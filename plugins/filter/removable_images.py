@@ -5,12 +5,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: removable_images
-short_description: Decide what the role machine_image removes
+short_description: Decide which containers and images the role machine_image removes
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes what a Docker daemon has and returns what the role P(nested.kata.machine_image#role) made of it, machine
-    images, what interrupted builds left, and the base image that it brought, and which of these a container uses.
+  - Takes the containers and images of a Docker daemon and returns those that the role P(nested.kata.machine_image#role)
+    made, which are machine images, leftovers of interrupted builds, and the base image that it brought, and which of
+    these a container uses.
   - Containers and images that people made from a machine image inherit its label, so that the label alone does not make
     anything removable.
   - Pure computation on the control node.
@@ -21,8 +22,8 @@ options:
     elements: dict
     required: true
   labelled:
-    description: Those with the label C(nested.kata.image), as a loop over M(community.docker.docker_container_info)
-      registers them.
+    description: The containers with the label C(nested.kata.image), as a loop over
+      M(community.docker.docker_container_info) registers them.
     type: list
     elements: dict
     required: true
@@ -52,7 +53,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Decide what is removed
+- name: Decide which images are removed
   ansible.builtin.set_fact:
     removable: >-
       {{ daemon.containers | nested.kata.removable_images(
@@ -82,20 +83,20 @@ FINISHED = "nested.kata.finished"  # and last
 BUILDING = "NESTED_KATA_BUILD=machine"  # in the environment of the Dockerfile's own commands
 UNTAGGED: tuple[list[str], ...] = ([], ["<none>:<none>"])
 
-Told = Mapping[str, Any]
-"""What Docker tells of a container or an image."""
+Reported = Mapping[str, Any]
+"""A container or an image as Docker reports it."""
 
 
 def removable_images(
-    containers: Iterable[Told],
-    labelled: Sequence[Told],
+    containers: Iterable[Reported],
+    labelled: Sequence[Reported],
     loop_var: str,
-    images: Iterable[Told],
+    images: Iterable[Reported],
     name: str,
     brought: str = "",
-    bases: Iterable[Told] = (),
+    bases: Iterable[Reported] = (),
 ) -> dict[str, Any]:
-    """Return what is removed, and what stays since a container uses it."""
+    """Return the containers and images that are removed, and the images that stay since a container uses them."""
     interrupted = [
         one["container"]["Id"]
         for one in labelled
@@ -115,9 +116,9 @@ def removable_images(
     }
 
 
-def made(images: Iterable[Told], name: str) -> list[tuple[str, str]]:
-    """Return the machine images, and what builds that did not finish left, each by the name that it is removed by, with
-    its id.
+def made(images: Iterable[Reported], name: str) -> list[tuple[str, str]]:
+    """Return the machine images, and the images of builds that did not finish, each by the name that it is removed by,
+    with its id.
     """
     tag = re.compile(rf"{re.escape(name)}:[0-9a-f]{{12}}")
     own = [one for one in images if LABEL in (one["Labels"] or {})]
@@ -127,7 +128,7 @@ def made(images: Iterable[Told], name: str) -> list[tuple[str, str]]:
     ]
 
 
-def brought_base(brought: str, bases: Iterable[Told]) -> list[tuple[str, str]]:
+def brought_base(brought: str, bases: Iterable[Reported]) -> list[tuple[str, str]]:
     """Return the base image that the role brought, where its name still means the same image."""
     name, *ids = brought.split() or [""]
     return [(name, one["Id"]) for one in bases if one["Id"] in ids]

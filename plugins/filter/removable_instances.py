@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: removable_instances
-short_description: Turn the instances that a daemon has into entries that remove them
+short_description: Turn the instances of a daemon into entries that remove them
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
@@ -19,7 +19,7 @@ options:
     elements: dict
     required: true
   purge:
-    description: Whether the disks go too.
+    description: Whether the disks are removed too.
     type: bool
     default: false
 """

@@ -9,9 +9,9 @@ short_description: Decide which guest kernels are removed
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes what the directory of kernels has, and returns what goes. Kernels that are wanted stay, and so do the newest
+  - Takes the directories of kernels, and returns those to remove. Kernels that are wanted stay, and so do the newest
     others, as many as O(keep) allows.
-  - Kernels of a refused name, and what interrupted runs left, go whatever O(keep) is.
+  - Kernels of a refused name, and leftovers of interrupted runs, are removed whatever O(keep) is.
   - Pure computation on the control node.
 options:
   _input:
@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The directories that go, the refused ones first, the others from the newest to the oldest.
+  description: The directories to remove, the refused ones first, the others from the newest to the oldest.
   type: list
   elements: dict
   sample: [{"path": "/var/lib/nested-kata/kernels/6.12.103-docker-0123456789ab", "mtime": 1790000000.0}]
@@ -58,13 +58,13 @@ from typing import Any
 INTERRUPTED = ".nested-kata-"  # in the name of a directory that was to be renamed when it was whole
 
 Directory = Mapping[str, Any]
-"""As the module find returns it."""
+"""A directory as the module find returns it."""
 
 
 def removable_kernels(
     directories: Iterable[Directory], wanted: Collection[str], keep: int, refused: Iterable[str] = ()
 ) -> list[Directory]:
-    """Return the directories that are removed."""
+    """Return the directories to remove."""
     name = "|".join(map(re.escape, refused))
     unwelcome = re.compile(rf"[0-9.]+(-rc[0-9]+)?-({name})-[0-9a-f]{{12}}$") if name else None
 

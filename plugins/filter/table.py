@@ -8,7 +8,7 @@ name: table
 short_description: Render rows as a plain text table
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
-description: Columns are as wide as their widest cell; a rule stands under the headers.
+description: Columns are as wide as their widest cell; a rule separates the headers from the rows.
 options:
   _input:
     description: The rows, each a list of cells.
