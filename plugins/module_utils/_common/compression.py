@@ -11,5 +11,5 @@ MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz"
 
 
 def compression_of(head: bytes, known: Collection[str]) -> str:
-    """Return which of the known compressions the bytes that begin so have, or nothing."""
+    """Return the known compression of a file that begins with these bytes, or an empty string."""
     return next((kind for magic, kind in MAGIC.items() if kind in known and head.startswith(magic)), "")

@@ -19,10 +19,10 @@ class Refused(Exception):
 
 
 class CommandFailed(Exception):
-    """A command ended with an error: carries the command, its exit status, the line that says why, and all output where
-    a module returns it.
+    """A command ended with an error: carries the command, its exit status, the line with the reason, and all output
+    where a module returns it.
 
-    `option` is the one of the module that the command is about.
+    `option` is the module's option that the command is about.
     """
 
     def __init__(self, command: Sequence[str], status: int, line: str, output: str = "", option: str = "") -> None:
@@ -34,4 +34,4 @@ class CommandFailed(Exception):
 
 
 class Damaged(Exception):
-    """Data is not what it should be, such as an archive or a layer: the message says what is wrong with it."""
+    """Data such as an archive or a layer is damaged: the message describes how."""

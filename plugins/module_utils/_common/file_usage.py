@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What files such as disk images take of the file system that they are in, also where they share data with others."""
+"""The space that files such as disk images take in their file system, also where they share data with others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FS_IOC_FIEMAP = 0xC020660B
 FIEMAP = struct.Struct("=QQLLLL")
 FIEMAP_EXTENT = struct.Struct("=QQQQQLLLL")
 FIEMAP_EXTENT_LAST, FIEMAP_EXTENT_SHARED = 0x1, 0x2000
-EXTENTS = 1000  # asked for at a time
+EXTENTS = 1000  # requested at a time
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Usage:
     path: str
     size: int  # that the file appears to have
     allocated: int  # that it takes on the disk
-    shared: int  # of these, what other files have too: the next write to it needs room
+    shared: int  # bytes of these that other files have too: the next write to them needs room
     sealed: bool  # nobody may write to it
     mount: Mount
 
     @property
     def alone(self) -> int:
-        """What of the disk it has to itself."""
+        """Bytes on the disk that only this file has."""
         return max(0, self.allocated - self.shared)
 
     @property
     def growth(self) -> int:
-        """What it may take beyond what it takes now."""
+        """Bytes that it may take beyond those it takes now."""
         return 0 if self.sealed else max(0, self.size - self.alone)
 
 
 def usage_of(path: str) -> Usage:
-    """Return what a file takes; OSError where it cannot be read."""
+    """Return the space that a file takes; OSError where it cannot be read."""
     status = os.stat(path)
     mount = mount_of(path)
     shared = shared_bytes(path) if mount.reflink is not False and stat.S_ISREG(status.st_mode) else 0
@@ -53,8 +53,8 @@ def usage_of(path: str) -> Usage:
 
 
 def shared_bytes(path: str) -> int:
-    """Return how many bytes of a file lie where those of others do (reflink, snapshots); 0 where the file system does
-    not tell.
+    """Return how many bytes of a file are shared with others (reflink, snapshots); 0 where the file system does not
+    report it.
     """
     shared, start, last = 0, 0, False
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,9 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files, whatever is in them: one process at a time, digests, what has to be on the disk, and what commands say that
-they go through.
-"""
+"""Files, whatever is in them: locks, digests, writing through to the disk, and the pipes of commands."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ PIECE = 1 << 20
 
 
 def take_turn(descriptor: int, waiting: Callable[[], None]) -> None:
-    """Lock an open file or directory, which closing it ends. While another process has it, `waiting` is called again
-    and again.
+    """Lock an open file or directory until it is closed. While another process has the lock, `waiting` is called
+    repeatedly.
     """
     while True:
         try:
@@ -36,8 +34,8 @@ def take_turn(descriptor: int, waiting: Callable[[], None]) -> None:
 
 @contextlib.contextmanager
 def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
-    """Keep others who do the same out of a directory. Whoever inherits the descriptor that is yielded holds the lock,
-    too.
+    """Lock a directory against other processes that call this. A process that inherits the yielded descriptor holds the
+    lock, too.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -71,7 +69,7 @@ def unescaped(path: str) -> str:
 
 
 def sync_directory(directory: str) -> None:
-    """Have the names in a directory on the disk, so that what was renamed or removed there stays so."""
+    """Write the names in a directory to the disk, so that a rename or removal there is permanent."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -80,9 +78,7 @@ def sync_directory(directory: str) -> None:
 
 
 def sync_file_system(descriptor: int) -> None:
-    """Have all that was written to the file system of an open file on the disk: one call where there are many files
-    (syncfs(2)).
-    """
+    """Write all data of an open file's file system to the disk: one call where there are many files (syncfs(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syncfs(descriptor) != 0:
         code = ctypes.get_errno()
@@ -104,6 +100,6 @@ def writing_end(pipe: IO[bytes] | None) -> BufferedWriter:
 
 
 def last_words(process: subprocess.Popen[bytes]) -> tuple[str, int]:
-    """Wait for the end of a command, and return what it said on stderr, in one line, and its exit status."""
+    """Wait for the end of a command, and return its stderr, in one line, and its exit status."""
     words = reading_end(process.stderr).read()
     return " ".join(words.decode("utf-8", "replace").split()), process.wait()

@@ -16,7 +16,8 @@ def finish(
 ) -> None:
     """Exit with what `work` returns, or fail with the error that it raises, in one line.
 
-    `option` is named by an OSError, and `path` by one that names no file. `always` is in the result of a failure.
+    The message of an OSError names `option`, and `path` where the error names no file. `always` is in the result of a
+    failure.
     """
     try:
         answer = work()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file system that a path lies in: how much room it has, and whether its files can share data."""
+"""The file system that a path is in: how much room it has, and whether its files can share data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import unescaped
 
-# File systems of which it is known without asking whether they have reflink. XFS is asked; others depend on what is
+# File systems whose type alone determines whether they have reflink. XFS is asked; others depend on the file systems
 # below them.
 REFLINK = {
     "btrfs": True,
@@ -34,24 +34,24 @@ XFS_REFLINK = 1 << 20  # XFS_FSOP_GEOM_FLAGS_REFLINK
 
 @dataclass(frozen=True)
 class Mount:
-    """The file system that a path lies in, or would lie in."""
+    """The file system that a path is in, or would be in."""
 
     identity: str  # the same for all paths that share its space
     point: str
     fstype: str
-    free: int  # bytes that can be written still
+    free: int  # bytes that can still be written
     size: int
     read_only: bool = False
-    reflink: bool | None = None  # None: it cannot be told from here
+    reflink: bool | None = None  # None: unknown from here
 
 
 def mount_of(path: str) -> Mount:
-    """Return the file system that a path lies in, or would lie in once its directories are made."""
+    """Return the file system that a path is in, or would be in once its directories are made."""
     while not os.path.exists(path):
         path = os.path.dirname(path)
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        # The kernel's own word for the mount, also where one lies over another (proc(5), /proc/pid/fdinfo).
+        # The kernel's own id of the mount, also where one mount covers another (proc(5), /proc/pid/fdinfo).
         number = re.search(r"^mnt_id:\s*(\d+)$", _text_of(f"/proc/self/fdinfo/{descriptor}"), re.MULTILINE)
     finally:
         os.close(descriptor)

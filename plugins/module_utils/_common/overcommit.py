@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Overcommit: by how many times the free space disks may grow together."""
+"""Overcommit: the multiple of the free space that disks may grow by together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MORE_ROOM = (
 
 
 def parse_overcommit(factor: float) -> float:
-    """Return the option overcommit, if it is one."""
+    """Return the option overcommit, or raise Refused."""
     if not factor >= 0:  # so that NaN is refused too
         raise Refused(
             f"overcommit: {factor} is not a valid factor: write the multiple of the free space that the disks may grow"

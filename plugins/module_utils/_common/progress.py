@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a long task is, in one line that a person sees while it runs: the module's side.
+"""The progress of a long task, in one line that is shown while it runs: the module's side.
 
-A module says it as often as it likes::
+A module reports it as often as it likes::
 
     with Progress() as progress:
         for piece in pieces:
@@ -28,7 +28,7 @@ class Progress:
     """The line in the file. It is gone when the module ends."""
 
     def __init__(self) -> None:
-        # What the module starts, such as a compiler, has no business with it.
+        # Programs that the module starts, such as a compiler, must not see it.
         self._path = os.environ.pop(VARIABLE, None)
         self._written = float("-inf")
 
@@ -48,22 +48,22 @@ class Progress:
         return f"{self._path}.new"
 
     def say(self, line: str) -> None:
-        """Say how far the task is, unless it was said a moment ago. What cannot be written is not said: a task never
-        fails for it.
+        """Report the progress, unless it was reported a moment ago. A line that cannot be written is dropped: a task
+        never fails for it.
         """
         now = time.monotonic()
         if self._path is None or now - self._written < PERIOD:
             return
         self._written = now
         try:
-            # In a directory where anybody may write: the name holds a secret, and what is there is never followed or
-            # overwritten.
-            with open(self._beside, "x", encoding="utf-8", opener=_only_ours) as file:
+            # In a directory where anybody may write: the name holds a secret, and an existing file or link is never
+            # followed or overwritten.
+            with open(self._beside, "x", encoding="utf-8", opener=_private) as file:
                 file.write(line[:LONGEST])
             os.replace(self._beside, self._path)
         except OSError:
             self._path = None
 
 
-def _only_ours(path: str, flags: int) -> int:
+def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)

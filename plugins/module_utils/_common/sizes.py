@@ -42,7 +42,7 @@ def exact(size: int) -> str:
 
 
 def about(size: int) -> str:
-    """Return a number of bytes as people say it: 75.2 GiB, 512 MiB."""
+    """Return a rounded number of bytes for people: 75.2 GiB, 512 MiB."""
     if size < GIBIBYTE:
         return f"{size // MEBIBYTE} MiB"
     return f"{size / GIBIBYTE:.1f}".replace(".0", "") + " GiB"

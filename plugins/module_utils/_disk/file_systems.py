@@ -15,24 +15,24 @@ WITHOUT_HOLES = ("vfat", "exfat", "msdos", "hfs", "hfsplus")
 
 @dataclass(frozen=True)
 class FileSystem:
-    """A kind of file system that an image may hold. In the commands stand {file}, {uuid}, {label}, and {device} and
-    {mount} while it is mounted.
+    """A kind of file system that an image may hold. Its commands have the placeholders {file}, {uuid}, {label}, and
+    {device} and {mount} while it is mounted.
     """
 
     minimum: int
     label_bytes: int
     slack: int
-    """So much of its device it may leave unused at the end."""
+    """Bytes that it may leave unused at the end of its device."""
     grows_to: int
-    """The kernel makes none grow to less."""
+    """The kernel does not let it grow to less than this."""
     mkfs: tuple[str, ...]
-    """Makes it fast and sparse: no discard (the file is one hole), nothing written that the kernel can write later."""
+    """Makes it fast and sparse: no discard (the file is one hole), and no writes that the kernel can do later."""
     mkfs_uuid: tuple[str, ...]
     set_uuid: tuple[str, ...]
     set_label: tuple[str, ...]
     grow: tuple[str, ...]
     check: tuple[str, ...] = ()
-    """What has to come before it grows unmounted, where it can: {device} is the file then, unless that is attached."""
+    """Must run before it grows unmounted, where it can: {device} is then the file, unless that is attached."""
 
 
 FILE_SYSTEMS = {
@@ -44,7 +44,7 @@ FILE_SYSTEMS = {
         256 * 1024**2,
         mkfs=("mkfs.btrfs", "-q", "--nodiscard"),
         mkfs_uuid=("-U", "{uuid}"),
-        # Not -U, which writes all metadata anew: 0.8 s and 51 MiB for 40000 files, where this takes 0.02 s and under 1
+        # Not -U, which rewrites all metadata: 0.8 s and 51 MiB for 40000 files, where this takes 0.02 s and under 1
         # MiB (btrfstune(8)).
         set_uuid=("btrfstune", "-M", "{uuid}", "{file}"),
         set_label=("btrfs", "filesystem", "label", "{file}", "{label}"),

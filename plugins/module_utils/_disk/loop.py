@@ -1,14 +1,14 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Loop devices of disk images: found by the file they hold, attached, detached, reached by a stable link.
+"""Loop devices of disk images: found by their backing file, attached, detached, reached by a stable link.
 
-The number of a loop device is never kept anywhere: at every run the device is found again by device
-and inode of its backing file. The kernel is asked through ioctls (loop(4)) instead of losetup, because
+The number of a loop device is never stored: at every run the device is found again by device and
+inode of its backing file. The kernel is asked through ioctls (loop(4)) instead of losetup, because
 in a container most nodes in /dev are missing, and losetup needs them.
 
 Targets also get this file as a program that a systemd unit runs at boot (`python3 loop.py attach
---image FILE --link LINK --uuid UUID`). It has the standard library then, and nothing else of the collection.
+--image FILE --link LINK --uuid UUID`). It then has only the standard library, and nothing else of the collection.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if __name__ == "__main__":
             super().__init__(f"{' '.join(command)} failed with exit status {status}: {line}")
 
 else:
-    # To mypy they are of other types than the stand-ins above, of which there are none here.
+    # For mypy they have other types than the classes above, which are not defined here.
     from ansible_collections.nested.kata.plugins.module_utils._common.errors import (  # type: ignore[assignment]
         CommandFailed,
         Refused,
@@ -87,13 +87,13 @@ IDLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds, as blkid sees it. All None: no signature that blkid knows."""
+    """The content of a file as blkid detects it. All None: no signature that blkid knows."""
 
     fstype: str | None = None
     uuid: str | None = None
     label: str | None = None
     alien: str | None = None
-    """Anything that is not one plain file system, in words: a partition table, LUKS, swap …"""
+    """Description of anything but a single plain file system: a partition table, LUKS, swap …"""
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,16 @@ class Loop:
     read_only: bool = False
     autoclear: bool = False
     partial: bool = False
-    """It shows only a part of the file (losetup --offset or --sizelimit)."""
+    """Whether it shows only a part of the file (losetup --offset or --sizelimit)."""
     node: bool = True
-    """Its node is in /dev: not so in a container that was started after the file was attached."""
+    """Whether its node is in /dev, as it is not in a container that was started after the file was attached."""
     direct_io: bool = False
 
 
 @dataclass(frozen=True)
 class Link:
-    """What lies where the link is to be: nothing, a link to a loop device (target), or something that is not ours
-    (obstacle).
+    """The content of the link's path: nothing, a link to a loop device (target), or something that is not managed by
+    nested.kata (obstacle).
     """
 
     target: str | None = None
@@ -122,7 +122,7 @@ class Link:
 
 
 def command_path(name: str) -> str:
-    """Return where a command lies, or raise Refused with the Debian package that brings it."""
+    """Return the path of a command, or raise Refused with the Debian package that provides it."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")
     if path is None:
         raise Refused(f"the command {name} is missing: install the package {PACKAGES[name]}")
@@ -142,7 +142,7 @@ def run(*command: str, accept: tuple[int, ...] = (0,)) -> tuple[int, str]:
         env={**os.environ, "LC_ALL": "C"},
     )
     if done.returncode not in accept:
-        # tune2fs tells on stdout why it does nothing.
+        # tune2fs reports on stdout why it does nothing.
         raise CommandFailed(
             command, done.returncode, reason((done.stderr.strip() or done.stdout).decode(errors="replace"))
         )
@@ -150,13 +150,13 @@ def run(*command: str, accept: tuple[int, ...] = (0,)) -> tuple[int, str]:
 
 
 def reason(errors: str) -> str:
-    """Return the lines of a command's output that say why it failed."""
+    """Return the lines of a command's output with the reason why it failed."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return "; ".join([line for line in lines if line.startswith("ERROR:")] or lines[-1:] or ["no message"])
 
 
 def probe(path: str) -> Content:
-    """Return what blkid finds in a file, read from the file itself and not from a cache."""
+    """Return the content that blkid finds in a file, read from the file itself and not from a cache."""
     status, output = run("blkid", "--probe", "--output", "export", path, accept=(0, 2, 8))
     if status == 8:
         return Content(alien="signatures of several things at once (blkid: ambivalent)")
@@ -173,9 +173,9 @@ def probe(path: str) -> Content:
 
 @contextlib.contextmanager
 def locked(directory: str) -> Iterator[None]:
-    """Keep other runs out of a directory of disk images: one at a time creates, attaches, detaches or removes there.
+    """Lock a directory of disk images, so that one run at a time creates, attaches, detaches or removes there.
 
-    Commands inherit the lock: where a run is killed, the next one waits for what the killed one started.
+    Commands inherit the lock: where a run is killed, the next one waits for the commands that the killed one started.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     os.set_inheritable(descriptor, True)
@@ -198,16 +198,14 @@ def locked(directory: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def opened(name: str, flags: int, keep: bool = False) -> Iterator[int]:
-    """Open a loop device by its kernel name (loop3). A node that is missing is made, and stays only if `keep`
-    says so.
-    """
+    """Open a loop device by its kernel name (loop3). A node that is missing is made, and stays only with `keep`."""
     with open(f"/sys/block/{name}/dev", encoding="ascii") as numbers:
         number = os.makedev(*(int(part) for part in numbers.read().split(":")))
     path, made = f"/dev/{name}", None
     try:
         if not os.path.lexists(path):
             made = path if keep else f"/dev/.nested-kata-{os.getpid()}-{name}"
-            # Somebody else may make the same node now: then there is nothing left to do.
+            # Another process may make the same node now: then there is nothing left to do.
             with contextlib.suppress(FileExistsError):
                 os.mknod(made, stat.S_IFBLK | 0o660, number)
         descriptor = os.open(made or path, flags | os.O_CLOEXEC)
@@ -237,7 +235,7 @@ def status_of(descriptor: int) -> tuple[Any, ...]:
 
 
 def loops_of(path: str) -> tuple[Loop, ...]:
-    """Return every loop device of this machine that holds the file, whatever name or container it was attached from."""
+    """Return every loop device of this machine that holds the file, whatever name or container it was attached by."""
     file = os.stat(path)
     loops = []
     for name in sorted(os.listdir("/sys/block")) if os.path.isdir("/sys/block") else []:
@@ -251,7 +249,7 @@ def loops_of(path: str) -> tuple[Loop, ...]:
             # It lost its file, or went away, since the directory was read.
             if error.errno in (errno.ENXIO, errno.ENODEV, errno.ENOENT):
                 continue
-            # Its file is on a file system that is gone, which ours is not.
+            # Its file is on a file system that is gone, unlike the file wanted here.
             if error.errno in (errno.ESTALE, errno.EIO) and _backing_file(name) != os.path.realpath(path):
                 continue
             raise
@@ -284,7 +282,7 @@ def _backing_file(name: str) -> str:
 
 
 def check_loops(path: str, loops: tuple[Loop, ...]) -> Loop | None:
-    """Return the loop device that a disk image is used through, None if there is none; refuse any that must not be
+    """Return the loop device that a disk image is used through, None if there is none; refuse devices that must not be
     used.
     """
     if len(loops) > 1:
@@ -310,7 +308,7 @@ def check_loops(path: str, loops: tuple[Loop, ...]) -> Loop | None:
 
 
 def attach(path: str) -> str:
-    """Attach a file to a free loop device, with direct I/O where its file system can, and return the device."""
+    """Attach a file to a free loop device, with direct I/O where its file system supports it, and return the device."""
     with _attached(path, LO_FLAGS_DIRECT_IO) as device:
         return device
 
@@ -353,7 +351,7 @@ def _attached(path: str, flags: int) -> Iterator[str]:
 
 
 def _configured(path: str, file: int, control: int, flags: int, stack: contextlib.ExitStack) -> str:
-    # losetup writes the name there too. The kernel ignores direct I/O where the backing file system has none.
+    # losetup sets the file name there too. The kernel ignores direct I/O where the backing file system has none.
     info = LOOP_INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, os.fsencode(path)[:63], b"", b"", 0, 0)
     for _dummy in range(100):
         name = f"loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
@@ -363,7 +361,7 @@ def _configured(path: str, file: int, control: int, flags: int, stack: contextli
             fcntl.ioctl(descriptor, LOOP_CONFIGURE, LOOP_CONFIG.pack(file, 0, info, *[0] * 8))
         except OSError as error:
             attempt.close()
-            # Between the two calls anybody may take the device (EBUSY) or remove it.
+            # Between the two calls another process may take the device (EBUSY) or remove it.
             if error.errno in (errno.EBUSY, errno.ENXIO, errno.ENOENT, errno.ENODEV):
                 time.sleep(0.01)
                 continue
@@ -381,13 +379,15 @@ def make_node(device: str) -> None:
 
 
 def update_capacity(device: str) -> None:
-    """Tell a loop device that its file has another size now (losetup -c)."""
+    """Make a loop device take over the new size of its file (losetup -c)."""
     with opened(os.path.basename(device), os.O_RDONLY) as descriptor:
         fcntl.ioctl(descriptor, LOOP_SET_CAPACITY, 0)
 
 
 def use_of(device: str) -> str | None:
-    """Return who uses a block device, in words, or None. A process that lets go within a second (udev) is no user."""
+    """Describe the user of a block device, or return None. A process that closes it within a second (udev) does not
+    count.
+    """
     number = _number_of(device)
 
     def use() -> str | None:
@@ -402,7 +402,7 @@ def use_of(device: str) -> str | None:
 
 
 def use_of_file(path: str) -> str | None:
-    """Return which process has a file open, in words, or None."""
+    """Describe the process that has a file open, or return None."""
     file = os.stat(path)
     return _lasting(lambda: _open_in(lambda found: (found.st_dev, found.st_ino) == (file.st_dev, file.st_ino)))
 
@@ -428,7 +428,7 @@ def mount_of(device: str) -> str | None:
         for line in mounts:
             left, _separator, right = line.partition(" - ")
             fields, source = left.split(), right.split()[1]
-            # btrfs gives every mount a number of its own: only the source tells the device.
+            # btrfs gives every mount a number of its own: only the source shows the device.
             if fields[2] == f"{os.major(number)}:{os.minor(number)}" or (
                 source.startswith("/") and _is_device(source, number)
             ):
@@ -468,7 +468,7 @@ def _open_in(wanted: Callable[[os.stat_result], bool]) -> str | None:
 
 
 def detach(path: str, device: str) -> None:
-    """Detach a file from its loop device, unless anybody uses it."""
+    """Detach a file from its loop device, unless it is in use."""
     file = os.stat(path)
     deadline = time.monotonic() + IDLE_SECONDS
     while True:
@@ -484,7 +484,7 @@ def detach(path: str, device: str) -> None:
                     if error.errno != errno.ENXIO:
                         raise
                     return
-                # Somebody else has it open: the kernel would now detach it when they are done. Take that back.
+                # Another process has it open: the kernel would detach it when that process ends. Undo this.
                 fcntl.ioctl(descriptor, LOOP_SET_STATUS64, LOOP_INFO.pack(*before))
         except OSError as error:
             if error.errno != errno.EBUSY:
@@ -495,7 +495,7 @@ def detach(path: str, device: str) -> None:
 
 
 def link_at(path: str) -> Link:
-    """Return what lies where a link is to be. Only links to loop devices are ours to change."""
+    """Return the content of a link's path. Only links to loop devices may be changed."""
     try:
         target = os.readlink(path)
     except FileNotFoundError:
@@ -512,9 +512,9 @@ def link_at(path: str) -> Link:
 
 
 def set_link(link: str, device: str) -> None:
-    """Make a link name a device; a link that is there is replaced in one step."""
+    """Point a link to a device; an existing link is replaced atomically."""
     os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
-    # Always the same name: what an interrupted run left behind is overwritten by the next.
+    # Always the same name: the leftover of an interrupted run is overwritten by the next.
     new = os.path.join(os.path.dirname(link), f".nested-kata-new-{os.path.basename(link)}")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)
@@ -549,7 +549,7 @@ def attach_image(image: str, link: str, uuid: str | None) -> str:
 
 
 def detach_image(image: str, link: str) -> None:
-    """Detach an image unless anybody uses it, and remove its link."""
+    """Detach an image unless it is in use, and remove its link."""
     _check_paths(image, link)
     with locked(os.path.dirname(image)):
         loop = check_loops(image, loops_of(image)) if os.path.isfile(image) else None
@@ -576,9 +576,7 @@ def main(arguments: list[str]) -> int:
         "attach", help="attach the image, make the link, print the loop device; does nothing where that is done"
     )
     attaching.add_argument("--uuid", help="the UUID that the file system in the image must have")
-    detaching = commands.add_parser(
-        "detach", help="detach the image and remove the link; refused while anybody uses it"
-    )
+    detaching = commands.add_parser("detach", help="detach the image and remove the link; refused while it is in use")
     for command in (attaching, detaching):
         command.add_argument("--image", required=True, help="the disk image, an absolute path")
         command.add_argument("--link", required=True, help="the symlink that names the loop device, an absolute path")

@@ -1,10 +1,9 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine of disk_image: what it looks like, and how each step is carried out there.
+"""The machine of disk_image: its state, and how each step is carried out there.
 
-Whatever is killed in between leaves either the state before a step or the one after it, and a file that `leftovers`
-finds.
+A run that is killed leaves the state either before a step or after it, and a file that `leftovers` finds.
 """
 
 from __future__ import annotations
@@ -61,10 +60,10 @@ from ansible_collections.nested.kata.plugins.module_utils._disk.steps import (
     UpdateCapacity,
 )
 
-# Whatever bears such a name in a locked directory was left behind by a run that was killed.
+# A file with such a name in a locked directory was left behind by a run that was killed.
 LEFTOVER = ".nested-kata-new-"
-# The modification time that a file had when its unused space had been given back: nothing was written since if it has
-# it still.
+# The modification time that a file had when its unused space had been given back: nothing was written since then if it
+# is still the same.
 TRIMMED = "user.nested_kata.trimmed"
 # The superblock (ext4) that a file had before it grew unmounted. e2fsprogs writes a superblock in several parts
 # (lib/ext2fs/closefs.c, write_primary_superblock): when a power cut comes in between, nobody can open the file system,
@@ -78,7 +77,7 @@ XFS_IOC_FSGEOMETRY_V1 = 0x80705864
 # linux/capability.h
 CAP_SYS_RESOURCE = 24
 PIECE = 1 << 30
-# Mounts a device where nobody else sees it, runs a command there, and unmounts it. What is left of it when it is killed
+# Mounts a device where no other process sees it, runs a command there, and unmounts it. When it is killed, the mount
 # ends with its namespace.
 PRIVATELY = (
     'mount -t "$1" -o nosuid,nodev,noexec "$2" "$3" || exit; place=$3; shift 3; "$@"; status=$?; umount "$place" ||'
@@ -87,8 +86,8 @@ PRIVATELY = (
 
 
 def look(wanted: Wanted, *, glance: bool = False) -> Found:
-    """Return what the machine looks like now. A glance takes the superblock's word where there is one and nothing else;
-    a look asks blkid.
+    """Return the current state of the machine. A glance trusts the superblock where there is one and nothing else; a
+    look asks blkid.
     """
     directory = os.path.dirname(wanted.path)
     found = Found(
@@ -139,7 +138,7 @@ def look(wanted: Wanted, *, glance: bool = False) -> Found:
 
 
 def _users(found: Found, wanted: Wanted) -> Found:
-    """Look who uses the image, where that matters: it takes a look at every open file of the machine."""
+    """Look for users of the image, where that matters: this goes through every open file of the machine."""
     if len(found.loops) > 1 or not (
         wanted.absent or wanted.attached is False or wanted.trim or wanted.sealed or to_be_filled(found, wanted)
     ):
@@ -182,7 +181,7 @@ def _has_capability(number: int) -> bool:
 
 
 def _origin(found: Found, wanted: Wanted) -> Found:
-    """Look at what a new file system would be made from, and whether its UUID is free."""
+    """Look at the origin of a new file system, and whether its UUID is free."""
     if wanted.absent:
         return found
     return replace(
@@ -213,7 +212,7 @@ def _golden(path: str) -> Golden:
 
 
 def _bearer(identity: str, path: str) -> str | None:
-    """Return what bears a UUID already: a block device, or another image in the same directory."""
+    """Return the block device or the other image in the same directory that has a UUID already."""
     # Without its cache, which remembers devices that are gone.
     _unused, devices = loops.run(
         "blkid", "--cache-file", "/dev/null", "--match-token", f"UUID={identity}", "--output", "device", accept=(0, 2)
@@ -243,7 +242,7 @@ def _kind(mode: int) -> str:
 
 
 def leftovers(directory: str) -> tuple[str, ...]:
-    """Return what killed runs left in a directory of images, and in /dev, where nodes are missing in a container."""
+    """Return the leftovers of killed runs in a directory of images, and in /dev, where a container lacks nodes."""
     with os.scandir(directory) as entries:
         files = [
             entry.path
@@ -304,11 +303,11 @@ def first_data(path: str) -> int | None:
 
 
 def apply(wanted: Wanted, check_mode: bool) -> tuple[Plan, Found, Found]:
-    """Return what was planned, and what the machine looked like before and looks like after."""
+    """Return the plan, and the state of the machine before and after it."""
     directory = os.path.dirname(wanted.path)
     with loops.locked(directory) if os.path.isdir(directory) else contextlib.nullcontext():
         before = look(wanted, glance=True)
-        if not _as_asked(before, wanted):
+        if not _is_as_wanted(before, wanted):
             before = look(wanted)
         plan = decide(before, wanted)
         prepare(plan)
@@ -319,8 +318,8 @@ def apply(wanted: Wanted, check_mode: bool) -> tuple[Plan, Found, Found]:
         return plan, before, look(wanted)
 
 
-def _as_asked(found: Found, wanted: Wanted) -> bool:
-    """Return whether nothing is to be done, for which a glance is enough. A change or a refusal needs a close look."""
+def _is_as_wanted(found: Found, wanted: Wanted) -> bool:
+    """Return whether there is nothing to do, for which a glance is enough. A change or a refusal needs a close look."""
     try:
         return not decide(found, wanted).steps
     except Refused:
@@ -364,7 +363,7 @@ def _commands_to_trim(step: Trim) -> tuple[str, ...]:
 
 @functools.singledispatch
 def carry_out(step: Step) -> None:
-    """Do one step."""
+    """Carry out one step."""
     raise NotImplementedError(step)
 
 
@@ -379,8 +378,8 @@ def _settle_superblock(step: SettleSuperblock) -> None:
         if step.torn:
             os.pwrite(file.fileno(), os.getxattr(step.path, SAVED), 1024)
         os.fsync(file.fileno())
-    if step.mend:
-        # What grows touches no data: every question is about groups that were being added (e2fsck(8), -y).
+    if step.repair:
+        # Growing touches no data: every question is about groups that were being added (e2fsck(8), -y).
         loops.run("e2fsck", "-f", "-y", step.path, accept=(0, 1))
     os.removexattr(step.path, SAVED)
 
@@ -470,7 +469,7 @@ def _grow_file_system(step: GrowFileSystem) -> None:
         with contextlib.suppress(OSError):
             os.setxattr(step.path, SAVED, _superblock(step.path))
         sync_directory(os.path.dirname(step.path))
-        # Status 1 says that it found something and put it right (e2fsck(8)).
+        # Status 1 means that it found and corrected errors (e2fsck(8)).
         loops.run(*_filled(kind.check, device=device), accept=(0, 1))
         loops.run(*_filled(kind.grow, device=device))
         with contextlib.suppress(OSError):
@@ -480,9 +479,7 @@ def _grow_file_system(step: GrowFileSystem) -> None:
 
 
 def run_mounted(path: str, fstype: str, command: tuple[str, ...]) -> None:
-    """Run a command on the file system of an image while it is mounted for this purpose, in a mount namespace of its
-    own.
-    """
+    """Mount the file system of an image in a mount namespace of its own, run a command on it there, and unmount it."""
     loop = loops.check_loops(path, loops.loops_of(path))
     # Any directory will do, since it is covered in that namespace only.
     place = os.path.dirname(path)
@@ -553,7 +550,7 @@ def _clone(step: Clone) -> None:
 
 
 def copy_data(source: int, target: int) -> None:
-    """Make an open file share all extents of another (ioctl_ficlonerange(2)), or copy what is no hole where the file
+    """Make an open file share all extents of another (ioctl_ficlonerange(2)), or copy all but the holes where the file
     system cannot.
     """
     try:
@@ -586,7 +583,7 @@ def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> No
     directory = os.path.dirname(step.path)
     space = os.statvfs(directory)
     free = space.f_bavail * space.f_frsize
-    # The name is random because whatever a run that was killed had started may still be at work on its own.
+    # The name is random because commands that a killed run had started may still be writing to its file.
     descriptor, new = tempfile.mkstemp(prefix=LEFTOVER, dir=directory)
     try:
         make(descriptor, new)
@@ -606,7 +603,7 @@ def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> No
             os.unlink(new)
         sync_directory(directory)
     except (CommandFailed, OSError) as error:
-        # mkfs.btrfs calls a full disk an input/output error: what was free tells.
+        # mkfs.btrfs reports a full disk as an input/output error: the free space shows it.
         if free < 16 * 1024**2 or getattr(error, "errno", None) == errno.ENOSPC:
             raise Refused(
                 f"too little space in {directory} to make a file system ({exact(free)} free): {error}"
@@ -619,7 +616,7 @@ def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> No
 
 
 def _name(new: str, path: str) -> None:
-    # A hard link, unlike a rename, never replaces a file that came into being meanwhile.
+    # A hard link, unlike a rename, never replaces a file that was made meanwhile.
     try:
         os.link(new, path)
     except FileExistsError:

@@ -20,7 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils._disk.loop import WRIT
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the task asked for, parsed and checked."""
+    """The options of the task, parsed and checked."""
 
     path: str
     fstype: str = "btrfs"
@@ -42,7 +42,7 @@ class Wanted:
 
 
 def parse(options: dict[str, Any]) -> Wanted:
-    """Return what the module's options ask for, or refuse what cannot be meant."""
+    """Return the parsed options of the module, or raise Refused."""
     absent = options["state"] == "absent"
     for option in ("path", "link", "clone_of"):
         if options[option] is not None and (
@@ -104,8 +104,8 @@ def _check_together(options: dict[str, Any], path: str, golden: str | None, mode
 def _parse_mkfs_options(options: list[str] | None) -> tuple[str, ...]:
     before = ""
     for option in options or ():
-        # A word of its own would be a second device to format, and a path an external journal, a prototype or another
-        # device.
+        # A word that follows no option would be a second device to format, and a path an external journal, a prototype
+        # or another device.
         if "/" in option or (not option.startswith("-") and not before.startswith("-")):
             raise Refused(
                 f"mkfs_options: {option!r} may name another file or device: only options and their values are accepted,"

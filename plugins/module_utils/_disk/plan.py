@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of disk_image: from what was found and what is wanted to steps, or to a refusal. Nothing here touches the
+"""The plan of disk_image: the steps from the found to the wanted state, or a refusal. Nothing here touches the
 machine.
 """
 
@@ -45,7 +45,7 @@ DEFAULT_MODE = 0o600
 
 @dataclass(frozen=True)
 class Golden:
-    """The image that a new one is to be cloned from."""
+    """The image that a new one is cloned from."""
 
     kind: str | None
     size: int = 0
@@ -58,10 +58,10 @@ class Golden:
 
 @dataclass(frozen=True)
 class Found:
-    """What the machine looks like now."""
+    """The current state of the machine."""
 
     kind: str | None = None
-    """FILE, None where nothing is, or what else lies there, in words."""
+    """FILE, None where nothing is, or a description of anything else that is there."""
     size: int = 0
     content: Content = Content()
     data_at: int | None = None
@@ -71,9 +71,9 @@ class Found:
     mode: int = DEFAULT_MODE
     loops: tuple[Loop, ...] = ()
     mount: str | None = None
-    """Where the loop device is mounted; this and `use` are only looked up where it matters."""
+    """Mount point of the loop device; this and `use` are only looked up where they matter."""
     use: str | None = None
-    """Who uses the loop device, or the file itself."""
+    """Description of the user of the loop device, or of the file itself."""
     may_resize: bool = True
     """Whether this process may grow a mounted ext4."""
     fs_size: int | None = None
@@ -81,22 +81,22 @@ class Found:
     allocated: int | None = None
     """Bytes that the file takes on its disk, None where that cannot be foreseen."""
     trimmed: bool = False
-    """Nothing was written since its unused space was given back."""
+    """Whether nothing was written since its unused space was given back."""
     link: Link = Link()
     leftovers: tuple[str, ...] = ()
     directory: bool = True
-    """Whether the directory that the file is to lie in exists."""
+    """Whether the directory of the file exists."""
     below: str | None = None
-    """The file system that the directory lies in."""
+    """The file system that the directory is in."""
     read_only: bool = False
     free: int = 0
     loop_control: bool = True
     torn: bool | None = None
-    """Whether the superblock that a run saved before ext4 grew unmounted is needed; None: none was left."""
+    """Whether the superblock that a run saved before ext4 grew unmounted is needed; None: there is none."""
     golden: Golden | None = None
     """Only looked at where there is something to clone."""
     uuid_at: str | None = None
-    """What else bears the UUID that a new file system is to have."""
+    """The device or image that already has the UUID of the new file system."""
 
     @property
     def blank(self) -> bool:
@@ -134,7 +134,7 @@ def decide(found: Found, wanted: Wanted) -> Plan:
             more, why = part(foresee(found, Plan(tuple(steps), "")), wanted)
             steps, reasons = steps + more, reasons + why
     if found.torn is not None and not wanted.absent:
-        steps.insert(0, SettleSuperblock(wanted.path, found.torn, mend=not found.loops and not found.use))
+        steps.insert(0, SettleSuperblock(wanted.path, found.torn, repair=not found.loops and not found.use))
         reasons.append("a run was interrupted while the file system grew")
     if found.leftovers:
         steps = [RemoveLeftover(path) for path in found.leftovers] + steps
@@ -174,7 +174,7 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     ]
     uid = wanted.uid if new or wanted.uid is not None else found.uid
     gid = wanted.gid if new or wanted.gid is not None else found.gid
-    # What is to be sealed is so when everything else is done.
+    # An image is sealed when everything else is done.
     mode = (wanted.mode if wanted.mode is not None else DEFAULT_MODE if new else found.mode) | 0o200
     if wanted.clone_of:
         _check_golden(found, wanted)
@@ -209,7 +209,7 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
 
 
 def _check_golden(found: Found, wanted: Wanted) -> None:
-    """Refuse to clone what is not an image that nobody writes to any more."""
+    """Refuse to clone anything but a sealed image."""
     golden, name = found.golden or Golden(None), f"clone_of: {wanted.clone_of}"
     if golden.kind is None:
         raise Refused(f"{name} does not exist: make it first, with sealed: true")
@@ -267,7 +267,7 @@ def _keep(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     if (uid, gid) != (found.uid, found.gid):
         steps.append(SetOwner(wanted.path, uid, gid))
         reasons.append("the owner differs")
-    # A change of owner takes the set-user-ID bits away, so the mode comes after it. Sealing comes last, opening first.
+    # A change of owner clears the set-user-ID bits, so the mode comes after it. Sealing comes last, opening first.
     mode = found.mode if wanted.mode is None else wanted.mode
     mode = mode | 0o200 if wanted.sealed is False else mode
     if mode != found.mode and mode & WRITABLE:
@@ -278,7 +278,7 @@ def _keep(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
 
 
 def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
-    """Make the file, its loop device and its file system as large as asked."""
+    """Make the file, its loop device and its file system as large as wanted."""
     steps: list[Step] = []
     reasons = []
     size = wanted.size or found.size
@@ -301,7 +301,7 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         if not loop.partial and loop.size != size // 512 * 512:
             steps.append(UpdateCapacity(loop.device))
             reasons += [] if size > found.size else ["the loop device does not know the size of its file"]
-    # What others use (a VM, another mount namespace) only they can grow.
+    # A file system in use by others (a VM, another mount namespace) can only be grown by them.
     if to_be_filled(found, wanted) and not found.sealed and not found.use:
         attached = loops.check_loops(wanted.path, found.loops)
         if found.mount and wanted.fstype == "ext4" and not found.may_resize:
@@ -317,7 +317,7 @@ def _grow(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
 
 
 def to_be_filled(found: Found, wanted: Wanted) -> bool:
-    """Return whether the file system is to grow to the end of its file."""
+    """Return whether the file system must grow to the end of its file."""
     size = max(wanted.size or 0, found.size)
     return (
         wanted.resizefs
@@ -337,7 +337,7 @@ def _check_open(found: Found, wanted: Wanted, option: str, done: str) -> None:
 
 
 def _settle(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
-    """Give back unused space, and seal what is to be sealed: the last of all, on a file that nobody uses."""
+    """Give back unused space, and seal the image if wanted: the last of all steps, on a file that nobody uses."""
     mode = (found.mode if wanted.mode is None else wanted.mode) & ~WRITABLE
     sealing = bool(wanted.sealed) and mode != found.mode
     opened = bool(wanted.sealed) and not found.sealed
@@ -367,7 +367,7 @@ def _no_loop_devices(option: str) -> str:
 
 
 def _check_content(found: Found, wanted: Wanted) -> None:
-    """Refuse a file that does not hold what the task says it holds."""
+    """Refuse a file whose content differs from the options of the task."""
     content = found.content
     if content.alien:
         raise Refused(f"{wanted.path} holds {content.alien}: nothing was changed")
@@ -398,7 +398,7 @@ def _smaller(found: Found, wanted: Wanted) -> str:
 
 
 def _connect(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
-    """Attach or detach, and put the link right."""
+    """Attach or detach, and correct the link."""
     if wanted.attached is None:
         return [], []
     loop = loops.check_loops(wanted.path, found.loops)
@@ -430,7 +430,7 @@ def _disconnect(found: Found, wanted: Wanted, loop: Loop | None) -> tuple[list[S
                 " nothing was changed"
             )
         steps.append(Detach(wanted.path, loop.device))
-    # A link that names another loop device is left from before and would lead to the wrong disk: it goes too.
+    # A link that names another loop device is a leftover and would lead to the wrong disk: it is removed too.
     if wanted.link and found.link.target:
         steps.append(RemoveLink(wanted.link))
     return steps, ["it is attached"] if loop else ["its link is still there"] if steps else []
@@ -453,13 +453,13 @@ def _remove(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
 
 
 def foresee(found: Found, plan: Plan) -> Found:
-    """Return what the machine will look like after the plan, as far as that can be known before."""
+    """Return the state of the machine after the plan, as far as it can be known before."""
     return functools.reduce(lambda before, step: _after(step, before), plan.steps, found)
 
 
 @functools.singledispatch
 def _after(step: Step, found: Found) -> Found:
-    """Return what the machine will look like after a step."""
+    """Return the state of the machine after a step."""
     raise NotImplementedError(step)
 
 

@@ -30,7 +30,7 @@ def describe(found: Found) -> dict[str, Any]:
 
 
 def result_of(wanted: Wanted, plan: Plan, before: Found, after: Found) -> dict[str, Any]:
-    """Return what the module returns."""
+    """Return the result of the module."""
     found = describe(after)
     foreseen = found["device"] == FREE_LOOP.device
     return {

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Steps that change a disk image: data that says what is done, which machine.py carries out."""
+"""Steps that change a disk image, as data; machine.py carries them out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Union
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import exact
 from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Loop
 
-# Where the device shall go when only the kernel will know.
+# Stands for the device that the kernel has yet to choose.
 FREE_LOOP = Loop("a free loop device", 0)
 
 
@@ -27,13 +27,13 @@ class RemoveLeftover:
 class SettleSuperblock:
     path: str
     torn: bool
-    mend: bool
-    """Nobody uses it, so that what was left half done can be put right."""
+    repair: bool
+    """Whether nobody uses it, so that the interrupted change can be repaired."""
 
     def __str__(self) -> str:
         return (
             f"{'put back' if self.torn else 'forget'} the superblock of {self.path} that an interrupted run"
-            f" saved{', and check it' if self.mend else ''}"
+            f" saved{', and check it' if self.repair else ''}"
         )
 
 
@@ -103,7 +103,7 @@ class GrowFileSystem:
     fstype: str
     size: int
     mount: str | None = None
-    """Where it is mounted. Else it grows unmounted, or mounted for the purpose where nobody else sees it."""
+    """Its mount point. Without one it grows unmounted, or mounted for the purpose where no other process sees it."""
 
     def __str__(self) -> str:
         return (

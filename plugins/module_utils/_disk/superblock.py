@@ -1,8 +1,8 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Superblocks of btrfs, ext4 and xfs: what blkid says of them too, in no time, and how large and how clean the file
-system is, which it does not say.
+"""Superblocks of btrfs, ext4 and xfs: the facts that blkid reports too, in no time, and how large and how clean the
+file system is, which blkid does not report.
 
 Layouts: btrfs ctree.h (struct btrfs_super_block), ext4.h (struct ext4_super_block), xfs_format.h (struct xfs_dsb) of
 the kernel.
@@ -15,7 +15,7 @@ import uuid
 from dataclasses import dataclass
 
 BTRFS_AT = 0x10000
-# As much of a file as there is to be read.
+# The number of bytes of a file to read.
 HEAD = BTRFS_AT + 4096
 
 EXT4_HAS_JOURNAL = 0x4
@@ -28,18 +28,18 @@ EXT4_METADATA_CSUM = 0x400
 
 @dataclass(frozen=True)
 class Superblock:
-    """What a file system says of itself."""
+    """The description that a file system has of itself."""
 
     fstype: str
     uuid: str
     label: str | None
     size: int
-    """Bytes that it takes of its device."""
+    """Bytes of its device that it takes."""
     clean: bool = True
-    """Nothing waits in its log to be replayed by the next mount. Of xfs this cannot be told from here."""
+    """Whether its log has nothing for the next mount to replay. For xfs this is unknown here."""
     alone: bool = True
-    """Nothing lies before and around it where partition tables, LVM, LUKS or swap have their marks: then blkid
-    has nothing to add.
+    """Whether nothing is before and around it where partition tables, LVM, LUKS or swap have their signatures: then
+    blkid has nothing to add.
     """
 
 
@@ -52,7 +52,7 @@ def read(path: str) -> Superblock | None:
 def parse(head: bytes) -> Superblock | None:
     """Return the superblock in the first bytes of a file."""
     found = [block for block in (_btrfs(head), _ext4(head), _xfs(head)) if block]
-    # Two at once are for blkid to judge.
+    # Two at once are left to blkid.
     return found[0] if len(found) == 1 else None
 
 

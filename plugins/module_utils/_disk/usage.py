@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file systems that disk images are in, and how much the images may still take of them."""
+"""The file systems that disk images are in, and how much of them the images may still take."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Room:
     """A file system with disk images in it, in bytes."""
 
     mount: Mount
-    images: int  # how many they are
-    growth: int  # what all of them may take beyond what they take now
+    images: int  # their number
+    growth: int  # bytes that all of them may take beyond those they take now
 
     def is_overcommitted(self, most: float) -> bool:
-        """Return whether the images may take more than most times what is free."""
+        """Return whether the images may grow by more than `most` times the free space."""
         return self.growth > self.mount.free * most
 
 
 def rooms_of(usages: Sequence[Usage]) -> list[Room]:
-    """Return the file systems that disk images lie in, each once."""
+    """Return the file systems that disk images are in, each once."""
     rooms: dict[str, Room] = {}
     for usage in usages:
         before = rooms.get(usage.mount.identity, Room(usage.mount, 0, 0))
@@ -42,7 +42,7 @@ def rooms_of(usages: Sequence[Usage]) -> list[Room]:
 
 
 def files_at(paths: Sequence[str]) -> list[str]:
-    """Return the images that the paths stand for, each once."""
+    """Return the images at the paths, each once."""
     found = []
     for path in paths:
         if not os.path.isabs(path):
@@ -59,7 +59,7 @@ def files_at(paths: Sequence[str]) -> list[str]:
 
 
 def describe(usage: Usage) -> dict[str, Any]:
-    """Return what an image is and takes as plain data."""
+    """Return the description and the size of an image as plain data."""
     content = superblock.read(usage.path)
     loops = loops_of(usage.path)
     return {
@@ -77,7 +77,7 @@ def describe(usage: Usage) -> dict[str, Any]:
 
 
 def warning(room: Room) -> str:
-    """Return what happens in the guests when the images fill their file system, and what to do before."""
+    """Return the warning that a file system may be filled, with its effect on guests and the remedy."""
     many = f"the {room.images} disk images" if room.images > 1 else "the disk image"
     return (
         f"{platform.node()}: {many} on {room.mount.point} may grow by {about(room.growth)}, and"
@@ -86,8 +86,8 @@ def warning(room: Room) -> str:
 
 
 def report(paths: Sequence[str], most: float) -> tuple[dict[str, Any], list[Room]]:
-    """Return the images and their file systems as plain data, and the file systems that may be outgrown by more than
-    most times what is free.
+    """Return the images and their file systems as plain data, and the file systems whose images may grow by more than
+    `most` times the free space.
     """
     usages = [usage_of(path) for path in files_at(paths)]
     rooms = rooms_of(usages)
