@@ -29,17 +29,17 @@ try:
     from urllib3.connectionpool import HTTPConnectionPool
     from urllib3.exceptions import HTTPError
 
-    FAILURES = (RequestException, HTTPError, errors.DockerException)  # raised where no daemon reports what is wrong
+    FAILURES = (RequestException, HTTPError, errors.DockerException)  # raised where no daemon reports the error
 except ImportError:
     SDK_IMPORT_ERROR = traceback.format_exc()
-    # The base classes of the classes below, none of which is used without the SDK.
+    # Base classes of the classes below, none of which is used without the SDK.
     SDK_VERSION, DEFAULT_DOCKER_API_VERSION = "0", "0"
     # To mypy nothing can be assigned to a class, and object is none of these.
     APIClient = HTTPAdapter = HTTPConnection = HTTPConnectionPool = object  # type: ignore[misc, assignment]
 
 OLDEST_SDK = (5, 0, 3)
 URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, for requests and for archives
-PLATFORM_API = (1, 48)  # the first one in which an image can be saved for one platform (Docker 28)
+PLATFORM_API = (1, 48)  # the first in which an image can be saved for one platform (Docker 28)
 
 
 def sdk_too_old(version: str = SDK_VERSION) -> bool:
@@ -60,7 +60,7 @@ class Connection(HTTPConnection):
         self.sock.settimeout(self.silence)
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
-        # A connection that is used again still has the time limit of the answer before.
+        # A reused connection still has the time limit of the previous answer.
         if self.sock is not None:
             self.sock.settimeout(self.silence)
         self.adapter.hung_up = False
@@ -104,7 +104,7 @@ class Adapter(HTTPAdapter):
     def get_connection_with_tls_context(
         self, request: PreparedRequest, verify: Any, proxies: Mapping[str, str] | None = None, cert: Any = None
     ) -> Pool:
-        # requests 2.32 and newer ask this one.
+        # requests 2.32 and newer call this one.
         return self.get_connection(request.url or "")
 
     def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
@@ -118,10 +118,10 @@ class Adapter(HTTPAdapter):
 
 
 def api_version(daemon: Mapping[str, Any], known: str = DEFAULT_DOCKER_API_VERSION) -> str:
-    """Return the newest version of the API that both sides know, or the daemon's oldest where it is newer than all that
-    the SDK knows.
+    """Return the newest version of the API that both sides know, or the daemon's oldest where it is newer than all
+    versions that the SDK knows.
 
-    That is safe: the requests that are made here have been the same since 1.24.
+    That is safe: the requests of this collection have been the same since 1.24.
     """
     newest = min(str(daemon["ApiVersion"]), known, key=version_of)
     return max(newest, str(daemon.get("MinAPIVersion") or newest), key=version_of)
@@ -155,7 +155,7 @@ class Client(APIClient):
         return self._custom_adapter.hung_up
 
     def bulk(self, size: int | None, path: str, *words: str) -> str:
-        """Return the URL of a request that carries an archive there or back, of about that size (None: unknown)."""
+        """Return the URL of a request that sends or receives an archive of about that size (None: unknown)."""
         url: str = self._url(path, *words)
         return url.replace(URL, BULK_URL, 1) if self._custom_adapter.transport.parts(size) else url
 

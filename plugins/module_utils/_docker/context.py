@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the daemon of a Docker context is, according to the files of Docker's client.
+"""The location of the daemon of a Docker context, according to the files of Docker's client.
 
 The SDK for Python reads them, too (docker.context), but finds no context where there is no config.json, and takes a
 context with a missing certificate for one without TLS.
@@ -65,7 +65,7 @@ class TlsHost:
     host: str
     port: int
     ca: str  # paths of files
-    pair: tuple[str, ...] = ()  # our certificate and its key
+    pair: tuple[str, ...] = ()  # the client's certificate and its key
 
     @property
     def url(self) -> str:
@@ -96,7 +96,7 @@ REMEDY = "correct it ('docker context update')"
 
 
 def meant(kept: Kept) -> Host:
-    """Return the host of the daemon, or raise ValueError with what is wrong."""
+    """Return the host of the daemon, or raise ValueError with the reason."""
     if not kept.url:
         raise ValueError(f"its endpoint names no host: {REMEDY}")
     scheme, mark, rest = kept.url.partition("://")
@@ -145,7 +145,7 @@ def verified(kept: Kept, host: str, port: int) -> TlsHost:
 
 
 def host_of(name: str, environment: Mapping[str, str] | None = None) -> Host:
-    """Return the host of a context's daemon, or raise ValueError with what is wrong with the context."""
+    """Return the host of a context's daemon, or raise ValueError with the fault of the context."""
     if name == DEFAULT:
         return UnixHost(SOCKET)
     try:

@@ -1,9 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""daemon.json, Docker's configuration: parsed as dockerd does, merged, and written like the text that was there. No
-I/O.
-"""
+"""daemon.json, Docker's configuration: parsed as dockerd does, merged, and written like the existing text. No I/O."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ Settings = Dict[str, Any]
 
 
 class NoSettings(ValueError):
-    """A text with which dockerd would not start. `line` is 0 where the error is in no line."""
+    """A text that dockerd would not start with. `line` is 0 where the error is in no line."""
 
     def __init__(self, what: str, line: int = 0, content: str = "", comment: bool = False) -> None:
         super().__init__(what)
@@ -44,7 +42,7 @@ def read(text: str, pairs: Callable[[list[tuple[str, Any]]], Settings] | None = 
         return {}
     try:
         settings = json.loads(text, object_pairs_hook=pairs)
-    except ValueError as error:  # of json itself, which names a position, or of Python, for which a number is too long
+    except ValueError as error:  # from json, with a position, or from Python, about a number that is too long
         position = getattr(error, "pos", 0)
         line = text.count("\n", 0, position) + 1
         comment = text[position:].lstrip().startswith(("//", "/*", "#"))
@@ -72,14 +70,14 @@ def parse(text: str) -> Settings:
 
 
 def render(settings: Settings, like: str | None) -> str:
-    """Return the settings as JSON, indented like the text that is there."""
+    """Return the settings as JSON, indented like the existing text."""
     indent = re.search(r"^([ \t]+)\S", like or "", re.MULTILINE)
     return json.dumps(settings, indent=indent.group(1) if indent else "  ", ensure_ascii=False) + "\n"
 
 
 def merged(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> Settings:
-    """Return settings with the wanted ones: objects are merged, None removes a key, and an object that becomes empty by
-    it is removed, too.
+    """Return settings with the wanted ones: objects are merged, None removes a key, and an object that becomes empty is
+    removed, too.
     """
     result = dict(settings)
     for key, value in wanted.items():

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of daemon_config: which settings daemon.json gets, and which of them a running daemon reads again. Nothing
+"""The plan of daemon_config: the new settings of daemon.json, and those that a running daemon reloads. Nothing
 is read or written here.
 
 Sources: https://docs.docker.com/reference/cli/dockerd/ and moby's daemon/reload.go.
@@ -23,7 +23,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json im
     render,
 )
 
-# The settings that dockerd reads again at SIGHUP ("Configuration reload behavior" in its reference); it reads the
+# The settings that dockerd reloads at SIGHUP ("Configuration reload behavior" in its reference); it reads the
 # others only when it starts.
 RELOADED = frozenset(
     {
@@ -47,10 +47,10 @@ RELOADED = frozenset(
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings that the task asks for."""
+    """The settings that the task wants."""
 
     settings: Mapping[str, Any]  # merged deeply; None removes a key
-    ours: str  # the directory with the runtimes that may be replaced or removed
+    runtimes_below: str  # the directory of the runtimes that may be replaced or removed
     path: str
     timeout: int  # seconds that dockerd may take to read the file
 
@@ -60,7 +60,7 @@ class Wanted:
 
 
 def parse_options(options: Mapping[str, Any]) -> Wanted:
-    """Return the settings that the options ask for, or raise Refused where dockerd could not have them."""
+    """Return the wanted settings, or raise Refused where dockerd could not have them."""
     settings = options["settings"]
     runtimes = settings.get(RUNTIMES, {})
     if not isinstance(runtimes, Mapping):
@@ -81,7 +81,7 @@ def parse_options(options: Mapping[str, Any]) -> Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What the machine has."""
+    """The state of the machine."""
 
     text: str | None = None  # of the file; None where there is none
     read: bool | None = None  # whether the running daemon has read this text; None where no daemon runs
@@ -89,7 +89,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Write:
-    """Write the text to the file, if Docker itself finds it valid."""
+    """Write the text to the file, if Docker itself accepts it."""
 
     text: str
 
@@ -115,7 +115,7 @@ class Reload:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps from what was found to what is wanted, and the reason."""
+    """The steps from the found to the wanted state, and the reason."""
 
     steps: tuple[Any, ...]
     reason: str
@@ -125,19 +125,19 @@ class Plan:
 
 
 def replaced(settings: Settings, wanted: Wanted) -> Settings:
-    """Return the wanted settings. A runtime is replaced as a whole, and removed only where its program is in the
-    directory of ours.
+    """Return the wanted settings. A runtime is replaced as a whole, and removed only where its program is below
+    `runtimes_below`.
     """
     old = settings.get(RUNTIMES, {})
     if not isinstance(old, Mapping):
         raise Refused(f"{RUNTIMES} is {type(old).__name__}, not a JSON object ({{…}}): correct it, then run this again")
     table = dict(old)
     for name, runtime in wanted.runtimes.items():
-        foreign = name in old and not is_below(old[name], wanted.ours)
+        foreign = name in old and not is_below(old[name], wanted.runtimes_below)
         if runtime is not None and foreign and old[name] != runtime:
             raise Refused(
                 f"the runtime {name!r} there is not managed by nested.kata ({program(old[name])}, not below"
-                f" {wanted.ours}): choose another name, or remove it"
+                f" {wanted.runtimes_below}): choose another name, or remove it"
             )
         if runtime is not None:
             table[name] = dict(runtime)
@@ -166,8 +166,7 @@ def decide(found: Found, wanted: Wanted) -> Plan:
         reasons.append(f"{', '.join(sorted(changed))} differed")
     if found.read is not None and (RELOADED.intersection(changed) or not found.read):
         if RUNTIMES in before and RUNTIMES not in after:
-            # dockerd keeps the runtimes that it has where the file says nothing of any (moby's daemon/runtime_unix.go,
-            # IsValueSet).
+            # dockerd keeps its runtimes where the file has no key for them (moby's daemon/runtime_unix.go, IsValueSet).
             steps = [Write(render({**after, RUNTIMES: {}}, found.text)), Reload(), final]
         else:
             steps.append(Reload())

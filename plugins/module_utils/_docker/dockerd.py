@@ -52,7 +52,7 @@ def text_of(path: str) -> str | None:
 
 
 def look_for_dockerd() -> Dockerd | None:
-    """Return the process that the pid file names, where it is dockerd."""
+    """Return the process of the pid file, where it is dockerd."""
     try:
         with open(PIDFILE, encoding="ascii") as file:
             process = int(file.read())
@@ -90,7 +90,7 @@ def mark_of(dockerd: Dockerd, path: str, text: str | None) -> str:
 
 
 def validate(module: AnsibleModule, path: str, text: str) -> None:
-    """Have dockerd check the text, or raise Refused with its reason."""
+    """Validate the text with dockerd, or raise Refused with its reason."""
     dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin"])
     if not dockerd or "--validate" not in module.run_command([dockerd, "--help"])[1]:
         return
@@ -105,7 +105,7 @@ def validate(module: AnsibleModule, path: str, text: str) -> None:
 
 
 def replace(path: str, text: str | None) -> None:
-    """Give the file this text, with the owner and mode that it has, or remove it. Neither is ever half done."""
+    """Replace the text of the file and keep its owner and mode, or remove the file. Both are atomic."""
     path = os.path.realpath(path)
     directory = os.path.dirname(path)
     if text is None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a docker daemon is: a socket of this machine, another machine, or the end of hops."""
+"""The location of a docker daemon: a socket of this machine, another machine, or the end of hops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Endpoint:
 
     socket: str = SOCKET
     hops: tuple[str, ...] = ()
-    by: str = field(default="auto", compare=False)  # which transport leads through the hops
+    by: str = field(default="auto", compare=False)  # the transport that leads through the hops
     remote: SshHost | TlsHost | None = None  # instead of a socket
     context: str = field(default="", compare=False)  # the context that led to it
 

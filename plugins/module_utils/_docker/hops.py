@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way into a nested container, hop by hop, and the faults of hops that answers of docker clients show."""
+"""The way into a nested container, hop by hop, and the faults of hops, found in the answers of docker clients."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from itertools import chain
 
-# Docker's own rule for the names of containers; it also keeps a name from being read as an option.
+# Docker's own rule for the names of containers; it also prevents a name from being read as an option.
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 # Messages of docker clients, and of the way to them, when these fail and not the command that they run.
@@ -123,7 +123,7 @@ def missing(answer: Answer) -> bool:
 
 
 def fault(way: Way, number: int, state: Answer, running: list[str]) -> str | None:
-    """Return what is wrong with a hop by the answer to `way.state(number)`, or None when it runs.
+    """Return the fault of a hop by the answer to `way.state(number)`, or None when it runs.
 
     All hops before it are known to run. `running` names the containers beside a hop that is missing.
     """

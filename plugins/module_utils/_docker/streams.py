@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Duplex byte streams to the docker daemon behind a socket, on another machine or at the end of hops.
 
-A Transport has three operations: `open()` returns a connected stream socket, `why()` returns what is wrong with the way
+A Transport has three operations: `open()` returns a connected stream socket, `why()` returns the fault of the way
 after a stream broke, `close()` ends everything. UnixSocket connects to a daemon of this machine, Ssh and Tls to one of
 another machine, Exec to one at the end of hops. Into a VM `docker exec` moves 8 KiB per round trip: Tunnel (tunnel.py)
 avoids it for archives.
@@ -40,7 +40,7 @@ PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
 
 
 class Broken(Exception):
-    """What is wrong with a stream or the way to a daemon."""
+    """A stream or the way to a daemon is broken: the message describes the fault."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Transport:
     taken: Taken  # it may change when the first stream for archives is opened
 
     def begin(self) -> None:
-        """Start what delays the first stream. Errors are raised when that is opened."""
+        """Start early with the work that delays the first stream. Errors are raised when that is opened."""
 
     def open(self, bulk: bool = False) -> socket.socket:
         """Return a connected stream socket; every call is a connection of its own. `bulk`: it carries archives, not
@@ -72,11 +72,11 @@ class Transport:
         return False
 
     def tunnelled(self) -> bool:
-        """Return whether a tunnel carries archives of unknown size. It is made by this."""
+        """Return whether a tunnel carries archives of unknown size. This makes the tunnel."""
         return False
 
     def why(self) -> str | None:
-        """Return what is wrong with the way to the daemon, examined after a stream broke, or None."""
+        """Examine the way to the daemon after a stream broke, and return its fault, or None."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -355,9 +355,7 @@ class Exec(Transport):
         )
 
     def dying(self, number: int) -> str | None:
-        """Return what is wrong with a hop that is reported to run, and in which nothing runs, as a dying one is for a
-        moment.
-        """
+        """Return the fault of a hop that is reported to run although nothing runs in it, as when it is ending."""
         deadline = time.monotonic() + DYING_SECONDS
         while time.monotonic() < deadline:
             finding = fault(self.way, number, run(self.way.state(number), self.environment), [])
@@ -373,8 +371,8 @@ class Exec(Transport):
 
 
 def no_daemon(way: Way, answer: Answer) -> str | None:
-    """Return what is wrong with the daemon in the innermost hop, which runs, according to the answer to `docker
-    version` there.
+    """Return the fault of the daemon in the innermost hop, which runs, according to the answer to `docker version`
+    there.
     """
     if answer.rc == 0:
         return None

@@ -29,7 +29,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.streams import
 )
 
 PROGRAM = "/usr/lib/nested-kata/tunnel.py"
-FEW_BYTES = 4 << 20  # what exec carries into a VM while a tunnel is made (bench/transport.py)
+FEW_BYTES = 4 << 20  # exec carries this much into a VM while a tunnel is made (bench/transport.py)
 TUNNEL = ("python3", "-IS", PROGRAM)  # isolated and without site-packages, which starts it faster
 LISTENING_SECONDS = 30  # how long a tunnel's far end may take to start
 DIAL_SECONDS = 5  # how long a TCP connection to a container of this machine may take
@@ -88,8 +88,8 @@ class Tunnel(Transport):
         far = self.exec.start(depth, (*TUNNEL, "listen"))
         near = self.exec.start(depth - 1, (*TUNNEL, "dial")) if depth > 1 else None
         try:
-            # The far end may be a tenant's, who must not be able to choose another address: so the docker daemon above
-            # it reports the address, and the far end only the port.
+            # The far end may be controlled by a tenant, who must not be able to choose the address: so the docker
+            # daemon above it reports the address, and the far end only the port.
             address = self.address()
             stream, port = self.joined(far, near, address)
         except Broken as error:
@@ -138,7 +138,7 @@ def connected(address: str, port: int) -> socket.socket:
 
 
 def say(stream: socket.socket, data: bytes) -> None:
-    # A program that is gone has reported why: that is read next.
+    # A program that ended has reported why: this is read next.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream.sendall(data)
 
@@ -155,7 +155,7 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: socket.s
         try:
             piece = ready[0].recv(1 if ready[0] is speaker else LINE_BYTES)
         except ConnectionResetError:
-            piece = b""  # as at an end: the other side had not read everything
+            piece = b""  # as at the end of the stream: the other side had not read everything
         except OSError as error:
             raise Broken(f"the way to the tunnel broke: {error}") from error
         if ready[0] is silent:
@@ -175,7 +175,7 @@ def heard(pattern: str, seconds: float, speaker: socket.socket, silent: socket.s
 
 
 def failed(child: Child) -> bool:
-    """Return whether a child that ended did so by itself. Docker reports on standard output what it cannot run."""
+    """Return whether a child ended by itself. Docker reports programs that it cannot run on standard output."""
     return bool(child.last_words()) or child.process.returncode in (126, 127)
 
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which Docker a machine has, whose it is, and what it holds under our names. Facts go in, judgements come out."""
+"""Checks of a machine's Docker: its kind, version and configuration, and names in it. Facts go in, judgements come
+out.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ from ansible_collections.nested.kata.plugins.module_utils._host.findings import 
 
 SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 DAEMON_JSON = "/etc/docker/daemon.json"
-LABELS = "nested.kata."  # what the labels of all that is ours begin with
-RUNTIMES_OF_OURS = "/var/lib/nested-kata"  # what lies below runs for us, see nested.kata.daemon_config
+LABELS = "nested.kata."  # prefix of the labels of everything that is managed by nested.kata
+MANAGED_RUNTIMES = "/var/lib/nested-kata"  # directory of the runtimes that nested.kata.daemon_config manages
 
 OLDEST_ON_MACHINE = (20, 10)  # the first with `--cgroupns`, which a proxy needs
-# The Docker from which on a Kata at least that new is needed, whose runtime is the one in Rust.
+# A version of Docker, and the oldest Kata that it and newer ones need, with the runtime in Rust.
 KATA_FOR_DOCKER = (((29, 5), (3, 32)), ((26,), (3, 30)))
 OLDEST_ON_TARGET = KATA_FOR_DOCKER[-1][0]
 
-# What a flag of dockerd is called in daemon.json, where that is not just its name (moby, daemon/command/config.go and
+# The key in daemon.json of a flag of dockerd, where that is not just its name (moby, daemon/command/config.go and
 # config_unix.go).
 KEYS_OF_FLAGS = {
     "H": "hosts",
@@ -54,7 +56,7 @@ KEYS_OF_FLAGS = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """What lies at the path of daemon.json: None for its text where there is nothing."""
+    """The configuration at the path of daemon.json. Its text is None where there is no file."""
 
     path: str = DAEMON_JSON
     text: str | None = None
@@ -63,7 +65,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Holder:
-    """What has one of the names that ours will use."""
+    """A container, network or volume that has one of the wanted names."""
 
     kind: str  # container, network, volume
     name: str
@@ -71,17 +73,17 @@ class Holder:
     running: bool = False
 
     @property
-    def ours(self) -> bool:
-        """Whether this collection made it."""
+    def managed(self) -> bool:
+        """Whether it is managed by nested.kata."""
         return any(label.startswith(LABELS) for label in self.labels)
 
 
 @dataclass(frozen=True)
 class Docker:
-    """A machine's Docker: what it answered, or the reason why it gave no answer."""
+    """A machine's Docker: its answers, or the reason why it gave none."""
 
     client: str = ""  # the client's file, links followed; empty: there is none
-    podman: bool = False  # it is podman, which only looks like it
+    podman: bool = False  # it is podman, which only looks like Docker
     endpoint: str = SOCKETS[0]
     error: str = ""
     version: str = ""
@@ -94,12 +96,12 @@ class Docker:
     added: tuple[str, ...] = ()  # names of runtimes that its flag --add-runtime brings
     configuration: Configuration = Configuration()
     holders: tuple[Holder, ...] = ()
-    images: frozenset[str] = frozenset()  # those of the images that were asked about which it has
+    images: frozenset[str] = frozenset()  # those of the wanted images that it has
 
     @property
-    def ours_run(self) -> bool:
-        """Whether a container of ours runs."""
-        return any(holder.ours and holder.running for holder in self.holders)
+    def managed_runs(self) -> bool:
+        """Whether a container that is managed by nested.kata runs."""
+        return any(holder.managed and holder.running for holder in self.holders)
 
 
 class NotUsable(ValueError):
@@ -116,9 +118,7 @@ def flags_of(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def added_runtimes(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the runtimes in dockerd's command line (--add-runtime NAME=PATH), which daemon.json may add
-    to.
-    """
+    """Return the names of the runtimes in dockerd's command line (--add-runtime NAME=PATH) beside daemon.json."""
     values = [
         argument.partition("=")[2] or following
         for argument, following in zip(arguments, [*arguments[1:], ""])
@@ -128,12 +128,12 @@ def added_runtimes(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def key_of(flag: str) -> str:
-    """Return what a flag is called in daemon.json."""
+    """Return the key of a flag in daemon.json."""
     return KEYS_OF_FLAGS.get(flag, flag)
 
 
 def settings_of(text: str) -> dict[str, Any]:
-    """Return what a daemon.json says, or raise NotUsable. An empty file is as good as none for dockerd too."""
+    """Return the settings of a daemon.json, or raise NotUsable. An empty file has none, as for dockerd."""
     try:
         return read(text)
     except NoSettings as error:
@@ -145,7 +145,7 @@ def settings_of(text: str) -> dict[str, Any]:
 
 
 def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:
-    """Judge whose Docker it is: a daemon on this machine, run by root, not confined."""
+    """Judge the kind of Docker: it must be a daemon on this machine, run by root, not confined."""
     needed = "none yet, or this machine's own"
     if docker.podman:
         return Judgement(
@@ -228,8 +228,8 @@ def check_docker_version(docker: Docker, target: str, kata: str) -> Judgement | 
 
 
 def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) -> Judgement:
-    """Judge daemon.json: dockerd must be able to start with it, and nobody else may have our runtimes. A proxy leaves
-    it alone.
+    """Judge daemon.json: dockerd must be able to start with it, and runtimes of the wanted names must be managed by
+    nested.kata. A proxy leaves it alone.
     """
     severity = ERROR if target == "host" else WARNING
     path = docker.configuration.path
@@ -263,7 +263,7 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
     registered = settings.get("runtimes")
     registered = registered if isinstance(registered, dict) else {}
     if target == "host":
-        taken = [name for name in runtimes if name in registered and not is_below(registered[name], RUNTIMES_OF_OURS)]
+        taken = [name for name in runtimes if name in registered and not is_below(registered[name], MANAGED_RUNTIMES)]
         if taken:
             found = f"{path} has a runtime {', '.join(taken)} that is not managed by nested.kata"
             return Judgement(False, found, needed, "choose another name, or remove that entry yourself")
@@ -295,13 +295,15 @@ def check_docker_runtime(docker: Docker, runtime: str | None) -> Judgement | Non
 
 
 def check_names(docker: Docker, names: Sequence[str]) -> Judgement | None:
-    """Judge whether the names of our containers, networks and volumes are free, or ours already."""
+    """Judge whether the names of containers, networks and volumes are free, or managed by nested.kata already."""
     if not names or not docker.version:
         return None
     needed = "free, or managed by nested.kata"
-    taken = [f"{holder.kind} {holder.name}" for holder in docker.holders if not holder.ours]
+    taken = [f"{holder.kind} {holder.name}" for holder in docker.holders if not holder.managed]
     if taken:
         remedy = "choose other names (kata_proxy_name, names in kata_instance_list), or remove what has them yourself"
         return Judgement(False, f"not managed by nested.kata: {', '.join(taken)}", needed, remedy)
-    ours = len(docker.holders)
-    return Judgement(True, f"{len(names) - ours} free" + (f", {ours} managed by nested.kata" if ours else ""), needed)
+    managed = len(docker.holders)
+    return Judgement(
+        True, f"{len(names) - managed} free" + (f", {managed} managed by nested.kata" if managed else ""), needed
+    )

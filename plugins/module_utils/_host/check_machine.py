@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What processor, kernel and devices must be like to run Kata. Facts go in, judgements come out, nothing is touched."""
+"""Checks of processor, kernel and devices. Facts go in, judgements come out, nothing is touched."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Device:
     """A device node and its driver."""
 
     path: str
-    module: str  # the kernel module that brings the driver
-    present: bool  # something has the name
+    module: str  # the kernel module with the driver
+    present: bool  # a file of that name exists
     character: bool  # and it is a character device
     registered: bool  # the kernel has the driver now
-    loadable: bool  # the kernel's modules hold it, and the kernel still loads modules
+    loadable: bool  # it is among the kernel's modules, and the kernel still loads modules
 
 
 @dataclass(frozen=True)
 class Kvm:
-    """What became of a guest of three instructions: the time it took, or the step at which it failed and why."""
+    """The outcome of a guest of three instructions: the time it took, or the step at which it failed and why."""
 
     seconds: float | None = None
     step: str = ""
@@ -56,13 +56,13 @@ class Cgroup:
 
 @dataclass(frozen=True)
 class Machine:
-    """Processor, kernel and devices as they are."""
+    """The state of processor, kernel and devices."""
 
     arch: str
     kernel: str
     cpu_flags: frozenset[str]
     nested: str  # parameter `nested` of the KVM module that is loaded
-    kvm: Kvm | None  # None: there was nothing to be tried
+    kvm: Kvm | None  # None: there was no device to try
     devices: Mapping[str, Device]
     cgroup: Cgroup
 
@@ -74,20 +74,18 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
 
 
 def module_names(text: str) -> set[str]:
-    """Return the modules that the text of a modules.dep or modules.builtin lists; - and _ are the same there, as for
-    modprobe.
-    """
+    """Return the modules in the text of a modules.dep or modules.builtin; - and _ are equal, as for modprobe."""
     listed = re.findall(r"^(?:\S*/)?([^/\s]+?)\.ko(?:\.(?:gz|xz|zst))?(?::|$)", text, re.MULTILINE)
     return {module.replace("-", "_") for module in listed}
 
 
 def misc_names(text: str) -> set[str]:
-    """Return the drivers that the text of /proc/misc lists."""
+    """Return the drivers in the text of /proc/misc."""
     return {line.split(None, 1)[1].strip() for line in text.splitlines() if len(line.split(None, 1)) == 2}
 
 
 def read_cgroup(mountinfo: str, controllers: str) -> Cgroup:
-    """Return what the texts of /proc/self/mountinfo (proc(5)) and /sys/fs/cgroup/cgroup.controllers say."""
+    """Return the cgroups in the texts of /proc/self/mountinfo (proc(5)) and /sys/fs/cgroup/cgroup.controllers."""
     first: set[str] = set()
     for line in mountinfo.splitlines():
         mount, _dummy, rest = line.partition(" - ")
@@ -208,7 +206,7 @@ def _node(device: Device) -> str:
 
 
 def check_device(machine: Machine, name: str) -> Judgement:
-    """Judge a device that a driver brings. A driver that can be loaded is as good: the role kata_runtime loads it."""
+    """Judge the device of a driver. A driver that can be loaded is as good: the role kata_runtime loads it."""
     device = machine.devices[name]
     needed = device.path
     by_hand = f"modprobe {device.module}, and name it in /etc/modules-load.d/nested-kata.conf to have it after a reboot"

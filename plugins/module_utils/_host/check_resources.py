@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Room, memory, time and what must be reached. Facts go in, judgements come out, nothing is touched."""
+"""Checks of room, memory, time and reachability. Facts go in, judgements come out, nothing is touched."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of something that must be reached: nothing tried where it is there already."""
+    """The outcome for a resource that must be reached: it is not tried where the resource is there already."""
 
     purpose: str
     required: bool
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Resources:
-    """Room, memory, time and the net as they are."""
+    """The state of room, memory, time and the network."""
 
     parts: tuple[Part, ...] = ()
     disks: Mount | None = None
@@ -57,13 +57,13 @@ class Resources:
 
 
 def meminfo(text: str) -> dict[str, int]:
-    """Return what the text of /proc/meminfo says, in bytes."""
+    """Return the values in the text of /proc/meminfo, in bytes."""
     return {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
 def check_space(parts: Sequence[Part], overcommit: float) -> Judgement | None:
-    """Judge, for each file system, whether what is still to come fits. Sparse files may outgrow what is left: by more
-    than overcommit times is a warning.
+    """Judge, for each file system, whether the missing parts fit. Sparse files may outgrow the rest of the free space:
+    by more than overcommit times is a warning.
     """
     if not parts:
         return None
@@ -80,18 +80,18 @@ def check_space(parts: Sequence[Part], overcommit: float) -> Judgement | None:
             short.append(mount.point)
         elif (free - solid) * overcommit < sparse:
             tight.append(mount.point)
-    said = "; ".join(found), "; ".join(needed)
+    texts = "; ".join(found), "; ".join(needed)
     if short:
         return Judgement(
-            False, *said, f"make room on {' and '.join(short)}, or put the directories elsewhere: a mount, or a link"
+            False, *texts, f"make room on {' and '.join(short)}, or put the directories elsewhere: a mount, or a link"
         )
     if tight:
-        return Judgement(False, *said, f"disks are sparse and may fill {' and '.join(tight)}: {MORE_ROOM}", WARNING)
-    return Judgement(True, *said)
+        return Judgement(False, *texts, f"disks are sparse and may fill {' and '.join(tight)}: {MORE_ROOM}", WARNING)
+    return Judgement(True, *texts)
 
 
 def check_reflink(mount: Mount | None) -> Judgement | None:
-    """Tell whether disks are cloned in no time. Without that everything works, so there is nothing to fail."""
+    """Judge whether disks are cloned in no time. Everything works without that too, so this never fails."""
     if mount is None:
         return None
     needed = "any; best btrfs or XFS with reflink"
@@ -107,8 +107,8 @@ def check_reflink(mount: Mount | None) -> Judgement | None:
 
 
 def check_memory(resources: Resources, wanted: int, running: bool) -> Judgement | None:
-    """Judge the memory for all instances. What instances of ours that run have taken is theirs already, so then only
-    the total counts.
+    """Judge the memory for all instances. Where instances run, they have taken their memory already, so then only the
+    total counts.
     """
     if not wanted:
         return None
@@ -150,7 +150,7 @@ def check_shm(shm: Mount | None, target: str, wanted: int) -> Judgement | None:
 
 
 def check_time(skew: float | None) -> Judgement | None:
-    """Judge the clock: with a wrong one, certificates and signatures of packages are not valid yet, or no longer."""
+    """Judge the clock: with a wrong time, certificates and signatures of packages are not valid yet, or no longer."""
     if skew is None:
         return None
     needed = f"at most {MOST_SKEW} s off the control node"
@@ -165,7 +165,7 @@ def check_time(skew: float | None) -> Judgement | None:
 
 
 def check_reachable(answers: Sequence[Answer]) -> Judgement | None:
-    """Judge what must be reached: an error where something required cannot be."""
+    """Judge the resources that must be reached: an error where a required one cannot be."""
     if not answers:
         return None
     needed = ", ".join(answer.purpose for answer in answers)

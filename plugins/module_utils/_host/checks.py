@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All checks of a machine that is to run Kata, by their ids and in the order in which they are shown.
+"""All checks of a machine for Kata, by their ids and in the order in which they are shown.
 
-A new check is a function in the check_* of its subject and a line here.
+A new check is a function in the module check_* of its subject and a line here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ansible_collections.nested.kata.plugins.module_utils._host.findings import 
 
 @dataclass(frozen=True)
 class Facts:
-    """A machine as it is."""
+    """The state of a machine."""
 
     machine: machine.Machine
     docker: docker.Docker
@@ -33,7 +33,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Question:
-    """What the machine is to be good for."""
+    """The wanted use of the machine."""
 
     target: str = "host"
     runtime: str | None = None
@@ -65,7 +65,9 @@ CHECKS: dict[str, Check] = {
     "names": lambda facts, question: docker.check_names(facts.docker, question.names),
     "space": lambda facts, question: resources.check_space(facts.resources.parts, question.overcommit),
     "reflink": lambda facts, question: resources.check_reflink(facts.resources.disks),
-    "memory": lambda facts, question: resources.check_memory(facts.resources, question.memory, facts.docker.ours_run),
+    "memory": lambda facts, question: resources.check_memory(
+        facts.resources, question.memory, facts.docker.managed_runs
+    ),
     "shm": lambda facts, question: resources.check_shm(facts.resources.shm, question.target, question.memory),
     "time": lambda facts, question: resources.check_time(facts.resources.skew),
     "reachable": lambda facts, question: resources.check_reachable(facts.resources.answers),

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks at a machine and changes nothing: no module is loaded, no file written, no container started.
+"""Facts about a machine, read without changing it: no module is loaded, no file written, no container started.
 
-The guest that kvm.py runs lives in this process and is gone with it.
+The guest that kvm.py runs is part of this process and ends with it.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmEr
 from ansible_collections.nested.kata.plugins.module_utils._host.options import Wanted, WantedAnswer, WantedPart
 
 GUEST_SECONDS = 5.0
-DOCKER_SECONDS = 10.0  # a dockerd that hangs takes the request and says nothing
-DATA_ROOT = "/var/lib/docker"  # where dockerd keeps its data unless told otherwise
+DOCKER_SECONDS = 10.0  # a dockerd that hangs accepts the request and sends nothing
+DATA_ROOT = "/var/lib/docker"  # where dockerd keeps its data by default
 
-# The node, the driver's name in /proc/misc, and the kernel module that brings it.
+# The node, the driver's name in /proc/misc, and its kernel module.
 DEVICES = {
     "kvm": ("/dev/kvm", "kvm", "kvm"),
     "vhost_vsock": ("/dev/vhost-vsock", "vhost-vsock", "vhost_vsock"),
@@ -64,7 +64,7 @@ DEVICES = {
 
 
 def look(wanted: Wanted, client: str | None) -> Facts:
-    """Return what the machine is, as far as it matters. `client` is the path of the docker command."""
+    """Return the facts that matter about the machine. `client` is the path of the docker command."""
     docker = look_at_docker(client, wanted.names, wanted.images)
     resources = look_at_resources(
         wanted.parts, wanted.disks, wanted.now, wanted.answers, docker.root, docker.images, wanted.timeout
@@ -73,7 +73,7 @@ def look(wanted: Wanted, client: str | None) -> Facts:
 
 
 def text_of(path: str) -> str:
-    """Return a file's text, and none where it cannot be read."""
+    """Return a file's text, empty where it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
@@ -86,7 +86,7 @@ def text_of(path: str) -> str:
 
 def look_at_machine() -> Machine:
     kernel = platform.release()
-    # Opening a node whose driver is not there makes the kernel load the module: such nodes are not opened.
+    # Opening a node whose driver is not loaded makes the kernel load the module: such nodes are not opened.
     registered = misc_names(text_of("/proc/misc"))
     locked = text_of("/proc/sys/kernel/modules_disabled").strip() == "1"
     loadable = set() if locked else module_names(text_of(f"/lib/modules/{kernel}/modules.dep"))
@@ -122,7 +122,7 @@ def _device(path: str, driver: str, module: str, registered: set[str], loadable:
 
 
 def try_kvm(path: str) -> Kvm:
-    """Run a guest there, or say why none ran."""
+    """Run a guest on the device, and return the outcome."""
     try:
         return Kvm(seconds=run_guest(path, seconds=GUEST_SECONDS).seconds)
     except KvmError as error:
@@ -133,12 +133,12 @@ def try_kvm(path: str) -> Kvm:
 
 
 class NoAnswer(Exception):
-    """Docker did not answer. Carries the reason in its client's words."""
+    """Docker did not answer. Carries the message of its client."""
 
 
 def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], images: Sequence[str]) -> Docker:
-    """Ask the docker client, and the files that dockerd was started with. names: by kind (container, network,
-    volume).
+    """Return the facts about Docker from its client, and from the files that dockerd was started with. names: by kind
+    (container, network, volume).
     """
     arguments = dockerd_arguments()
     facts: dict[str, Any] = {
@@ -153,11 +153,11 @@ def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], image
         return Docker(podman=True, error="it is podman", **facts)
     try:
         facts["endpoint"] = ask_docker(client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
-        # What lies elsewhere is not this machine's, whatever it answers, and it may take long to do so.
+        # A daemon elsewhere is not this machine's, whatever it answers, and may take long to do so.
         if not facts["endpoint"].startswith("unix://"):
             return Docker(error=f"its client talks to {facts['endpoint']}", **facts)
-        # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` says it in
-        # all versions.
+        # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` reports it
+        # in all versions.
         server = json.loads(ask_docker(client, "version", "--format", "{{json .Server}}"))
         info = json.loads(ask_docker(client, "info", "--format", "{{json .}}"))
         holders = [holder for kind in names if names[kind] for holder in look_for(client, kind, names[kind])]
@@ -196,7 +196,7 @@ def run_docker(client: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def ask_docker(client: str, *arguments: str) -> str:
-    """Return what the client prints, or raise NoAnswer with the first line of what it complains about."""
+    """Return the output of the client, or raise NoAnswer with the first line of its error."""
     done = run_docker(client, *arguments)
     if done.returncode != 0:
         raise NoAnswer(
@@ -206,7 +206,7 @@ def ask_docker(client: str, *arguments: str) -> str:
 
 
 def is_podman(client: str) -> bool:
-    """Say whether the docker client is podman, or the script of podman-docker that calls it."""
+    """Return whether the docker client is podman, or the script of podman-docker that calls it."""
     if os.path.basename(os.path.realpath(client)) == "podman":
         return True
     try:
@@ -218,8 +218,8 @@ def is_podman(client: str) -> bool:
 
 
 def look_for(client: str, kind: str, names: Sequence[str]) -> list[Holder]:
-    """Return what has these names. Docker finds containers and networks by the beginning of their ids too: those are
-    not meant.
+    """Return the things that have these names. Docker finds containers and networks by the beginning of their ids too:
+    those are left out.
     """
     done = run_docker(client, kind, "inspect", *names)
     errors = [line for line in done.stderr.splitlines() if not re.search(r"no such|not found", line, re.IGNORECASE)]
@@ -237,8 +237,8 @@ def look_for(client: str, kind: str, names: Sequence[str]) -> list[Holder]:
 
 
 def dockerd_arguments() -> list[str]:
-    """Return the command line of this machine's dockerd; those in containers, which have process ids of their own, are
-    not meant.
+    """Return the command line of this machine's dockerd; daemons in containers, which have process ids of their own,
+    are left out.
     """
     for path in glob.glob("/proc/[0-9]*/comm"):
         process = os.path.dirname(path)
@@ -250,7 +250,7 @@ def dockerd_arguments() -> list[str]:
 
 
 def config_file(arguments: Sequence[str]) -> str:
-    """Return where dockerd with these arguments reads its configuration."""
+    """Return the path of the configuration of dockerd with these arguments."""
     for position, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         if flag == "--config-file":
@@ -270,7 +270,7 @@ def read_configuration(path: str) -> Configuration:
         return Configuration(path, error="it is not UTF-8")
 
 
-# --- room, memory, time, the net ---
+# --- room, memory, time, the network ---
 
 
 def look_at_resources(
@@ -307,8 +307,8 @@ def _part(part: WantedPart, root: str) -> Part:
 
 
 def reach(answers: Sequence[WantedAnswer], root: str, images: frozenset[str], timeout: float) -> list[Answer]:
-    """Try all places at once. A name server that does not answer knows no time limit, so that its thread is left
-    behind.
+    """Try all places at once. The wait for a name server that does not answer has no time limit, so that its thread is
+    left behind.
     """
     there = [
         bool(wanted.creates and os.path.exists(os.path.join(root, wanted.creates))) or wanted.image in images
@@ -325,7 +325,7 @@ def reach(answers: Sequence[WantedAnswer], root: str, images: frozenset[str], ti
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    said = {url: failures.get(url, f"no answer within {timeout:g} s") for url in urls}
+    reasons = {url: failures.get(url, f"no answer within {timeout:g} s") for url in urls}
     return [
         (
             Answer(wanted.purpose, wanted.required, tried=False)
@@ -333,8 +333,8 @@ def reach(answers: Sequence[WantedAnswer], root: str, images: frozenset[str], ti
             else Answer(
                 wanted.purpose,
                 wanted.required,
-                failures=tuple(f"{shown(url)}: {said[url]}" for url in wanted.urls if said[url]),
-                reached=not all(said[url] for url in wanted.urls),
+                failures=tuple(f"{shown(url)}: {reasons[url]}" for url in wanted.urls if reasons[url]),
+                reached=not all(reasons[url] for url in wanted.urls),
             )
         )
         for wanted, done in zip(answers, there)
@@ -342,17 +342,17 @@ def reach(answers: Sequence[WantedAnswer], root: str, images: frozenset[str], ti
 
 
 def try_url(url: str, timeout: float) -> str:
-    """Return why a URL or a path cannot be had; nothing where it can."""
+    """Return why a URL or a path cannot be reached, or an empty string."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         path = unquote(parts.path) if parts.scheme == "file" else url
         return "" if os.path.isfile(path) else "no such file"
-    # Some servers do not know HEAD, or answer it otherwise than GET.
+    # Some servers do not support HEAD, or answer it differently from GET.
     return ask(url, "HEAD", timeout) and ask(url, "GET", timeout)
 
 
 def ask(url: str, method: str, timeout: float) -> str:
-    """Return why a server does not serve a URL. That it wants to know who asks, as registries do, is an answer too."""
+    """Return why a server does not serve a URL, or an empty string. A registry's request to log in is an answer."""
     headers = {"Range": "bytes=0-0"} if method == "GET" else {}
     try:
         with contextlib.closing(

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a check says, how much it counts, and how people read it. What is checked is not known here.
+"""The findings of checks, their severity, and how they are shown. The checks themselves are elsewhere.
 
 As with kubeadm, an error stops, a warning does not, and ids that are ignored turn errors into warnings.
 """
@@ -25,7 +25,7 @@ REMEDY_WIDTH = 110
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a check says. A remedy where all is as needed is a note: what the roles do, or what would be better
+    """The judgement of a check. A remedy where all is as needed is a note: what the roles do, or what would be better
     still.
     """
 
@@ -38,7 +38,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that must hold, and whether it does."""
+    """A requirement, and whether it is met."""
 
     id: str
     ok: bool
@@ -50,12 +50,12 @@ class Finding:
 
     @property
     def stops(self) -> bool:
-        """Whether Kata cannot run for this reason."""
+        """Whether it keeps Kata from running."""
         return not self.ok and self.severity == ERROR
 
     @property
     def state(self) -> str:
-        """How it stands, in one word."""
+        """The state, in one word."""
         if not self.ok:
             return "ignored" if self.ignored else self.severity.upper()
         return "note" if self.remedy else "ok"
@@ -78,7 +78,7 @@ def known(ids: Sequence[str], checks: Iterable[str]) -> frozenset[str]:
 def decide(
     checks: Mapping[str, Check], facts: Any, question: Any, ignored: frozenset[str] = frozenset()
 ) -> list[Finding]:
-    """Return what was found, in the order of the checks; errors to ignore become warnings."""
+    """Return the findings, in the order of the checks; errors to ignore become warnings."""
     findings = []
     for name, check in checks.items():
         judgement = check(facts, question)
@@ -92,12 +92,12 @@ def decide(
 
 
 def sentence(finding: Finding) -> str:
-    """Say in one line what is wrong and what to do."""
+    """Return the problem and its remedy in one line."""
     return f"{finding.id}: found {finding.found}, needed {finding.needed}: {finding.remedy}"
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Say in one line how the findings stand."""
+    """Return a summary of the findings in one line."""
     stopping = [finding.id for finding in findings if finding.stops]
     warned = [finding.id for finding in findings if finding.state == "WARNING"]
     ignored = [finding.id for finding in findings if finding.ignored]
@@ -113,7 +113,7 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def result_of(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Return what the module returns."""
+    """Return the result of the module."""
     stopping = [finding for finding in findings if finding.stops]
     return {
         "changed": False,
@@ -126,9 +126,7 @@ def result_of(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """Render findings as plain text, at most 120 columns wide: a row each, and what to do under those that have a
-    remedy.
-    """
+    """Render findings as plain text, at most 120 columns wide: a row each, and the remedy, if any, under it."""
     id_width = max(len(name) for name in ["finding", *(finding.id for finding in findings)])
     state_width = max(len(state) for state in ["state", *(finding.state for finding in findings)])
 

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The smallest virtual machine there is: it tells whether a /dev/kvm that opens also runs code.
+"""A minimal virtual machine that shows whether a /dev/kvm that opens also runs code.
 
-A device node says little. It may be left over in a container, lead to a hypervisor that offers no nesting, or fail at
-the first instruction. So a guest of three instructions multiplies two numbers and hands the product over. Nothing of it
-stays.
+A device node alone proves little. It may be left over in a container, lead to a hypervisor that offers no nesting, or
+fail at the first instruction. So a guest of three instructions multiplies two numbers and returns the product. Nothing
+of it stays.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 API_VERSION = 12
 ARCHITECTURES = ("x86_64", "AMD64")
 
-# linux/kvm.h. The size of what they read or write is part of the last four.
+# linux/kvm.h. The last four contain the size of the data that they read or write.
 KVM_GET_API_VERSION = 0xAE00
 KVM_CREATE_VM = 0xAE01
 KVM_GET_VCPU_MMAP_SIZE = 0xAE04
@@ -58,7 +58,7 @@ EXITS = {
 MEMORY_REGION = struct.Struct("=IIQQQ")  # slot, flags, guest physical address, size, address in this process
 REGISTERS = struct.Struct("=18Q")  # rax rbx rcx rdx rsi rdi rsp rbp r8..r15 rip rflags
 SREGS_SIZE = 312
-CODE_SEGMENT = struct.Struct("=QIH")  # base, limit, selector: what struct kvm_sregs begins with
+CODE_SEGMENT = struct.Struct("=QIH")  # base, limit, selector: the beginning of struct kvm_sregs
 EXIT_REASON = struct.Struct("=I")
 EXIT_REASON_AT = 8  # in struct kvm_run
 IO = struct.Struct("=BBHIQ")  # direction, size, port, count, where in struct kvm_run the data is
@@ -81,7 +81,7 @@ CODE = bytes(
 
 
 class KvmError(Exception):
-    """No guest ran. Says at which step, with the errno where the kernel gave one."""
+    """No guest ran. Carries the step at which it failed, and the errno where the kernel returned one."""
 
     def __init__(self, path: str, step: str, reason: str, error: int | None = None, conclusive: bool = True) -> None:
         super().__init__(f"{path}: {step}: {reason}")
@@ -89,12 +89,12 @@ class KvmError(Exception):
         self.step = step
         self.reason = reason
         self.errno = error
-        self.conclusive = conclusive  # false: it could not be tried, which says nothing about the device
+        self.conclusive = conclusive  # false: it could not be tried, which proves nothing about the device
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A guest that ran: what it answered, and how long all of it took."""
+    """A guest that ran: its answer, and how long all of it took."""
 
     api_version: int
     answer: int
@@ -105,7 +105,7 @@ def run_guest(path: str = "/dev/kvm", machine: str | None = None, seconds: float
     """Run a guest of three instructions on `path`, or raise KvmError.
 
     Must be called from the main thread: a guest that never ends is stopped after `seconds` by SIGALRM, whose handler
-    and timer are put back. On other architectures than x86_64 it cannot be told, and the error is not conclusive.
+    and timer are restored. On other architectures than x86_64 it cannot be tried, and the error is not conclusive.
     """
     machine = machine or platform.machine()
     if machine not in ARCHITECTURES:
@@ -154,7 +154,7 @@ def _load(memory: array.array[int], code: bytes) -> int:
 
 
 def _set_registers(path: str, vcpu: int) -> None:
-    """Let the CPU, which begins in real mode, begin at address 0 with the factors in al and bl and the port in dx."""
+    """Make the CPU, which starts in real mode, start at address 0 with the factors in al and bl and the port in dx."""
     special = bytearray(SREGS_SIZE)
     with _step(path, "KVM_GET_SREGS"):
         fcntl.ioctl(vcpu, KVM_GET_SREGS, special)
@@ -198,7 +198,7 @@ def _step(path: str, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alarm(path: str, seconds: float) -> Iterator[None]:
-    """Interrupt what runs after that time; KVM_RUN returns when a signal comes."""
+    """Interrupt the block after that time; KVM_RUN returns when a signal comes."""
 
     def ring(_number: int, _frame: object) -> None:
         raise KvmError(path, "KVM_RUN", f"the guest still ran after {seconds:g} s", errno.ETIMEDOUT)

@@ -20,7 +20,7 @@ KINDS = {"container": "containers", "network": "networks", "volume": "volumes"}
 
 @dataclass(frozen=True)
 class WantedPart:
-    """Something that takes room, as it was asked for. A path that is not absolute lies below Docker's data root."""
+    """Something that takes room, by its options. A path that is not absolute is below Docker's data root."""
 
     path: str
     size: int
@@ -31,7 +31,7 @@ class WantedPart:
 
 @dataclass(frozen=True)
 class WantedAnswer:
-    """Something of which one place at least must be reached, unless a path or an image is there already."""
+    """A resource that must be reached at one place at least, unless a path or an image is there already."""
 
     urls: tuple[str, ...]
     purpose: str
@@ -42,7 +42,7 @@ class WantedAnswer:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the task asked for."""
+    """The options of the task."""
 
     question: Question
     names: Mapping[str, Sequence[str]]
@@ -56,12 +56,12 @@ class Wanted:
 
     @property
     def images(self) -> tuple[str, ...]:
-        """The images of which one need not be fetched."""
+        """The images that need not be fetched where Docker has them."""
         return tuple(answer.image for answer in self.answers if answer.image)
 
 
 def parse(options: Mapping[str, Any]) -> Wanted:
-    """Return what the module's options ask for, or raise Refused."""
+    """Return the parsed options of the module, or raise Refused."""
     return Wanted(
         question=parse_question(options),
         names={kind: tuple(options[option]) for kind, option in KINDS.items()},
@@ -75,7 +75,7 @@ def parse(options: Mapping[str, Any]) -> Wanted:
 
 
 def parse_question(options: Mapping[str, Any]) -> Question:
-    """Return what the machine is to be good for."""
+    """Return the wanted use of the machine."""
     kata = options["kata_version"] or ""
     if kata and not version_of(kata):
         raise Refused(f"kata_version: {kata!r} is not a valid version: write it like 4.1.0")
