@@ -7,4 +7,4 @@ from ansible_collections.nested.kata.plugins.plugin_utils.progress import Watche
 
 
 class ActionModule(WatchedAction):
-    """Runs the module image_transfer and shows how far it is."""
+    """Runs the module image_transfer and shows its progress."""

@@ -7,4 +7,4 @@ from ansible_collections.nested.kata.plugins.plugin_utils.progress import Watche
 
 
 class ActionModule(WatchedAction):
-    """Runs the module kata_release and shows how far it is."""
+    """Runs the module kata_release and shows its progress."""

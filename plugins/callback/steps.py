@@ -6,14 +6,14 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: steps
 type: stdout
-short_description: A few lines for a person who waits
+short_description: Print a few lines of progress for interactive use
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Prints the plays and their steps, the tasks that took two seconds or longer, and what the M(ansible.builtin.debug)
-    tasks say.
-  - While a task is under way it says so every ten seconds, so that no step is silent for long. Where the task tells
-    itself how far it is, as long tasks of this collection do, that is all that is shown.
+  - Prints the plays and their steps, the tasks that took two seconds or longer, and the messages of
+    M(ansible.builtin.debug) tasks.
+  - While a task is running it prints its name every ten seconds, so that no step is silent for long. Where the task
+    reports its own progress, as long tasks of this collection do, only that is shown.
   - A failure is one message at the end, that of the task that ended the run of its host. Failures that a playbook
     rescues are not shown.
   - C(run.sh) uses it. Set E(ANSIBLE_STDOUT_CALLBACK=ansible.builtin.default) there to see every task.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ansible.playbook.task import Task
 
 SHOWN_FROM = 2.0  # seconds a task has to take to be worth a line
-HEARTBEAT = 10.0  # seconds between two signs of life
+HEARTBEAT = 10.0  # seconds between two lines about a running task
 
 
 class CallbackModule(CallbackBase):
@@ -56,16 +56,16 @@ class CallbackModule(CallbackBase):
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _beat(self) -> None:
-        """Say every ten seconds which task is under way, unless it just told how far it is.
+        """Print the running task every ten seconds, unless its progress was just shown.
 
         Written to the descriptor: the display's lock must not be held by another thread when Ansible forks a worker.
         """
-        said = self._started
+        printed = self._started
         while not self._ended.wait(1.0):
             now = time.monotonic()
-            said = max(said, self._started, shown_at())
-            if self._task_name and now - said >= HEARTBEAT:
-                said = now
+            printed = max(printed, self._started, shown_at())
+            if self._task_name and now - printed >= HEARTBEAT:
+                printed = now
                 os.write(sys.stdout.fileno(), f"    ... {self._task_name}, {now - self._started:.0f} s\n".encode())
 
     def _task_is_done(self, result: CallbackTaskResult) -> None:
@@ -84,7 +84,7 @@ class CallbackModule(CallbackBase):
         self._display.display(f"==> {name.strip()}", color=C.COLOR_HIGHLIGHT)
 
     def v2_playbook_on_task_start(self, task: Task, is_conditional: bool) -> None:
-        """Note which task is under way; print it where it is a step of the play itself."""
+        """Remember the running task; print it where it is a step of the play itself."""
         self._task_name = self._name(task)
         self._started = time.monotonic()
         if task.action in C._ACTION_INCLUDE_ROLE and not task._role:
@@ -95,14 +95,14 @@ class CallbackModule(CallbackBase):
         self.v2_playbook_on_task_start(task, False)
 
     def v2_runner_on_ok(self, result: CallbackTaskResult) -> None:
-        """Print what a debug task says, and the name of a task that took long."""
+        """Print the message of a debug task, and the name of a task that took long."""
         if result.task.action not in C._ACTION_DEBUG:
             self._task_is_done(result)
         elif "results" not in result.result:
             self._say(result.result)
 
     def v2_runner_item_on_ok(self, result: CallbackTaskResult) -> None:
-        """Print what a debug task says of an item."""
+        """Print the message of a debug task about an item."""
         if result.task.action in C._ACTION_DEBUG:
             self._say(result.result)
 
@@ -122,12 +122,10 @@ class CallbackModule(CallbackBase):
 
     @staticmethod
     def _reason(result: Mapping[str, Any]) -> str:
-        """Return a failure's message, with the end of what a command said: of a loop, that of its first item that
-        failed.
-        """
+        """Return a failure's message, with the end of a command's output; of a loop, those of its first failed item."""
         culprit = next((item for item in result.get("results", []) if item.get("failed")), result)
-        said = culprit.get("stderr") or culprit.get("stdout") or ""
-        return "\n".join([culprit.get("msg", "no reason given"), *said.splitlines()[-5:]])
+        output = culprit.get("stderr") or culprit.get("stdout") or ""
+        return "\n".join([culprit.get("msg", "no reason given"), *output.splitlines()[-5:]])
 
     def v2_playbook_on_stats(self, stats: AggregateStats) -> None:
         """Print the failures that ended a host's run."""

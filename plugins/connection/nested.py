@@ -32,8 +32,8 @@ options:
     description:
       - User in the innermost container, as C(docker exec --user) takes it. An empty string leaves the choice to the
         image.
-      - The keyword C(remote_user) of a play or task does not change it. It is about who logs in to the machine, and
-        goes to the parent.
+      - The keyword C(remote_user) of a play or task does not change it. That is the user who logs in to the machine,
+        and goes to the parent.
     type: str
     default: root
     vars:
@@ -140,19 +140,19 @@ from ansible_collections.nested.kata.plugins.module_utils._docker import hops
 
 display = Display()
 
-# Our commands need no terminal: it would merge stderr into stdout and echo passwords. Plugins that know no such option
+# Commands run without a terminal: it would merge stderr into stdout and echo passwords. Plugins without such an option
 # ignore it.
 PARENT_OPTIONS = {"use_tty": False, "pty": False, "pipelining": True}
 
-# Pieces in which files travel, multiples of the block that dd counts in. A command line holds less than 128 KiB, base64
+# Sizes of the pieces of files, multiples of dd's block size. A command line holds less than 128 KiB, base64
 # takes a third more.
 BLOCK = 64 * 1024
-# Larger pieces save little time; ssh holds a fetched one several times over.
+# Larger pieces save little time; ssh holds several copies of a fetched piece.
 PUT_PIECE = 256 * BLOCK
 FETCH_PIECE = 128 * BLOCK
 PIECE_WITHOUT_STDIN = BLOCK
 
-# The exit status of our script for fetching when there is no such file (EX_NOINPUT of sysexits.h).
+# The exit status of the script for fetching when there is no such file (EX_NOINPUT of sysexits.h).
 NO_FILE = 66
 
 
@@ -167,12 +167,12 @@ class Connection(ConnectionBase):
         super().__init__(play_context, *args, **kwargs)
         self._arguments = (args, {key: value for key, value in kwargs.items() if key != "shell"})
         self._route: tuple[str, ...] = ()
-        self._parent: t.Any = None  # a ConnectionBase, of which hardly any function has types
+        self._parent: t.Any = None  # a ConnectionBase, whose functions have hardly any types
         self._parent_of: tuple[tuple[str, ...], str] = ((), "")
         self._parent_options: dict[str, t.Any] = {}
         self._way = hops.Way("", (), ())
 
-    # Options: ours are set as for any plugin; the parent's come from the variables of the right host
+    # Options: those of this plugin are set as for any plugin; the parent's come from the variables of the right host
 
     def _resolve_option_variables(self, variables: t.Any, templar: t.Any) -> dict[str, t.Any]:
         ours: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)
@@ -219,7 +219,7 @@ class Connection(ConnectionBase):
         return {**hostvars.raw_get(via), "hostvars": hostvars}
 
     def _load_parent(self, name: str, play_context: t.Any, route: tuple[str, ...]) -> None:
-        """Make the parent, or keep the one there is while a loop goes on over the same connection, as Ansible does."""
+        """Make the parent, or keep the existing one while a loop uses the same connection, as Ansible does."""
         there = self._parent
         if there is not None:
             if there.connected and there.matches_name([name]) and (route, play_context.remote_addr) == self._parent_of:
@@ -239,7 +239,7 @@ class Connection(ConnectionBase):
         self.has_pipelining = self._parent.has_pipelining
 
     def set_options(self, task_keys: t.Any = None, var_options: t.Any = None, direct: t.Any = None) -> None:
-        # Ansible would take the keyword remote_user for our option of that name
+        # Ansible would use the keyword remote_user as this plugin's option of that name
         ours = {key: value for key, value in (task_keys or {}).items() if key != "remote_user"}
         super().set_options(task_keys=ours, var_options=var_options, direct=direct)
         if self._parent is None:
@@ -294,7 +294,7 @@ class Connection(ConnectionBase):
         return self._execute(script, in_data, sudoable)
 
     def _execute(self, script: str, in_data: bytes | None = None, sudoable: bool = False) -> tuple[int, bytes, bytes]:
-        """Run a script in the innermost container; when it fails and a hop is at fault, say which."""
+        """Run a script in the innermost container; when a hop is at fault, raise an error that names it."""
         argv = self._way.command([self._executable, "-c", script])
         display.vvv(f"EXEC {shlex.join(argv)}", host=self._play_context.remote_addr)
         try:
@@ -302,7 +302,7 @@ class Connection(ConnectionBase):
         except AnsibleConnectionFailure:
             raise
         except AnsibleError:
-            # so the parent tells that the command ended before become could ask for a password
+            # the parent raises this when the command ended before become could ask for a password
             self._raise_fault()
             raise
         if hops.doubtful(_answer(rc, b"", err)):
@@ -319,7 +319,7 @@ class Connection(ConnectionBase):
     ) -> tuple[int, bytes, bytes]:
         become = self.become if sudoable else None
         self._parent.set_become_plugin(become)
-        # docker exec hands the arguments on untouched: only the machine's own shell needs quotes
+        # docker exec passes the arguments on unchanged: only the machine's own shell needs quotes
         command = shlex.join(argv)
         if not in_data and not become:
             # some parents leave stdin open, and a command that reads it would wait for ever
@@ -328,7 +328,7 @@ class Connection(ConnectionBase):
         return answer
 
     def _raise_fault(self) -> None:
-        """Ask every hop, outermost first, and raise if one cannot be gone through."""
+        """Check every hop, outermost first, and raise if one cannot be passed."""
         way = self._way
         for number in range(1, len(way.hops) + 1):
             state = _answer(*self._on_machine(way.state(number)))
@@ -364,7 +364,7 @@ class Connection(ConnectionBase):
                     break
 
     def _write(self, path: str, offset: int, piece: bytes) -> tuple[int, str]:
-        """Write a piece of a file at its offset; return how long the file is then, and why it is too short.
+        """Write a piece of a file at its offset; return the length of the file then, and why it is too short.
 
         A piece is written at its own place and not appended, since a parent may send it twice (the retries of ssh).
         """
@@ -393,12 +393,12 @@ class Connection(ConnectionBase):
                 got += len(piece)
                 if len(piece) < FETCH_PIECE:
                     break
-            # files in /proc say 0 and hold more
+            # files in /proc report a size of 0 and hold more
             if got < size:
                 raise AnsibleError(f"failed to fetch {in_path} to {out_path}: {got} of {size} bytes arrived")
 
     def _read(self, path: str, offset: int) -> tuple[bytes, int]:
-        """Return the piece of a file that begins at an offset, and how long the file says it is."""
+        """Return the piece of a file that begins at an offset, and the reported size of the file."""
         source = shlex.quote(path)
         script = f"[ -e {source} ] || exit {NO_FILE}; stat -L -c %s {source} >&2 && "
         script += f"dd if={source} bs={BLOCK} skip={offset // BLOCK} count={FETCH_PIECE // BLOCK} iflag=fullblock"
@@ -406,9 +406,9 @@ class Connection(ConnectionBase):
         if rc == NO_FILE:
             message = f"there is no file {path} in {self._way.hops[-1]}"
             raise AnsibleFileNotFound(message)
-        size, _newline, said = err.partition(b"\n")
+        size, _newline, messages = err.partition(b"\n")
         if rc != 0 or not size.isdigit():
-            raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(said or err, rc)}")
+            raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(messages or err, rc)}")
         return out, int(size)
 
     # The end
@@ -425,7 +425,7 @@ class Connection(ConnectionBase):
 
 
 def _address(play_context: t.Any, via: str, variables: dict[str, t.Any], templar: t.Any) -> None:
-    """Make a play context say where the host in via is; what it said was about the nested host."""
+    """Set the address of the host in via in a play context, in place of that of the nested host."""
     for attribute, names in C.MAGIC_VARIABLE_MAPPING.items():
         if attribute.startswith("become"):
             continue
@@ -439,18 +439,18 @@ def _address(play_context: t.Any, via: str, variables: dict[str, t.Any], templar
 
 
 def _answer(rc: int, out: bytes, err: bytes) -> hops.Answer:
-    # what matters stands at the end; a command may have written megabytes before
+    # the relevant messages are at the end; a command may have written megabytes before
     return hops.Answer(rc, to_text(out[-4096:]), to_text(err[-4096:]))
 
 
 def _first_line(err: bytes, rc: int) -> str:
-    """dd says what is wrong before it counts blocks."""
+    """Return the first line: dd reports an error before it counts blocks."""
     lines: list[str] = to_text(err).strip().splitlines()
     return lines[0] if lines else f"exit status {rc}"
 
 
 def _absolute(path: str) -> str:
-    """A relative path begins at the root, as with Ansible's other plugins for containers."""
+    """Return an absolute path: a relative one begins at the root, as with Ansible's other plugins for containers."""
     return path if path.startswith("/") else f"/{path}"
 
 
@@ -468,7 +468,7 @@ def _opened(path: str) -> t.BinaryIO:
 
 @contextmanager
 def _replacing(path: str) -> Iterator[t.BinaryIO]:
-    """Give a file beside path that takes its place when all went well."""
+    """Yield a file beside path that replaces it when no error occurred."""
     target: bytes = os.path.realpath(to_bytes(path, errors="surrogate_or_strict"))
     if os.path.exists(target) and not os.path.isfile(target):
         raise AnsibleError(f"cannot fetch to {path}: it is not a regular file")

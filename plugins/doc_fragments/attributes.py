@@ -5,7 +5,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """What the attributes of the modules mean. Each module says how far it supports them."""
+    """The meaning of the attributes of the modules. Each module states how far it supports them."""
 
     DOCUMENTATION = r"""
 options: {}
@@ -25,7 +25,7 @@ attributes:
     platforms: linux
 """
 
-    # For modules that only look.
+    # For modules that change nothing.
     INFO_MODULE = r"""
 options: {}
 attributes:

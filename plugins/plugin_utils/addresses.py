@@ -1,14 +1,14 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Address ranges for daemons inside daemons: every level its own, none that the machine already reaches."""
+"""Address ranges for daemons inside daemons: each level has its own, and none is already reached by the machine."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
 
-# The candidates where the user names none.
+# The default candidates.
 SPACES = (
     "10.213.0.0/16",
     "10.214.0.0/16",

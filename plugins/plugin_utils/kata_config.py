@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kata's configuration: what a release ships, and the drop-in that goes beside it. Runs on the control node.
+"""Kata's configuration: the file of a release, and the drop-in beside it. Runs on the control node.
 
 Kata reads its main file and then all files of `config.d` beside it: tables are merged deeply, arrays and single values
-are replaced. So the drop-in need not repeat what the release says, but for what lies elsewhere than the release thinks.
+are replaced. So the drop-in need not repeat the settings of the release, except the paths that differ.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import tomllib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.plugin_utils.merge import Table, merged
 
-HOME = "/opt/kata"  # where a release thinks that it is
+HOME = "/opt/kata"  # the directory in the paths of a release's configuration
 AT_HOME = re.compile(rf"(?<![\w./-]){HOME}(?=/|$)")
 
-# Kata sets the first itself, and without the second systemd in a VM finds no tree of cgroups to take. A kernel_params
-# of one's own replaces the whole line, so that they have to be in it.
+# Kata sets the first itself, and without the second systemd in a VM finds no cgroup tree that it can use. Another
+# kernel_params replaces the whole line, so that both have to be in it.
 KERNEL_PARAMS = ("cgroup_no_v1=all", "systemd.unified_cgroup_hierarchy=1")
 
-# Keys that Kata 4.1.0 knows although the file that it ships may not name them.
+# Keys that Kata 4.1.0 knows although its shipped file may not name them.
 KNOWN = {
     "hypervisor.qemu": {
         "seccomp_sandbox",
@@ -91,8 +91,8 @@ def read(text: str) -> Shipped:
 
 
 def moved(settings: Any, home: str) -> Any:
-    """Return what of the settings names a path below /opt/kata, with the place where the release really is; None where
-    nothing does.
+    """Return the settings with a path below /opt/kata, with the real directory of the release in it; None where there
+    are none.
     """
     if isinstance(settings, Mapping):
         tables = {key: moved(value, home) for key, value in settings.items()}
@@ -126,8 +126,8 @@ def kind(value: Any) -> str:
 
 
 def check(settings: Table, shipped: Shipped, option: str) -> None:
-    """Raise Refused for the first key that the release does not know in a table that it knows, and for a value of
-    another type than it has.
+    """Raise Refused for a key that the release does not know in a table that it knows, and for a value of another type
+    than it has.
     """
     for path, value in leaves(settings):
         table, key = ".".join(path[:-1]), path[-1]
@@ -160,17 +160,17 @@ def leaves(settings: Table, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def with_kernel_params(text: str) -> str:
-    """Return a kernel's command line with what Kata needs in it, unless it says otherwise itself."""
+    """Return a kernel's command line with the parameters that Kata needs, unless it sets them itself."""
     have = {word.split("=", 1)[0] for word in text.split()}
     return " ".join([*(word for word in KERNEL_PARAMS if word.split("=", 1)[0] not in have), *text.split()])
 
 
 def drop_in(shipped: Shipped, *, home: str, ours: Table, theirs: Table, option: str) -> dict[str, Any]:
-    """Return the drop-in for a release that ships this and lies at `home`.
+    """Return the drop-in for a release that ships this and is in `home`.
 
-    `ours` and `theirs` (the user's, which win) have the tables of Kata's file; `hypervisor` in ours is that of the
-    release, whatever it is. Raises Refused where the result could not be used. `option` is the variable that theirs
-    comes from.
+    `ours` (the collection's) and `theirs` (the user's, which take precedence) have the tables of Kata's file;
+    `hypervisor` in ours is that of the release, whatever it is. Raises Refused where the result could not be used.
+    `option` is the variable that theirs comes from.
     """
     check(theirs, shipped, option)
     name = shipped.hypervisor
@@ -191,7 +191,7 @@ def drop_in(shipped: Shipped, *, home: str, ours: Table, theirs: Table, option: 
 
 
 def files(settings: Table) -> list[str]:
-    """Return the files that a configuration names and that must be there for a VM to start."""
+    """Return the files in a configuration that must exist for a VM to start."""
     (table,) = settings["hypervisor"].values()
     return [
         table[key] for key in ("path", "kernel", "image", "initrd", "virtio_fs_daemon", "firmware") if table.get(key)
@@ -199,7 +199,7 @@ def files(settings: Table) -> list[str]:
 
 
 def render(settings: Table) -> str:
-    """Return settings as TOML, a table after the other."""
+    """Return settings as TOML, one table after the other."""
     return "\n".join(render_table(settings, ())).strip() + "\n"
 
 
@@ -223,7 +223,7 @@ def literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # TOML's basic strings have JSON's escapes, and want DEL escaped too.
+        # TOML's basic strings have JSON's escapes, and need DEL escaped too.
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (int, float)):
         return repr(value)

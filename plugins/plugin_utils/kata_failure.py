@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a Kata container did not start: what Docker said, the lines of the log that matter, and the likely cause."""
+"""Why a Kata container did not start: Docker's message, the relevant lines of the log, and the likely cause."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 MOST_LINES = 6
 LONGEST = 300
 
-# What shim, QEMU, virtiofsd and agent say, and what is behind it; the first that fits counts.
+# Messages of shim, QEMU, virtiofsd and agent, and their causes; the first that matches counts.
 CAUSES = (
     (r"unknown or invalid runtime name", "Docker has not read its configuration since: reload it"),
     (
@@ -89,24 +89,24 @@ TROUBLE = re.compile(
 )
 AFTERMATH = re.compile(
     r"failed to (delete|clean ?up)|cleanup warnings|cleaning up after shim"
-)  # containerd's, when it takes away what did not start
+)  # containerd's, when it removes a container that did not start
 STAMP = re.compile(r"^(time=\"[^\"]*\"\s+|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]+\s+)")
 
 
 @dataclass(frozen=True)
 class Why:
-    """What is known of the failure."""
+    """The explanation of the failure."""
 
     error: str
-    """Docker's own words, in one line."""
+    """Docker's own message, in one line."""
     cause: str
-    """What is probably behind it; empty where nothing fits."""
+    """The probable cause; empty where none matches."""
     lines: tuple[str, ...]
-    """The lines of the log that matter, oldest first, each once."""
+    """The relevant lines of the log, oldest first, each once."""
 
 
 def explain(stderr: str, log: str) -> Why:
-    """Explain why `docker run` failed, from what it wrote on stderr and from the daemon's log since."""
+    """Explain why `docker run` failed, from its stderr and from the daemon's log since."""
     error = docker_error(stderr)
     lines = list(dict.fromkeys(matter(log)))[-MOST_LINES:]
     cause = next((cause for pattern, cause in CAUSES for text in (error, *lines) if re.search(pattern, text)), "")
@@ -114,15 +114,15 @@ def explain(stderr: str, log: str) -> Why:
 
 
 def docker_error(stderr: str) -> str:
-    """Return the line by which the docker command says why it failed."""
-    said = [
+    """Return the line with the reason why the docker command failed."""
+    messages = [
         line.strip()
         for line in stderr.splitlines()
         if line.strip() and not line.startswith(("See 'docker", "Run 'docker", "Unable to find image"))
     ]
     picked = next(
-        (line for line in said if "Error response" in line or line.startswith("docker:")),
-        said[-1] if said else "docker run failed without a message",
+        (line for line in messages if "Error response" in line or line.startswith("docker:")),
+        messages[-1] if messages else "docker run failed without a message",
     )
     return shortened(re.sub(r"^docker: (Error response from daemon: )?", "", picked).rstrip("."))
 

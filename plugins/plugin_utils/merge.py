@@ -14,8 +14,8 @@ Table = Mapping[str, Any]
 
 
 def merged(*tables: Table) -> dict[str, Any]:
-    """Merge as Kata and the filter combine(recursive=true) do: tables deeply, arrays and single values replaced by the
-    later.
+    """Merge as Kata and the filter combine(recursive=true) do: tables deeply; arrays and single values are replaced by
+    later ones.
     """
     result: dict[str, Any] = {}
     for table in tables:

@@ -1,23 +1,22 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far a long task is, in one line that a person sees while it runs: the control node's side.
+"""The progress of a long task, in one line that is shown while it runs: the control node's side.
 
-A module of this collection joins in with two small things:
+A module of this collection needs two things for it:
 
-1. The module says how far it is: `with Progress() as progress: … progress.say("image 2 of 3, 61 of 145 MiB, 42 %")`,
+1. The module reports its progress: `with Progress() as progress: … progress.say("image 2 of 3, 61 of 145 MiB, 42 %")`,
    from plugins/module_utils/_common/progress.py.
 2. An action plugin of the module's name, plugins/action/NAME.py, holds nothing but
    `class ActionModule(WatchedAction)` and a docstring.
 
-Then whoever watches, with whatever callback, sees `... HOST: LINE` on stderr every five seconds, as long as the line
-changes. (On stdout it would spoil the output of callbacks that machines read, and a pipe would hold it back: Ansible
-does not flush.) The variable `nested_kata_progress_seconds` of a play or host is another number of seconds; 0 shows
-nothing.
+Then `... HOST: LINE` is shown on stderr every five seconds, with any callback, as long as the line changes. (On stdout
+it would spoil the output of callbacks that machines read, and a pipe would hold it back: Ansible does not flush.) The
+variable `nested_kata_progress_seconds` of a play or host sets another number of seconds; 0 shows nothing.
 
-The module and a thread of the worker know the same path on the target; the module makes that file when it has something
-to say, and the thread reads it through a connection of its own. So a short task costs nothing, and no option or result
-of a module is about it. In check mode, with `async` and with `no_log`, the module runs as any other.
+The module and a thread of the worker know the same path on the target; the module makes that file when it has progress
+to report, and the thread reads it through a connection of its own. So a short task costs nothing, and modules have no
+option or result for it. In check mode, with `async` and with `no_log`, the module runs as any other.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ PERIOD = 5.0  # seconds between two looks
 PERIOD_VARIABLE = "nested_kata_progress_seconds"
 PATIENCE = 3  # looks in a row that may fail
 
-# When any worker showed a line, for a callback that gives signs of life itself. The memory is shared with the workers,
-# which Ansible forks after it has loaded the callback.
+# The time at which any worker last showed a line, for a callback that prints running tasks itself. The memory is shared
+# with the workers, which Ansible forks after it has loaded the callback.
 _SHOWN = mmap.mmap(-1, struct.calcsize("d"))
 
 
@@ -63,7 +62,7 @@ def _show(host: str, line: str) -> None:
 
 
 class WatchedAction(NormalAction):
-    """Runs the module of its name as Ansible does, and shows meanwhile how far it is."""
+    """Runs the module of its name as Ansible does, and shows its progress."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         variables = task_vars or {}
@@ -97,9 +96,7 @@ class WatchedAction(NormalAction):
 
 
 class _Watch:
-    """Reads the module's line every few seconds and shows it, from when it is entered until it is left, and not a
-    moment longer.
-    """
+    """Reads the module's line every few seconds and shows it, from when it is entered until it is left, no longer."""
 
     def __init__(self, action: ActionBase, variables: dict[str, t.Any], path: str, period: float) -> None:
         self._path = path
@@ -108,17 +105,17 @@ class _Watch:
         if action._task.delegate_to:
             self._host += f" -> {action._task.delegate_to}"
         self._module = action
-        # A copy of it with a connection of its own, whose functions have no types.
+        # A copy with a connection of its own, whose functions have no types.
         self._action: t.Any = copy.copy(action)
         try:
             self._action._connection = _connection_like(action, variables)
-        except Exception as error:  # progress is never worth a task
+        except Exception as error:  # no task fails because of its progress
             display.vvv(f"no progress: {error}", host=self._host)
             self._action = None
         self._seen = ""
         self._over = False
         self._wake = threading.Condition()
-        # Ansible keeps what is about the current task in context variables, which a new thread would not have.
+        # Ansible keeps data of the current task in context variables, which a new thread would not have.
         self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._watch,), daemon=True)
 
     def __enter__(self) -> None:
@@ -137,7 +134,7 @@ class _Watch:
             self._remove()
 
     def _remove(self) -> None:
-        """Remove the file that a module left that was killed. The others have removed it."""
+        """Remove the file of a module that was killed. Other modules have removed it themselves."""
         try:
             command = f"rm -f {shlex.quote(self._path)} {shlex.quote(self._path)}.new"
             self._module._low_level_execute_command(command)
@@ -167,11 +164,11 @@ class _Watch:
             display.vvv(f"closing the connection for progress: {error}", host=self._host)
 
     def _look(self) -> str:
-        said = self._action._low_level_execute_command(f"cat {shlex.quote(self._path)}")
+        answer = self._action._low_level_execute_command(f"cat {shlex.quote(self._path)}")
         # It comes from the target and goes to a terminal.
         return (
-            "".join(character for character in said["stdout"].strip() if character.isprintable())[:LONGEST]
-            if said["rc"] == 0
+            "".join(character for character in answer["stdout"].strip() if character.isprintable())[:LONGEST]
+            if answer["rc"] == 0
             else ""
         )
 
@@ -185,7 +182,7 @@ def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     )
     if task.delegate_to:
         variables = variables["ansible_delegated_vars"][task.delegate_to]
-    # What the executor hands to connections is the engine below the action's templar.
+    # The executor passes the engine below the action's templar to connections.
     templar = action._templar._engine.copy()
     templar.available_variables = variables
     keys = task.dump_attrs()
@@ -195,6 +192,6 @@ def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:
     if play_context.password:
         keys["password"] = play_context.password
     connection.set_options(task_keys=keys, var_options=connection._resolve_option_variables(variables, templar))
-    # It remembers the prompt of the command under way.
+    # The become plugin remembers the prompt of the running command.
     connection.set_become_plugin(copy.copy(its.become))
     return connection
