@@ -175,9 +175,9 @@ class Connection(ConnectionBase):
     # Options: those of this plugin are set as for any plugin; the parent's come from the variables of the right host
 
     def _resolve_option_variables(self, variables: t.Any, templar: t.Any) -> dict[str, t.Any]:
-        ours: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)
-        via, via_origin = self._look_up("via", ours)
-        name, name_origin = self._look_up("parent", ours)
+        options: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)
+        via, via_origin = self._look_up("via", options)
+        name, name_origin = self._look_up("parent", options)
         if via and name_origin != "default":
             raise AnsibleError(
                 f"via ({via}, from {via_origin}) and parent ({name}, from {name_origin}) exclude each other: leave one"
@@ -201,7 +201,7 @@ class Connection(ConnectionBase):
         play_context.connection = name
         self._load_parent(name, play_context, route)
         self._parent_options = self._parent._resolve_option_variables(variables, templar)
-        return ours
+        return options
 
     def _look_up(self, option: str, variables: dict[str, t.Any]) -> tuple[t.Any, str]:
         found: tuple[t.Any, str] = C.config.get_config_value_and_origin(
@@ -240,8 +240,8 @@ class Connection(ConnectionBase):
 
     def set_options(self, task_keys: t.Any = None, var_options: t.Any = None, direct: t.Any = None) -> None:
         # Ansible would use the keyword remote_user as this plugin's option of that name
-        ours = {key: value for key, value in (task_keys or {}).items() if key != "remote_user"}
-        super().set_options(task_keys=ours, var_options=var_options, direct=direct)
+        keys = {key: value for key, value in (task_keys or {}).items() if key != "remote_user"}
+        super().set_options(task_keys=keys, var_options=var_options, direct=direct)
         if self._parent is None:
             raise AnsibleError(
                 f"{self.transport} got its options without its variables: it needs ansible-core 2.19 or newer"

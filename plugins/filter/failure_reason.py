@@ -68,8 +68,8 @@ def failure_reason(result: Mapping[str, Any], item: str = "", line: str = "") ->
     failure = next((one for one in result.get("results") or [] if one.get("failed")), result)
     if line:
         lines = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
-        said: str = next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
-        return said
+        reported: str = next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
+        return reported
     written = [*(failure.get("stderr_lines") or []), *(failure.get("stdout_lines") or [])]
     message = failure.get("msg", UNKNOWN)
     reason = " / ".join(written[-LINES:]) if written and "non-zero return code" in str(message) else message

@@ -12,7 +12,7 @@ description:
   - Takes the containers and images of a Docker daemon and returns those that the role P(nested.kata.machine_image#role)
     made, which are machine images, leftovers of interrupted builds, and the base image that it brought, and which of
     these a container uses.
-  - Containers and images that people made from a machine image inherit its label, so that the label alone does not make
+  - Containers and images that users made from a machine image inherit its label, so that the label alone does not make
     anything removable.
   - Pure computation on the control node.
 options:

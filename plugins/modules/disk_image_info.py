@@ -91,7 +91,7 @@ images:
       type: bool
       sample: false
     fstype:
-      description: The file system in it, V(null) where it is none of btrfs, ext4 and xfs.
+      description: The file system in it, V(null) where it is not btrfs, ext4 or xfs.
       returned: success
       type: str
       sample: btrfs

@@ -716,7 +716,7 @@ BAD = {
         "may name another file or device",
     ),
     "a clone of itself": ({"clone_of": "{dir}/a.img"}, "clone_of: is the path itself"),
-    "a mode that nobody can write with": ({"mode": "0444"}, "mode: 0444 lets nobody write, which seals an image"),
+    "a mode that nobody can write with": ({"mode": "0444"}, "mode: 0444 allows no writing, which seals an image"),
     "too large for the file system below": ({"path": "{dir}/b.img", "size": "4000P"}, "File too large"),
 }
 

@@ -81,10 +81,10 @@ BAD_OPTIONS = {
     "trimming what is attached": ({"attached": True, "trim": True}, "trim: true cannot go with attached: true"),
     "sealing what is attached": ({"attached": True, "sealed": True}, "sealed: true cannot go with attached: true"),
     "sealing what is removed": ({"state": "absent", "sealed": True}, "sealed: true cannot go with state: absent"),
-    "a mode that seals": ({"mode": "0400"}, "mode: 0400 lets nobody write, which seals an image: set sealed: true"),
+    "a mode that seals": ({"mode": "0400"}, "mode: 0400 allows no writing, which seals an image: set sealed: true"),
     "a mode that opens what is to be sealed": (
         {"mode": "0600", "sealed": True},
-        "mode: 0600 lets somebody write, and sealed: true nobody",
+        "mode: 0600 allows writing, and sealed: true does not",
     ),
     "a label too long for xfs": (
         {"label": "a" * 13, "fstype": "xfs"},

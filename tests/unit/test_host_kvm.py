@@ -135,7 +135,7 @@ BROKEN = {
         {"exits": [(IO_42[0], IO_42[1], 41), HLT]},
         "KVM_RUN",
         None,
-        "the guest says that 6 times 7 is 41",
+        "the guest returned 41 for 6 times 7",
     ),
 }
 

@@ -239,7 +239,7 @@ def loops_of(path: str) -> tuple[Loop, ...]:
     file = os.stat(path)
     loops = []
     for name in sorted(os.listdir("/sys/block")) if os.path.isdir("/sys/block") else []:
-        # The name of the backing file is no proof: it is relative to a mount namespace, and a file has several names.
+        # The backing file's name proves nothing: it is relative to a mount namespace, and a file has several names.
         if not re.fullmatch(r"loop\d+", name) or not os.path.exists(f"/sys/block/{name}/loop/backing_file"):
             continue
         try:

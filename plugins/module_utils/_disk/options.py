@@ -95,9 +95,9 @@ def _check_together(options: dict[str, Any], path: str, golden: str | None, mode
             raise Refused(f"{option}: true cannot go with state: absent")
     if mode is not None and bool(mode & WRITABLE) == bool(options["sealed"]):
         raise Refused(
-            f"mode: {mode:04o} lets somebody write, and sealed: true nobody: choose one"
+            f"mode: {mode:04o} allows writing, and sealed: true does not: choose one"
             if options["sealed"]
-            else f"mode: {mode:04o} lets nobody write, which seals an image: set sealed: true if that is meant"
+            else f"mode: {mode:04o} allows no writing, which seals an image: set sealed: true if that is meant"
         )
 
 

@@ -161,7 +161,7 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     if found.loops:
         raise Refused(
             f"{wanted.path} holds no file system yet but is attached to {found.loops[0].device}: detach it first,"
-            " somebody may be writing to it"
+            " a process may be writing to it"
         )
     if wanted.uuid and found.uuid_at:
         raise Refused(
@@ -227,7 +227,7 @@ def _check_golden(found: Found, wanted: Wanted) -> None:
         )
     if golden.mode & WRITABLE:
         raise Refused(
-            f"{name} is not sealed (mode {golden.mode:04o}), so that somebody may be writing to it: seal it (sealed:"
+            f"{name} is not sealed (mode {golden.mode:04o}), so that a process may be writing to it: seal it (sealed:"
             " true)"
         )
     if not golden.clean:

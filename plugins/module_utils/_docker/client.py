@@ -34,7 +34,7 @@ except ImportError:
     SDK_IMPORT_ERROR = traceback.format_exc()
     # Base classes of the classes below, none of which is used without the SDK.
     SDK_VERSION, DEFAULT_DOCKER_API_VERSION = "0", "0"
-    # To mypy nothing can be assigned to a class, and object is none of these.
+    # mypy forbids assignments to a class, and object is a different type.
     APIClient = HTTPAdapter = HTTPConnection = HTTPConnectionPool = object  # type: ignore[misc, assignment]
 
 OLDEST_SDK = (5, 0, 3)
@@ -68,7 +68,7 @@ class Connection(HTTPConnection):
 
     def send(self, data: Any) -> None:
         # A daemon that refuses an archive reports why and hangs up before it has read the whole of it. Its
-        # answer can still be read, so it is no error yet that the rest cannot be sent.
+        # answer can still be read, so a failure to send the rest is not an error yet.
         if self.adapter.hung_up:
             return
         try:

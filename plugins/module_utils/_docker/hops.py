@@ -128,7 +128,7 @@ def fault(way: Way, number: int, state: Answer, running: list[str]) -> str | Non
     All hops before it are known to run. `running` names the containers beside a hop that is missing.
     """
     there = way.there(number)
-    ours = f" (docker_command is {' '.join(way.docker)!r})" if number == 1 else ""
+    client = f" (docker_command is {' '.join(way.docker)!r})" if number == 1 else ""
     if state.rc == 0:
         status = state.out.strip()
         if status == "running":
@@ -138,15 +138,15 @@ def fault(way: Way, number: int, state: Answer, running: list[str]) -> str | Non
         what = f"no such container; running there: {', '.join(running) or 'none'}"
     elif re.search("permission denied.*(docker|socket)|docker.*permission denied", state.err, re.IGNORECASE):
         remedy = "; set docker_command to e.g. 'sudo -n docker'" if number == 1 else ""
-        what = f"the docker daemon {there} refuses this user{ours}: {state.line}{remedy}"
+        what = f"the docker daemon {there} refuses this user{client}: {state.line}{remedy}"
     elif re.search("Cannot connect to the Docker daemon|error during connect|Is the docker daemon running", state.err):
         what = f"the docker daemon {there} does not answer: {state.line}"
     elif state.rc in (126, 127) or re.search("docker.*(not found|No such file)", state.err):
-        what = f"there is no docker client {there}{ours}"
+        what = f"there is no docker client {there}{client}"
     elif state.err.startswith("sudo: "):
-        what = f"sudo {there} refuses{ours}: {state.line}"
+        what = f"sudo {there} refuses{client}: {state.line}"
     else:
-        what = f"its state cannot be determined{ours}: {state.line}"
+        what = f"its state cannot be determined{client}: {state.line}"
     return way.blame(number, what)
 
 

@@ -112,15 +112,15 @@ class Tunnel(Transport):
     def joined(self, far: Child, near: Child | None, address: str) -> tuple[socket.socket, int]:
         """Return a stream that the far end has accepted, and the port there."""
         token = secrets.token_hex(32).encode()
-        say(far.stream, token + b"\n" + address.encode() + b"\n")
+        send(far.stream, token + b"\n" + address.encode() + b"\n")
         port = int(heard(r"listening (\d{1,5})", LISTENING_SECONDS, far.stream))
         if near:
             stream = near.stream
-            say(stream, f"{address} {port}\n".encode())
+            send(stream, f"{address} {port}\n".encode())
         else:
             stream = connected(address, port)
         try:
-            say(stream, token)
+            send(stream, token)
             heard("(accepted)", ACCEPTED_SECONDS, far.stream, stream)
         except BaseException:
             stream.close()
@@ -137,7 +137,7 @@ def connected(address: str, port: int) -> socket.socket:
     return stream
 
 
-def say(stream: socket.socket, data: bytes) -> None:
+def send(stream: socket.socket, data: bytes) -> None:
     # A program that ended has reported why: this is read next.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stream.sendall(data)

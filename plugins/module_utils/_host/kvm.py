@@ -141,7 +141,7 @@ def run_guest(path: str = "/dev/kvm", machine: str | None = None, seconds: float
             answer = _answer(path, vcpu, run)
             _expect(path, vcpu, run, EXIT_HLT)
     if answer != FACTORS[0] * FACTORS[1]:
-        raise KvmError(path, "KVM_RUN", f"the guest says that {FACTORS[0]} times {FACTORS[1]} is {answer}")
+        raise KvmError(path, "KVM_RUN", f"the guest returned {answer} for {FACTORS[0]} times {FACTORS[1]}")
     return Ran(api_version=version, answer=answer, seconds=time.monotonic() - began)
 
 
