@@ -320,7 +320,7 @@ def test_an_archive_that_is_not_the_one_asked_for_is_told_by_its_digest(
     result = place.run(sha256=wanted)
     found = hashlib.sha256(place.archive.read_bytes()).hexdigest()
     words = (
-        f"of {place.archive.stat().st_size} bytes, has the SHA-256 {found}, not {wanted}: get it anew, or correct"
+        f"of {place.archive.stat().st_size} bytes, has the SHA-256 {found}, not {wanted}: get it again, or correct"
         " sha256"
     )
     assert (result["failed"], result["msg"]) == (True, f"sha256: {place.archive}, {words}")
@@ -342,7 +342,7 @@ def test_a_version_that_the_archive_does_not_have_is_refused(place: Place) -> No
     result = place.run(version="4.1.1")
     assert (
         result["msg"]
-        == f"version: {place.archive} is version 4.1.0 by its own account, not 4.1.1: correct version or archive"
+        == f"version: {place.archive} has the version 4.1.0 in its file VERSION, not 4.1.1: correct version or archive"
     )
     assert os.listdir(place.parent) == []
 
@@ -353,8 +353,8 @@ BAD = {
         "archive: /nowhere/kata: No such file or directory: put the archive there",
     ),
     "no archive named": ({"archive": None}, "archive: the release is not there yet: name the archive to unpack"),
-    "a directory as archive": ({"archive": "/etc"}, "archive: /etc is no regular file"),
-    "a device as archive": ({"archive": "/dev/zero"}, "archive: /dev/zero is no regular file"),
+    "a directory as archive": ({"archive": "/etc"}, "archive: /etc is not a regular file"),
+    "a device as archive": ({"archive": "/dev/zero"}, "archive: /dev/zero is not a regular file"),
     "no directory for it": ({"path": "/nowhere/kata"}, "path: there is no directory /nowhere: make it"),
     "no digest": ({"sha256": None}, "sha256: None is not 64 hexadecimal digits: give the SHA-256 of the archive"),
     "half a digest": ({"sha256": "abcd"}, "sha256: 'abcd' is not 64 hexadecimal digits"),
@@ -376,7 +376,7 @@ def test_an_archive_that_is_a_pipe_is_not_waited_for(place: Place) -> None:
     os.mkfifo(place.directory / "pipe")
     place.put(b"")
     assert place.run(archive=str(place.directory / "pipe"))["msg"].startswith(
-        f"archive: {place.directory}/pipe is no regular file"
+        f"archive: {place.directory}/pipe is not a regular file"
     )
 
 
@@ -550,7 +550,7 @@ def test_a_run_that_is_asked_to_end_takes_everything_back(place: Place, large: b
         result = answer(running, 120)
     assert (result["failed"], result["msg"]) == (
         True,
-        f"path: the work on {place.path} was interrupted; the next run begins anew",
+        f"path: the work on {place.path} was interrupted; the next run starts again",
     )
     assert os.listdir(place.parent) == []
 
@@ -682,8 +682,8 @@ def test_a_release_that_is_in_use_stays_until_nothing_runs_on_it(place: Place, h
             assert (refused["failed"], refused["msg"]) == (
                 True,
                 (
-                    f"path: {place.path} is in use by {running.pid} {command}: stop what runs on it, or leave it until"
-                    " then (if_in_use: keep)"
+                    f"path: {place.path} is in use by {running.pid} {command}: stop these processes, or keep it until"
+                    " they end (if_in_use: keep)"
                 ),
             )
             kept = place.remove(if_in_use="keep")

@@ -110,7 +110,7 @@ def test_check_mode_builds_nothing(kernel: Kernel) -> None:
 def test_a_build_that_is_asked_to_end_leaves_nothing_half_made(kernel: Kernel) -> None:
     result = kernel.interrupted(5, signal.SIGTERM)
     assert result["failed"]
-    assert "was interrupted; the next run goes on with it" in result["msg"]
+    assert "was interrupted; the next run continues it" in result["msg"]
     assert not kernel.mark.exists()
     assert not kernel.path.exists()
 
@@ -279,28 +279,30 @@ def test_a_full_disk_is_told_by_where_it_is_mounted(built: Kernel, tmp_path: Pat
 def test_a_directory_with_something_else_in_it_is_refused(kernel: Kernel, tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"precious")
     result = alone(kernel.options(path=str(tmp_path)))
-    assert result["msg"].startswith(f"path: {tmp_path} holds what is no build of this module (photo.jpg)")
+    assert result["msg"].startswith(
+        f"path: {tmp_path} holds files that are not from a build of this module (photo.jpg)"
+    )
     (tmp_path / "build.json").write_text("{}", encoding="utf-8")
     assert "cannot be read as the record of a build" in alone(kernel.options(path=str(tmp_path)))["msg"]
     assert (tmp_path / "photo.jpg").read_bytes() == b"precious"
 
 
 BAD = {
-    "no tree": ({"tree": "/nowhere"}, "tree: /nowhere is no Linux source tree"),
-    "something else as tree": ({"tree": "/usr"}, "tree: /usr is no Linux source tree"),
+    "no tree": ({"tree": "/nowhere"}, "tree: /nowhere is not a Linux source tree"),
+    "something else as tree": ({"tree": "/usr"}, "tree: /usr is not a Linux source tree"),
     "an unknown architecture": ({"arch": "vax"}, "arch: this tree has no architecture vax"),
     "no directory for the artifacts": ({"path": "/nowhere/kernel"}, "path: there is no directory /nowhere"),
     "a file as path": ({"path": "/etc/hostname"}, "path: /etc/hostname is not a directory"),
-    "no directory for the log": ({"log": "/nowhere/log"}, "log: /nowhere/log is no file in a directory that exists"),
+    "no directory for the log": ({"log": "/nowhere/log"}, "log: /nowhere/log is not a file in an existing directory"),
     "another directory for the objects": (
         {"make_vars": {"KBUILD_OUTPUT": "/tmp"}},
         "make_vars: KBUILD_OUTPUT cannot be set here",
     ),
     "a target that makes a configuration": (
         {"targets": ["oldconfig"]},
-        "targets: 'oldconfig' is no target that builds something",
+        "targets: 'oldconfig' is not a target that builds something",
     ),
-    "no jobs": ({"jobs": 0}, "jobs: 0 is not 1 or more"),
+    "no jobs": ({"jobs": 0}, "jobs: 0 is less than 1"),
 }
 
 

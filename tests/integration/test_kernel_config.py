@@ -318,7 +318,7 @@ def test_what_a_choice_falls_back_to_cannot_be_turned_off_before_6_11(tmp_path, 
         "kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"})
     )
     assert [each["why"] for each in result["missing"]] == [
-        "is a choice, KERNEL_GZIP was chosen: ask for another one of it"
+        "is a choice, KERNEL_GZIP was chosen: ask for another symbol of the choice"
     ]
 
 
@@ -356,15 +356,15 @@ BAD = {
     ),
     "no such file": ({"fragments": ["/nowhere/a.config"]}, "fragments: /nowhere/a.config: No such file"),
     "no such base": ({"base": "/nowhere/config"}, "base: /nowhere/config: No such file"),
-    "no text": (bad("a.config", "\udcff"), "is no text in UTF-8"),
-    "no tree": ({"tree": "/usr"}, "tree: /usr is no Linux source tree"),
+    "no text": (bad("a.config", "\udcff"), "is not text in UTF-8"),
+    "no tree": ({"tree": "/usr"}, "tree: /usr is not a Linux source tree"),
     "an unknown architecture": ({"arch": "z80"}, "arch: this tree has no architecture z80; it has "),
     "an architecture outside the tree": ({"arch": "../arch/x86"}, "arch: this tree has no architecture"),
     "ARCH by the back door": (
         {"make_vars": {"ARCH": "arm64"}},
         "make_vars: ARCH cannot be set here; use the option arch",
     ),
-    "a target that asks": ({"base_target": "menuconfig"}, "base_target: menuconfig is no target"),
+    "a target that asks": ({"base_target": "menuconfig"}, "base_target: menuconfig is not a target"),
     "a target that is none": ({"base_target": "nosuch_defconfig"}, "tree: make -C "),
     "a base and a target": ({"base": "/x", "base_target": "defconfig"}, "mutually exclusive"),
     "no reason": ({"allow_missing": {"NET": ""}}, "allow_missing: NET has no reason"),

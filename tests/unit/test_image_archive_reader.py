@@ -60,7 +60,7 @@ def test_an_error_behind_an_archive_that_broke_off_is_the_one_that_is_told() -> 
 
 
 def test_a_layer_that_is_none_of_the_images_is_damaged() -> None:
-    with pytest.raises(Damaged, match="none of the image's layers"):
+    with pytest.raises(Damaged, match="in it is not a layer of the image"):
         layers_in(saved(cut(legacy(IMAGE, ["a:1"])), made([MIDDLE]).diff_ids))
 
 
@@ -110,13 +110,13 @@ def test_an_image_for_several_platforms_is_listed_once_for_each() -> None:
     ("files", "why"),
     [
         ({"a": b"text"}, "neither manifest.json nor index.json"),
-        ({"manifest.json": b"[1]"}, "not what OCI or Docker say (TypeError"),
-        ({"index.json": b'{"manifests":[{}]}'}, "not what OCI or Docker say (KeyError"),
-        ({"manifest.json": b"[{"}, "manifest.json in it is no JSON"),
+        ({"manifest.json": b"[1]"}, "in neither OCI's nor Docker's format (TypeError"),
+        ({"index.json": b'{"manifests":[{}]}'}, "in neither OCI's nor Docker's format (KeyError"),
+        ({"manifest.json": b"[{"}, "manifest.json in it is not valid JSON"),
         ({"manifest.json": b'[{"Config":"c.json","Layers":[]}]'}, "c.json is missing in it"),
         (
             {"manifest.json": b'[{"Config":"c.json","Layers":["x"]}]', "c.json": b"{ }"},
-            "has 1 layers, and 0 by its configuration",
+            "has 1 layers, but 0 in its configuration",
         ),
         (
             {"manifest.json": b'[{"Config":"c.json","Layers":["x"]}]', "c.json": b'{"rootfs":{"diff_ids":["y"]}}'},

@@ -156,11 +156,11 @@ def test_the_image_for_a_platform_is_taken_out_of_several(tmp_path: Path) -> Non
 
 BROKEN = {
     "there is none": (None, "archive {path} cannot be read: No such file or directory"),
-    "no archive": (b"text" * 1000, "archive {path} cannot be used: it is no tar archive"),
-    "an empty file": (b"", "archive {path} cannot be used: it is no tar archive"),
+    "no archive": (b"text" * 1000, "archive {path} cannot be used: it is not a tar archive"),
+    "an empty file": (b"", "archive {path} cannot be used: it is not a tar archive"),
     "cut in a layer": (
         oci({"a:1": [IMAGE]})[:9000],
-        "archive {path} cannot be used: it is no tar archive, or ends too early",
+        "archive {path} cannot be used: it is not a tar archive, or ends too early",
     ),
     "cut before the manifest": (legacy(IMAGE, ["a:1"])[:27000], "archive {path} cannot be used: "),
     "cut, gzip": (
@@ -195,8 +195,8 @@ def test_an_archive_that_is_damaged_is_told_and_nothing_is_written(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"precious", "what is there cannot be read as an archive of images"),
-        (oci({"mine:1": [OTHER]}), "it holds mine:1, too, and would lose that"),
+        (b"precious", "the file there cannot be read as an archive of images"),
+        (oci({"mine:1": [OTHER]}), "it also holds mine:1, which would be lost"),
     ],
 )
 def test_a_file_that_holds_something_else_is_left_alone(

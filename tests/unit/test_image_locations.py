@@ -75,7 +75,7 @@ def test_a_name_that_leads_to_another_image_afterwards_is_an_error() -> None:
     daemon = FakeDaemon(a=IMAGE)
     daemon.tag = lambda image_id, name: daemon.images.update({name: OTHER})
     with pytest.raises(
-        DaemonError, match=r"^destination fake: naming a: it reported no error, and has 222222222222 as b instead of "
+        DaemonError, match=r"^destination fake: naming a: it reported no error, but has 222222222222 as b instead of "
     ):
         DaemonDestination(daemon).settle(step(Action.TAG, IMAGE, None))
 

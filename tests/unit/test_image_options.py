@@ -41,7 +41,7 @@ def options(**given_options: object) -> dict:
         ({"source": {"archive": "/x/a.tar"}, "destination": {"archive": "/x//a.tar"}}, "the same archive (/x/a.tar)"),
         ({"destinations": [{"hops": ["kata"]}, {}]}, "the same daemon (/var/run/docker.sock)"),
         ({"destinations": [{"hops": ["kata"]}, {"hops": ["kata"]}]}, "destinations: kata is named twice"),
-        ({"destinations": []}, "destinations: it is an empty list"),
+        ({"destinations": []}, "destinations: the list is empty"),
         (
             {"destination": {"hops": ["kata", "--help"]}},
             "destination: '--help' in hops is not a valid name of a container",
@@ -49,9 +49,9 @@ def options(**given_options: object) -> dict:
         ({"destination": {"hops": ["kata"], "socket": "/x"}}, "destination: socket and hops exclude each other"),
         ({"destination": {"archive": "a.tar"}}, "destination: archive 'a.tar' is not the absolute path"),
         ({"source": {"socket": "relative.sock"}}, "source: socket 'relative.sock' is not the absolute path"),
-        ({"destination": {"hops": ["kata"]}, "timeout": 0}, "timeout: 0 is no number of seconds"),
+        ({"destination": {"hops": ["kata"]}, "timeout": 0}, "timeout: 0 is less than 1: give a number of seconds"),
         ({"destination": {"hops": ["kata"]}, "tags": {"b": "c"}}, "tags: 'b' is not among the images"),
-        ({"destination": {"hops": ["kata"]}, "platform": "arm64"}, "platform: 'arm64' is no platform"),
+        ({"destination": {"hops": ["kata"]}, "platform": "arm64"}, "platform: 'arm64' is not a valid platform"),
         (
             {"destination": {"archive": "/a.tar"}, "prune_other_tags": True},
             "prune_other_tags: an archive holds no other tags",

@@ -39,18 +39,18 @@ SPELLINGS = [
 
 # What is no reference, and the words that say why.
 MALFORMED = [
-    ("", "'' is no part of a name"),
-    (":tag", "'' is no part of a name"),
-    ("name:", "'' is no tag"),
-    ("name:-x", "'-x' is no tag"),
-    ("name:" + "x" * 129, "is no tag"),
+    ("", "'' is not a valid part of a name"),
+    (":tag", "'' is not a valid part of a name"),
+    ("name:", "'' is not a valid tag"),
+    ("name:-x", "'-x' is not a valid tag"),
+    ("name:" + "x" * 129, "is not a valid tag"),
     ("Debian", "lower case"),
-    ("a//b", "'' is no part of a name"),
-    ("-a", "'-a' is no part of a name"),
-    ("a b", "'a b' is no part of a name"),
-    ("a\nb", "is no part of a name"),
-    ("regi_stry.x/a", "'regi_stry.x' is no registry"),
-    ("https://registry/a", "is no registry"),
+    ("a//b", "'' is not a valid part of a name"),
+    ("-a", "'-a' is not a valid part of a name"),
+    ("a b", "'a b' is not a valid part of a name"),
+    ("a\nb", "is not a valid part of a name"),
+    ("regi_stry.x/a", "'regi_stry.x' is not a valid registry"),
+    ("https://registry/a", "is not a valid registry"),
     ("x" * 256, "longer than 255"),
     ("a" * 64, "image id"),
     ("sha256:" + "a" * 64, "digest"),
@@ -126,7 +126,7 @@ def test_a_repository_that_is_misspelt_has_near_names() -> None:
 
 def test_every_image_that_is_absent_is_told_with_its_near_names() -> None:
     assert absent(["debain:12", "zzz:latest"], ["debian:12", "nginx:latest"]) == (
-        "no image debain:12 (near: debian:12); no image zzz:latest (nothing there is like it; 2 names in all)"
+        "no image debain:12 (near: debian:12); no image zzz:latest (none of the 2 names there is near it)"
     )
 
 

@@ -20,7 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan imp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_is_one_line(number: int, handlers: None) -> None:
     with (
-        pytest.raises(Refused, match=r"^path: the work on /srv/kata/1 was interrupted; the next run begins anew$"),
+        pytest.raises(Refused, match=r"^path: the work on /srv/kata/1 was interrupted; the next run starts again$"),
         interruptible(Wanted("/srv/kata/1")),
     ):
         os.kill(os.getpid(), number)

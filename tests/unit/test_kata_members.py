@@ -136,5 +136,5 @@ def test_members_and_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Refused, match="member 'opt/kata/3': there are more than 3 of them"):
         pieces(*(Member(f"opt/kata/{number}", "a file") for number in range(4)))
     half = members.MOST_BYTES // 2 + 1
-    with pytest.raises(Refused, match="member 'opt/kata/1': the files before it and it are larger than 20 GiB"):
+    with pytest.raises(Refused, match="member 'opt/kata/1': the files up to this one are larger than 20 GiB"):
         pieces(*(Member(f"opt/kata/{number}", "a file", half) for number in range(2)))

@@ -15,16 +15,16 @@ DIGEST = "ab" * 32
 PATH = "/srv/kata/4.1.0"
 OPTIONS = {"path": PATH, "state": "present", "archive": "/a", "sha256": DIGEST, "version": None, "if_in_use": "fail"}
 BAD_OPTIONS = {
-    "the root": ({"path": "/"}, "path: / is no directory for a release"),
-    "a directory at the top": ({"path": "/opt"}, "path: /opt is no directory for a release"),
+    "the root": ({"path": "/"}, "path: / is not a directory for one release"),
+    "a directory at the top": ({"path": "/opt"}, "path: /opt is not a directory for one release"),
     "no digest": ({"sha256": None}, "sha256: None is not 64 hexadecimal digits"),
     "a short digest": ({"sha256": "abcd"}, "sha256: 'abcd' is not 64 hexadecimal digits"),
     "a digest with its kind": (
         {"sha256": f"sha256:{DIGEST}"},
         f"sha256: 'sha256:{DIGEST}' is not 64 hexadecimal digits",
     ),
-    "a version with a path": ({"version": "../4.1.0"}, "version: '../4.1.0' is no version"),
-    "an empty version": ({"version": ""}, "version: '' is no version"),
+    "a version with a path": ({"version": "../4.1.0"}, "version: '../4.1.0' is not a valid version"),
+    "an empty version": ({"version": ""}, "version: '' is not a valid version"),
 }
 
 

@@ -43,7 +43,7 @@ DECISIONS = {
         Found(RECORD, leftovers=LEFT),
         WANTED,
         (Clear(LEFT),),
-        f"{PATH} holds this release, and what an interrupted run left is beside it",
+        f"{PATH} holds this release, and an interrupted run left files beside it",
     ),
     "only what was left": (
         Found(leftovers=LEFT),
@@ -57,7 +57,7 @@ DECISIONS = {
         Found(leftovers=LEFT),
         ABSENT,
         (Clear(LEFT),),
-        f"there is no {PATH}, and what an interrupted run left is beside it",
+        f"there is no {PATH}, and an interrupted run left files beside it",
     ),
     "to be removed and in use, to be kept": (
         Found(RECORD, users=(QEMU,)),
@@ -91,12 +91,12 @@ REFUSALS = {
     "another release": (
         Found(replace(RECORD, sha256=OTHER)),
         WANTED,
-        f"path: {PATH} holds the release with the SHA-256 {OTHER}, not {DIGEST}: give this one",
+        f"path: {PATH} holds the release with the SHA-256 {OTHER}, not {DIGEST}: give the new release",
     ),
     "another version": (
         Found(replace(RECORD, version="4.0.0")),
         WANTED,
-        f"version: what is in {PATH}, with this SHA-256, is version 4.0.0, not 4.1.0",
+        f"version: the release in {PATH}, with this SHA-256, is version 4.0.0, not 4.1.0",
     ),
     "in use": (
         Found(RECORD, users=(QEMU,) * 7),

@@ -24,7 +24,7 @@ def wanted(directory: Path) -> Wanted:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interruption_is_one_line(number: int, handlers: None, tmp_path: Path) -> None:
     with (
-        pytest.raises(Refused, match=f"^tree: the build in {tmp_path} was interrupted; the next run goes on with it$"),
+        pytest.raises(Refused, match=f"^tree: the build in {tmp_path} was interrupted; the next run continues it$"),
         interruptible(wanted(tmp_path)),
     ):
         signal.raise_signal(number)
@@ -50,7 +50,9 @@ def test_a_build_is_found_with_its_digests_and_anything_else_is_refused(tmp_path
     assert look(str(out)) == Found()
     out.mkdir()
     (out / "vmlinux").write_text("x")
-    with pytest.raises(Refused, match=r"holds what is no build of this module .vmlinux.: choose another directory$"):
+    with pytest.raises(
+        Refused, match=r"holds files that are not from a build of this module .vmlinux.: choose another directory$"
+    ):
         look(str(out))
     (out / RECORD).write_text("[]")
     with pytest.raises(Refused, match="cannot be read as the record of a build"):

@@ -55,9 +55,9 @@ BAD = {
     "no reason": ({"allow_missing": {"NET": " "}}, "allow_missing: NET has no reason"),
     "a target that asks a person": (
         {"base_target": "menuconfig"},
-        "base_target: menuconfig is no target that makes a configuration by itself",
+        "base_target: menuconfig is not a target that makes a configuration by itself",
     ),
-    "a target that is none": ({"base_target": "vmlinux"}, "base_target: vmlinux is no target"),
+    "a target that is none": ({"base_target": "vmlinux"}, "base_target: vmlinux is not a target"),
     "no directory": ({"path": "/none/at/all"}, "path: there is no directory /none/at"),
     "a directory": ({"path": "/"}, "path: / is a directory"),
     "no fragment": ({"fragments": ["/none.config"]}, "fragments: /none.config: No such file or directory"),
@@ -66,7 +66,7 @@ BAD = {
         {"arch": "pdp11"},
         "arch: this tree has no architecture pdp11; it has arm64, i386, x86, x86_64",
     ),
-    "no symbol": ({"options": {"A B": True}}, "options: 'A B' is no name of a symbol"),
+    "no symbol": ({"options": {"A B": True}}, "options: 'A B' is not a valid symbol name"),
     "arch among the variables": (
         {"make_vars": {"ARCH": "x86"}},
         "make_vars: ARCH cannot be set here; use the option arch",
@@ -84,5 +84,5 @@ def test_options_that_cannot_be_meant_are_refused(case: str, tree: Path) -> None
 
 def test_a_fragment_that_is_no_text_is_refused(tree: Path) -> None:
     (tree / "net.config").write_bytes(b"\xff")
-    with pytest.raises(Refused, match=f"^fragments: {tree}/net.config is no text in UTF-8$"):
+    with pytest.raises(Refused, match=f"^fragments: {tree}/net.config is not text in UTF-8$"):
         parse(options(tree))

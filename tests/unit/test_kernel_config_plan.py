@@ -57,7 +57,7 @@ def test_another_configuration_is_replaced(before: str, reason: str) -> None:
 
 def test_the_same_configuration_is_left_alone() -> None:
     plan = decide(Found(CONFIG, MEMORY), WANTED, OUTCOME, MEMORY)
-    assert plan == Plan((), "/src/.config: it is as asked for")
+    assert plan == Plan((), "/src/.config: it is as requested")
     assert not result_of(WANTED, plan, Found(CONFIG, MEMORY), CONFIG, MEMORY)["changed"]
 
 

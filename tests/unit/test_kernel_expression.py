@@ -26,7 +26,8 @@ from hypothesis import strategies as st
         ("CC_VERSION [=120200]>=130000 [=130000]", 2, ["CC_VERSION>=130000, is 120200"]),
         ('ARCH [=x86]="x86"', 2, []),
         ('ARCH [=arm]!="arm"', 2, ["ARCH!=arm, is arm"]),
-        ("!(A [=y] || B [=n])", 2, ["the opposite of what is so: A and B"]),
+        ("!(A [=y] || B [=n])", 2, ["not (A or B)"]),
+        ("!(A [=y] && (B [=2] > 1 || !C [=n]))", 2, ["not (A and (B>1 or not (C)))"]),
         ("what & is this", 2, ["what & is this"]),
     ],
 )

@@ -103,8 +103,8 @@ def test_an_option_becomes_what_stands_in_a_configuration(given_value, text):
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"A-B": "y"}, "options: 'A-B' is no name of a symbol"),
-        ({"": "y"}, "options: '' is no name"),
+        ({"A-B": "y"}, "options: 'A-B' is not a valid symbol name"),
+        ({"": "y"}, "options: '' is not a valid symbol name"),
         ({"A": None}, "options: A has the value None"),
         ({"A": [1]}, "options: A has the value [1]"),
         ({"A": "x\nCONFIG_B=y"}, "options: A has the value"),
@@ -179,7 +179,7 @@ REASONS = {
     ),
     "A needs EMBEDDED=y, is n": (missing("A", "n", "y"), Answer("bool", menus=(Menu("text", "EMBEDDED [=n]"),))),
     "is a choice, B was chosen": (missing("A", "y", "n"), Answer("bool", chosen="B", menus=PROMPT)),
-    "is a choice, A was chosen: ask for another one of it": (
+    "is a choice, A was chosen: ask for another symbol of the choice": (
         missing("A", "n", "y"),
         Answer("bool", chosen="A", menus=PROMPT),
     ),
@@ -228,7 +228,7 @@ def test_the_complaint_is_one_line_with_the_first_few_that_are_not_allowed():
     ]
     text = complaint(20, losses)
     assert text.startswith(
-        "8 of 20 requested symbols are not in the result, and .config is as it was: A1=y (f:1): no such symbol in this"
+        "8 of 20 requested symbols are not in the result, and .config is unchanged: A1=y (f:1): no such symbol in this"
         " tree; A2=y"
     )
     assert text.endswith("; and 3 more")

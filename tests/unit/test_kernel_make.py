@@ -69,7 +69,7 @@ SAID = {
         1,
         "make[1]: *** [a.o] Error 1",
     ),
-    "nothing at all": ("", 0, "make said nothing"),
+    "nothing at all": ("", 0, "make printed nothing"),
     "many errors": (
         "".join(f"a.c:{line}:1: error: x\n" for line in range(1, 8)),
         0,

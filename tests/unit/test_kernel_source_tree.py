@@ -25,7 +25,7 @@ OUTPUTS = {
         "sh: 1: bison: not found\nmake: *** [Makefile:1: all] Error 127\n",
         "sh: 1: bison: not found",
     ),
-    "nothing": ("\n", "it said nothing"),
+    "nothing": ("\n", "it printed nothing"),
 }
 
 

@@ -50,7 +50,7 @@ def opened(path: str) -> Iterator[tarfile.TarFile]:
                 ) as archive:
                     yield archive
     except tarfile.TarError as error:
-        raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+        raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
     finally:
         os.close(descriptor)
 
@@ -116,7 +116,7 @@ class Writing:
         except BlockingIOError as error:
             self._file.close()
             self._file = None
-            raise Unwritable("another task is writing it: wait for that one") from error
+            raise Unwritable("another task is writing it: wait for that task") from error
         os.ftruncate(descriptor, 0)
         kind = SUFFIXES.get(os.path.splitext(self._path)[1])
         if kind:

@@ -100,7 +100,7 @@ class Reading:
                 else:
                     yield path, member.size, _Joined(head, file)
         except (tarfile.TarError, EOFError, OSError) as error:
-            raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+            raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
 
     def target(self, path: str) -> str:
         """Return the member that a path leads to: older daemons write a layer that occurs again as a link."""
@@ -119,9 +119,9 @@ class Reading:
         try:
             return json.loads(self.documents[posixpath.normpath(path)])
         except KeyError as error:
-            raise Damaged(f"{path} is missing in it: it is no archive of images, or ends too early") from error
+            raise Damaged(f"{path} is missing in it: it is not an archive of images, or ends too early") from error
         except ValueError as error:
-            raise Damaged(f"{path} in it is no JSON: {error}") from error
+            raise Damaged(f"{path} in it is not valid JSON: {error}") from error
 
     def parts(self, archive: tarfile.TarFile, layer_of: Callable[[str], str | None]) -> Iterator[Part]:
         """Yield each layer for which `layer_of` returns a digest."""
@@ -163,7 +163,7 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
                     len(layers) - 1
                 )  # the topmost has a description of its own, which need not be spelt as we spell it
             if len(unknown) > 1 or not layers:
-                raise Damaged(f"{path} in it is none of the image's layers")
+                raise Damaged(f"{path} in it is not a layer of the image")
             digests[path] = layers[number]
         return digests.get(path)
 
@@ -172,7 +172,7 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
             yield from reading.parts(archive, layer_of)
     except tarfile.TarError as error:
         stream.drain()
-        raise Damaged(f"what it sends is no archive ({error})") from error
+        raise Damaged(f"it does not send an archive ({error})") from error
     except Damaged:
         stream.drain()
         raise
@@ -227,7 +227,7 @@ def packed(reading: Reading) -> tuple[Packed, ...]:
         return tuple(_found(reading))
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(
-            f"what it says about its images is not what OCI or Docker say ({type(error).__name__}: {error})"
+            f"its metadata about images is in neither OCI's nor Docker's format ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -251,7 +251,7 @@ def _found(reading: Reading) -> list[Packed]:
             ]:
                 found.append(image)
     if not found and MANIFEST not in reading.documents:
-        raise Damaged(f"it has neither {MANIFEST} nor {INDEX}: it is no archive of images, or ends too early")
+        raise Damaged(f"it has neither {MANIFEST} nor {INDEX}: it is not an archive of images, or ends too early")
     return found
 
 
@@ -287,7 +287,7 @@ def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Seque
     image = Image.from_config(sha256(config), json.loads(config))
     if len(image.layers) != len(layers):
         raise Damaged(
-            f"its image {', '.join(names) or image.id} has {len(layers)} layers, and {len(image.layers)} by its"
+            f"its image {', '.join(names) or image.id} has {len(layers)} layers, but {len(image.layers)} in its"
             " configuration"
         )
     for path, _dummy in layers:

@@ -73,7 +73,7 @@ def plainly(error: BaseException, seconds: float) -> str:
         return "the connection ended in the middle"
     for cause in causes:
         if isinstance(cause, http.client.BadStatusLine):
-            return f"what answers there is no docker daemon: {str(cause).strip()[:200]!r}"
+            return f"the server there is not a docker daemon: {str(cause).strip()[:200]!r}"
     # urllib3 1.26 leaves a TypeError of its own at the end of every chain.
     root = [cause for cause in causes if not isinstance(cause, TypeError)][-1]
     return " ".join(str(root).split()) or type(root).__name__

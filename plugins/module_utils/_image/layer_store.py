@@ -85,7 +85,7 @@ class Store:
                 len(self._hops), ["sh", "-c", f"export LC_ALL=C; {SCRIPT}", "sh", self._root, *paths]
             )
         except Broken as error:
-            raise Unreadable(f"there is no way to its files ({error})") from error
+            raise Unreadable(f"its files cannot be reached ({error})") from error
         try:
             child.stream.settimeout(self._quiet)
             with io.BufferedReader(child.stream.makefile("rb", buffering=0), PIECE) as answers:
@@ -104,10 +104,10 @@ class Store:
         for _dummy in range(len(paths) + (len(paths) > 1)):  # the last one is the total
             line = answers.readline(4096).split()
             if len(line) < 2:
-                raise EOFError("they are not there, or not for this user")
+                raise EOFError("they do not exist, or this user may not read them")
             sizes.append(int(line[0]))
         if sizes[-1] > LARGEST:
-            raise EOFError(f"what is told about the layers takes {sizes[-1] >> 20} MiB")
+            raise EOFError(f"the metadata of the layers takes {sizes[-1] >> 20} MiB")
         metadata = [read(answers, size) for size in sizes[: len(paths)]]
         config = metadata.pop(0)
         if sha256(config) != image.id:
@@ -116,7 +116,7 @@ class Store:
         for number, layer in enumerate(chains):
             diff, cache_id, split = metadata[3 * number : 3 * number + 3]
             if diff.decode() != layer:
-                raise Damaged(f"what is kept as {layer[:19]} is {diff.decode()[:19]}")
+                raise Damaged(f"the store has {diff.decode()[:19]} in the place of {layer[:19]}")
             layers[layer] = (FILES[self._driver].format(cache_id.decode()), Split(split))
         del metadata
         yield from verified(self._layers(stream, answers, layers))

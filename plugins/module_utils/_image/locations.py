@@ -326,10 +326,10 @@ class DaemonDestination:
         for name in names:
             found = self._daemon.image(name)
             if found is None:
-                raise DaemonError(f"{doing}: it reported no error, and has no image {name}")
+                raise DaemonError(f"{doing}: it reported no error, but has no image {name}")
             if not same(image, found, by_content=True):
                 raise DaemonError(
-                    f"{doing}: it reported no error, and has {short(found.id)} as {name} instead of {short(image.id)}"
+                    f"{doing}: it reported no error, but has {short(found.id)} as {name} instead of {short(image.id)}"
                 )
             arrived = found
         return arrived
@@ -378,19 +378,19 @@ class ArchiveDestination:
 
     def _found(self, path: str, names: Collection[str]) -> dict[str, Image]:
         if os.path.islink(path) or not os.path.isfile(path):
-            raise Refused(f"{self.title}: it is no file: choose another path")
+            raise Refused(f"{self.title}: it is not a regular file: choose another path")
         try:
             found = {name: packed.image for packed in listed(path) for name in packed.names}
         except (OSError, Damaged) as error:
             raise Refused(
-                f"{self.title}: what is there cannot be read as an archive of images ({error}): move it away, or choose"
-                " another path"
+                f"{self.title}: the file there cannot be read as an archive of images ({error}): move it away, or"
+                " choose another path"
             ) from error
         strangers = sorted(set(found) - set(names))
         if strangers:
             raise Refused(
-                f"{self.title}: it holds {', '.join(strangers[:5])}, too, and would lose that: name it in the task, or"
-                " choose another path"
+                f"{self.title}: it also holds {', '.join(strangers[:5])}, which would be lost: name that in the task,"
+                " or choose another path"
             )
         return found
 

@@ -52,18 +52,18 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     source = parse_location("source", options["source"])
     many = options["destinations"]
     if many is not None and not many:
-        raise Refused("destinations: it is an empty list: name one at least, or remove the option")
+        raise Refused("destinations: the list is empty: name at least one, or remove the option")
     locations = [("destinations", given) for given in many] if many else [("destination", options["destination"])]
     destinations = [parse_location(option, given) for option, given in locations]
     if source in destinations:
-        raise Refused(f"source and destination are the same {source.kind} ({source}): name another one in one of them")
+        raise Refused(f"source and destination are the same {source.kind} ({source}): change one of them")
     if len(set(destinations)) < len(destinations):
         twice = next(location for location in destinations if destinations.count(location) > 1)
         raise Refused(f"destinations: {twice} is named twice: name it once")
     if options["prune_other_tags"] and not all(location.prunable for location in destinations):
         raise Refused("prune_other_tags: an archive holds no other tags: leave the option out, or name daemons only")
     if options["timeout"] < 1:
-        raise Refused(f"timeout: {options['timeout']} is no number of seconds from 1 on")
+        raise Refused(f"timeout: {options['timeout']} is less than 1: give a number of seconds")
     try:
         platform = parse_platform(options["platform"]) if options["platform"] else ""
     except Refused as error:

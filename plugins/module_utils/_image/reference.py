@@ -47,19 +47,20 @@ def parse_reference(text: str) -> str:
     tag = tag if colon else "latest"
     if not TAG.fullmatch(tag):
         raise Refused(
-            f"{text!r} is not an image name: {tag!r} is no tag (letters, digits, '_', '.' and '-', at most 128)"
+            f"{text!r} is not an image name: {tag!r} is not a valid tag (letters, digits, '_', '.' and '-', at most"
+            " 128)"
         )
     domain, path = split_domain(name)
     if not DOMAIN.fullmatch(domain):
-        raise Refused(f"{text!r} is not an image name: {domain!r} is no registry (host or host:port)")
+        raise Refused(f"{text!r} is not an image name: {domain!r} is not a valid registry (host or host:port)")
     for component in path.split("/"):
         if not COMPONENT.fullmatch(component):
             hint = (
-                ", which is lower case"
+                ", which must be lower case"
                 if component.lower() != component and COMPONENT.fullmatch(component.lower())
                 else ""
             )
-            raise Refused(f"{text!r} is not an image name: {component!r} is no part of a name{hint}")
+            raise Refused(f"{text!r} is not an image name: {component!r} is not a valid part of a name{hint}")
     if ID.fullmatch(path):
         raise Refused(
             f"{text!r} is an image id: give the image a tag (docker tag) and name that, because an image is loaded"
@@ -87,8 +88,8 @@ def full_name(reference: str) -> str:
 def parse_platform(text: str) -> str:
     if not PLATFORM.fullmatch(text):
         raise Refused(
-            f"{text!r} is no platform: write os/architecture or os/architecture/variant, such as linux/amd64 or"
-            " linux/arm64/v8"
+            f"{text!r} is not a valid platform: write os/architecture or os/architecture/variant, such as linux/amd64"
+            " or linux/arm64/v8"
         )
     return text
 
@@ -134,6 +135,6 @@ def absent(references: Sequence[str], tags: Sequence[str]) -> str:
     sentences = []
     for reference in references:
         names = near(reference, tags)
-        hint = f" (near: {', '.join(names)})" if names else f" (nothing there is like it; {len(tags)} names in all)"
+        hint = f" (near: {', '.join(names)})" if names else f" (none of the {len(tags)} names there is near it)"
         sentences.append(f"no image {reference}{hint}")
     return "; ".join(sentences)

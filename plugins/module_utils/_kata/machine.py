@@ -101,7 +101,7 @@ def interruptible(wanted: Wanted) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Refused(f"path: the work on {wanted.path} was interrupted; the next run begins anew") from None
+        raise Refused(f"path: the work on {wanted.path} was interrupted; the next run starts again") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -141,7 +141,7 @@ def _check(archive: str | None, parent: str, check_mode: bool) -> None:
     kind = compression_of(head, PACKAGES)
     if not kind:
         raise Refused(
-            f"archive: {archive} is neither a .tar.zst nor a .tar.xz file (it begins with {head[:8]!r}): get it anew"
+            f"archive: {archive} is neither a .tar.zst nor a .tar.xz file (it begins with {head[:8]!r}): get it again"
         )
     if not shutil.which(kind):
         raise Refused(
@@ -162,7 +162,7 @@ def open_archive(path: str | None) -> BufferedReader:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Refused(f"archive: {path} is no regular file: name the archive to unpack")
+        raise Refused(f"archive: {path} is not a regular file: name the archive to unpack")
     return open(descriptor, "rb")
 
 
@@ -204,8 +204,8 @@ def _put(step: Unpack, wanted: Wanted, progress: Progress) -> Record:
             version = version_in(staging)
             if wanted.version not in (None, version) and version is not None:
                 raise Refused(
-                    f"version: {step.archive} is version {version} by its own account, not {wanted.version}: correct"
-                    " version or archive"
+                    f"version: {step.archive} has the version {version} in its file VERSION, not {wanted.version}:"
+                    " correct version or archive"
                 )
             record = Record(
                 wanted.sha256, version or wanted.version, judge.bytes, judge.files, kernel_release_in(staging)
@@ -249,8 +249,8 @@ def _unpacked(root: int, wanted: Wanted, progress: Progress) -> Judge:
         digest = archive.digest()
     if digest != wanted.sha256:
         raise Refused(
-            f"sha256: {wanted.archive}, of {done} bytes, has the SHA-256 {digest}, not {wanted.sha256}: get it anew, or"
-            " correct sha256"
+            f"sha256: {wanted.archive}, of {done} bytes, has the SHA-256 {digest}, not {wanted.sha256}: get it again,"
+            " or correct sha256"
         )
     if not trouble and not judge.files:
         trouble = "there are no files in it"

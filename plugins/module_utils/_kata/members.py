@@ -106,7 +106,7 @@ class Judge:
             return ()
         parts = self._below(name)
         if parts == (RECORD,):
-            raise Refused("the name is kept for this module's own record")
+            raise Refused("the name is reserved for this module's record")
         parents = self._missing_parents(parts)
         if parts in self._kinds and not self._kinds[parts] == member.kind == "a directory":
             raise Refused(f"there was {self._kinds[parts]} of this name before it")
@@ -126,7 +126,7 @@ class Judge:
             return MakeLink(parts, self._existing(member.target))
         self.bytes += member.size
         if self.bytes > MOST_BYTES:
-            raise Refused(f"the files before it and it are larger than {MOST_BYTES >> 30} GiB")
+            raise Refused(f"the files up to this one are larger than {MOST_BYTES >> 30} GiB")
         # A time that is not one (NaN) fails every comparison.
         return WriteFile(
             parts, member.size, member.mode & 0o755 | 0o400, member.mtime if 0 <= member.mtime < 1 << 32 else 0
@@ -134,7 +134,7 @@ class Judge:
 
     def _below(self, name: Parts) -> Parts:
         if name[: len(PREFIX)] != PREFIX:
-            raise Refused(f"it lies outside of {'/'.join(PREFIX)}")
+            raise Refused(f"it is outside of {'/'.join(PREFIX)}")
         return name[len(PREFIX) :]
 
     def _missing_parents(self, parts: Parts) -> list[Parts]:
@@ -142,7 +142,7 @@ class Judge:
         for parent in parents:
             kind = self._kinds.get(parent, "a directory")
             if kind != "a directory":
-                raise Refused(f"it lies below {'/'.join(parent)}, which is {kind}")
+                raise Refused(f"it is below {'/'.join(parent)}, which is {kind}")
         return [parent for parent in parents if parent not in self._kinds]
 
     def _existing(self, target: str) -> Parts:
@@ -176,7 +176,7 @@ def relative_target(parts: Parts, target: str) -> str:
     for part in target.split("/"):
         if part == "..":
             if not way:
-                raise Refused(f"it is a symlink to {target!r}, above everything")
+                raise Refused(f"it is a symlink to {target!r}, above the root directory")
             way.pop()
         elif part not in ("", "."):
             way.append(part)

@@ -41,12 +41,12 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     )
     if len(path.strip("/").split("/")) < 2:
         raise Refused(
-            f"path: {path} is no directory for a release: name one of its own, /var/lib/nested-kata/kata/4.1.0 for"
-            " example"
+            f"path: {path} is not a directory for one release: name a directory of its own, such as"
+            " /var/lib/nested-kata/kata/4.1.0"
         )
     digest = (sha256 or "").strip().lower()
     if state == "present" and not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise Refused(f"sha256: {sha256!r} is not 64 hexadecimal digits: give the SHA-256 of the archive")
     if version is not None and not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z.+~_-]*", version):
-        raise Refused(f"version: {version!r} is no version, such as 4.1.0")
+        raise Refused(f"version: {version!r} is not a valid version, such as 4.1.0")
     return Wanted(path, state == "present", options["archive"], digest, version, options["if_in_use"] == "keep")

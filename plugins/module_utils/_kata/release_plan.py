@@ -102,7 +102,7 @@ def decide(found: Found, wanted: Wanted) -> Plan:
     if found.leftovers:
         return Plan(
             (Clear(found.leftovers), *steps),
-            reason + ("" if steps else ", and what an interrupted run left is beside it"),
+            reason + ("" if steps else ", and an interrupted run left files beside it"),
         )
     return Plan(steps, reason)
 
@@ -114,12 +114,12 @@ def _present(found: Found, wanted: Wanted) -> tuple[tuple[Unpack, ...], str]:
     if record.sha256 != wanted.sha256:
         raise Refused(
             f"path: {wanted.path} holds the release with the SHA-256 {record.sha256}, not {wanted.sha256}: "
-            "give this one a directory of its own, or remove the other one before (state: absent)"
+            "give the new release a directory of its own, or remove the old one first (state: absent)"
         )
     if wanted.version not in (None, record.version):
         raise Refused(
-            f"version: what is in {wanted.path}, with this SHA-256, is version {record.version}, not {wanted.version}:"
-            " correct version or sha256"
+            f"version: the release in {wanted.path}, with this SHA-256, is version {record.version}, not"
+            f" {wanted.version}: correct version or sha256"
         )
     return (), f"{wanted.path} holds this release"
 
@@ -131,7 +131,7 @@ def _absent(found: Found, wanted: Wanted) -> tuple[tuple[Remove, ...], str]:
         in_use = f"{wanted.path} is in use by {_listed(found.users)}"
         if wanted.keep_in_use:
             return (), f"{in_use}, and stays until nothing runs on it"
-        raise Refused(f"path: {in_use}: stop what runs on it, or leave it until then (if_in_use: keep)")
+        raise Refused(f"path: {in_use}: stop these processes, or keep it until they end (if_in_use: keep)")
     if found.mounts:
         raise Refused(f"path: something is mounted on {_listed(found.mounts)}: unmount it first")
     return (Remove(wanted.path),), f"{wanted.path} is there" + (

@@ -170,7 +170,7 @@ class Header(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not have it
             raise
         except tarfile.HeaderError as error:
-            raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+            raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
         if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
             raise Refused(
                 f"member {header.name!r}: it is {'a sparse file' if header.size >= 0 else f'of size {header.size}'}"
@@ -198,12 +198,12 @@ def unpack(content: Content, judge: Judge, root: int) -> None:
                     write(piece, content, root)
                 content.next_member()
     except tarfile.TarError as error:
-        raise Damaged(f"it is no tar archive, or ends too early ({error})") from error
+        raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
     buffer, left = memoryview(bytearray(PIECE)), TRAILER
     for count in iter(lambda: content.readinto(buffer), 0):
         left -= count
         if left < 0 or bytes(buffer[:count]).strip(b"\0"):
-            raise Refused("there is more in it after its end")
+            raise Refused("it has more data after its end")
 
 
 # --- below one directory, whatever the names are ---
@@ -279,5 +279,5 @@ def directory(root: int, parts: Parts) -> Iterator[int]:
 def name_of(part: str) -> bytes:
     """Return one name, which leads to what is in a directory and nowhere else."""
     if part in ("", ".", "..") or "/" in part:
-        raise ValueError(f"{part!r} is no name in a directory")
+        raise ValueError(f"{part!r} is not a name in a directory")
     return part.encode()

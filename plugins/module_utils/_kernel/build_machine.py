@@ -71,7 +71,8 @@ def look(path: str) -> Found:
     strangers = foreign(names, record)
     if strangers:
         raise Refused(
-            f"path: {path} holds what is no build of this module ({', '.join(strangers[:5])}): choose another directory"
+            f"path: {path} holds files that are not from a build of this module ({', '.join(strangers[:5])}): choose"
+            " another directory"
         )
     digests = {
         name: digest_of(os.path.join(path, name)) for name in (record or {"files": ()})["files"] if name in names
@@ -101,7 +102,7 @@ def _prepare(wanted: Wanted) -> tuple[Tree, dict[str, str]]:
         or os.path.isdir(wanted.log)
         or os.path.dirname(wanted.log) == wanted.path
     ):
-        raise Refused(f"log: {wanted.log} is no file in a directory that exists, outside of path: correct it")
+        raise Refused(f"log: {wanted.log} is not a file in an existing directory outside of path: correct it")
     return tree, with_ccache(dict(tree.make_vars), compiler, host_compiler) if wanted.ccache else {}
 
 
@@ -182,7 +183,7 @@ def interruptible(wanted: Wanted) -> Iterator[None]:
     try:
         yield
     except make.Interrupted:
-        raise Refused(f"tree: the build in {wanted.tree} was interrupted; the next run goes on with it") from None
+        raise Refused(f"tree: the build in {wanted.tree} was interrupted; the next run continues it") from None
     except OSError as error:
         why = full_disk(wanted) if error.errno == errno.ENOSPC else f"{error.filename or wanted.path}: {error.strerror}"
         raise Refused(f"tree: the build in {wanted.tree} failed: {why}") from error
@@ -267,8 +268,8 @@ def _make(command: list[str], job: Job, log: BinaryIO, tell: Callable[[Output], 
     facts: dict[str, Any] = {"errors": output.errors, "rc": status, "cmd": command}
     if output.stale:
         why = (
-            f"tree: {tree.path}/.config is not what this tree's Kconfig makes of it with {tree.tool('CC')} for"
-            f" {tree.arch}, and would be changed: run nested.kata.kernel_config with the same arch and make_vars"
+            f"tree: this tree's Kconfig would change {tree.path}/.config with {tree.tool('CC')} for {tree.arch}:"
+            " run nested.kata.kernel_config with the same arch and make_vars"
         )
     elif output.full:
         why = f"tree: the build in {tree.path} failed: {full_disk(wanted)}; the whole output is in {wanted.log}"

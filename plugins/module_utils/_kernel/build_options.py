@@ -40,7 +40,7 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     """Return what the module's options ask for, or raise Refused."""
     for name in ("jobs", "expected_objects"):
         if options[name] is not None and options[name] < 1:
-            raise Refused(f"{name}: {options[name]} is not 1 or more")
+            raise Refused(f"{name}: {options[name]} is less than 1")
     arch = options["arch"] or host_arch()
     return Wanted(
         tree=os.path.abspath(options["tree"]),
@@ -71,5 +71,5 @@ def targets_of(asked: Iterable[str], arch: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./-]*", target) or re.fullmatch(
             r".*config|.*clean|mrproper|help", target
         ):
-            raise Refused(f"targets: {target!r} is no target that builds something, such as vmlinux or bzImage")
+            raise Refused(f"targets: {target!r} is not a target that builds something, such as vmlinux or bzImage")
     return targets

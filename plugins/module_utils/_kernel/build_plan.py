@@ -80,7 +80,7 @@ def _difference(found: Found, wanted: Wanted) -> str:
 def read_record(value: Any) -> Mapping[str, Any]:
     """Return a record of ours, or raise ValueError where it is something else."""
     if not isinstance(value, dict) or not isinstance(value.get("files"), dict) or "key" not in value:
-        raise ValueError("it is no record of a kernel build")
+        raise ValueError("it is not the record of a kernel build")
     if not all(isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in value["files"].values()):
         raise ValueError("it names files without a digest")
     return value

@@ -118,7 +118,7 @@ def apply(wanted: Wanted, scratch: Callable[[], str], check_mode: bool) -> tuple
     source_tree.require(source_tree.tools_of_kconfig(wanted.tree))
     found, request = look(wanted), fingerprint(wanted)
     if made_before(found, request):
-        return Plan((), f"{wanted.path}: made from the same before"), found, found.config or "", found.remembered
+        return Plan((), f"{wanted.path}: already made from the same input"), found, found.config or "", found.remembered
     with tempfile.TemporaryDirectory(dir=scratch()) as directory:
         outcome = ask_kconfig(wanted, directory)
     remembered = memory(outcome, request)

@@ -47,10 +47,10 @@ def parse(options: Mapping[str, Any]) -> Wanted:
     tree = open_tree(options["tree"], options["arch"], options["make_vars"])
     for pattern, why in options["allow_missing"].items():
         if not isinstance(why, str) or not why.strip():
-            raise Refused(f"allow_missing: {pattern} has no reason; say in a few words why it may be missing")
+            raise Refused(f"allow_missing: {pattern} has no reason: state briefly why it may be missing")
     target = options["base_target"]
     if target and (not re.fullmatch(r"[A-Za-z0-9_.-]*config", target) or target in ASKS_A_PERSON):
-        raise Refused(f"base_target: {target} is no target that makes a configuration by itself, as defconfig does")
+        raise Refused(f"base_target: {target} is not a target that makes a configuration by itself, such as defconfig")
     path = os.path.realpath(options["path"] or os.path.join(tree.path, ".config"))
     if not os.path.isdir(os.path.dirname(path)):
         raise Refused(f"path: there is no directory {os.path.dirname(path)}")
@@ -75,4 +75,4 @@ def _read(path: str, option: str) -> Sequence[Assignment]:
     except OSError as error:
         raise Refused(f"{option}: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise Refused(f"{option}: {path} is no text in UTF-8") from error
+        raise Refused(f"{option}: {path} is not text in UTF-8") from error

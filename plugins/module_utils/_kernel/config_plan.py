@@ -86,7 +86,7 @@ def decide(found: Found, wanted: Wanted, outcome: Outcome, remembered: Mapping[s
         changed = sum(before.get(symbol) != after.get(symbol) for symbol in {**before, **after})
         why = f"{changed} symbols change" if changed else "the heading changes"
     else:
-        why = "it is as asked for"
+        why = "it is as requested"
     if found.config != outcome.config:
         steps.append(Write(wanted.path, outcome.config))
     if found.remembered != remembered:

@@ -96,12 +96,12 @@ def parse_expression(text: str) -> Expression:
     while at < len(text):
         match = TOKEN.match(text, at)
         if not match:
-            raise ValueError(f"no expression of Kconfig: {text!r}")
+            raise ValueError(f"not an expression of Kconfig: {text!r}")
         tokens.append((match.group("operator"), match.group("name"), match.group("value")))
         at = match.end()
     expression, rest = _either(tokens)
     if rest:
-        raise ValueError(f"no expression of Kconfig: {text!r}")
+        raise ValueError(f"not an expression of Kconfig: {text!r}")
     return expression
 
 
@@ -171,11 +171,20 @@ def _unmet(tree: Expression, level: int) -> Iterator[str]:
     elif isinstance(tree, Not) and isinstance(tree.inner, Term) and not tree.inner.operator:
         yield f"{tree.inner.name}=n, is {tree.inner.value}"
     elif isinstance(tree, Not):
-        yield f"the opposite of what is so: {' and '.join(sorted(set(_terms(tree.inner))))}"
+        yield _written(tree)
     elif tree.operator:
         yield f"{tree.name}{tree.operator}{tree.other}, is {tree.value or 'empty'}"
     else:
         yield f"{tree.name}=y, is {tree.value}"
+
+
+def _written(tree: Expression) -> str:
+    if isinstance(tree, Term):
+        return f"{tree.name}{tree.operator}{tree.other}"
+    if isinstance(tree, Not):
+        return f"not ({_written(tree.inner)})"
+    parts = (f"({_written(part)})" if isinstance(part, (Both, Either)) else _written(part) for part in tree.parts)
+    return (" and " if isinstance(tree, Both) else " or ").join(parts)
 
 
 def _terms(tree: Expression) -> Iterator[str]:

@@ -124,7 +124,7 @@ def from_options(options: Mapping[str, object]) -> list[Assignment]:
     for key, value in options.items():
         symbol = key[len("CONFIG_") :] if key.startswith("CONFIG_") else key
         if not SYMBOL.fullmatch(symbol):
-            raise Refused(f"options: {key!r} is no name of a symbol, which has letters, digits and underscores only")
+            raise Refused(f"options: {key!r} is not a valid symbol name (letters, digits and underscores only)")
         if isinstance(value, bool):
             text = "y" if value else "n"
         elif isinstance(value, int):
@@ -201,7 +201,7 @@ def reason(missing: Lost, answer: Answer, modules: bool) -> str:
         return f"is a choice, {answer.chosen} was chosen"
     raised = answer.type in ("bool", "tristate") and TRISTATE.index(wanted) < TRISTATE.index(missing.actual)
     if raised and answer.chosen:
-        return f"is a choice, {symbol} was chosen: ask for another one of it"
+        return f"is a choice, {symbol} was chosen: ask for another symbol of the choice"
     if raised:
         selecting = true_alternatives(answer.selected)
         if selecting:
@@ -254,7 +254,7 @@ def complaint(requested: int, missing: Sequence[Lost]) -> str:
     refused = [each for each in missing if each.allowed is None]
     return (
         f"{len(refused)} of {requested} requested symbols {'is' if len(refused) == 1 else 'are'} not in the result, and"
-        " .config is as it was: " + listing(refused)
+        " .config is unchanged: " + listing(refused)
     )
 
 

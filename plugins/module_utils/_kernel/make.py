@@ -74,7 +74,7 @@ class Output:
     @property
     def errors(self) -> list[str]:
         """The lines that say why make failed, or the best there is."""
-        return self.reasons or [self.first_star or self.last or "make said nothing"]
+        return self.reasons or [self.first_star or self.last or "make printed nothing"]
 
     def summary(self) -> str:
         """Return the lines that matter as one."""

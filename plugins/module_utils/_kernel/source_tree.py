@@ -93,11 +93,12 @@ def open_tree(path: str, arch: str | None, make_vars: Mapping[str, object]) -> T
         with open(os.path.join(path, "Makefile"), encoding="utf-8", errors="replace") as makefile:
             head = makefile.read(4096)
     except OSError as error:
-        raise Refused(f"tree: {path} is no Linux source tree: {error.filename}: {error.strerror}") from error
+        raise Refused(f"tree: {path} is not a Linux source tree: {error.filename}: {error.strerror}") from error
     number = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(.*)$", head, re.MULTILINE))
     if "PATCHLEVEL" not in number or not os.path.isfile(os.path.join(path, "scripts/kconfig/Makefile")):
         raise Refused(
-            f"tree: {path} is no Linux source tree: its Makefile names no version, or it lacks scripts/kconfig/Makefile"
+            f"tree: {path} is not a Linux source tree: its Makefile names no version, or it lacks"
+            " scripts/kconfig/Makefile"
         )
     version = ".".join(number[key] for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL") if number.get(key)) + number.get(
         "EXTRAVERSION", ""
@@ -147,7 +148,7 @@ def line_that_matters(output: str) -> str:
         for line in lines:
             if re.search(pattern, line):
                 return line
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it printed nothing"
 
 
 def environment(**more: str) -> dict[str, str]:
