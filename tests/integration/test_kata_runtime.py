@@ -218,7 +218,7 @@ def test_removing_takes_away_what_was_added_and_leaves_the_rest(site: Path, rele
 # the variables beside those of a good run, what the user reads
 BAD = [
     ({"kata_runtime_sha256": "0" * 64}, "sha256"),
-    ({"kata_runtime_sha256": "123"}, "kata_runtime_sha256 is '123', which is no SHA-256"),
+    ({"kata_runtime_sha256": "123"}, "kata_runtime_sha256 is '123', which is not a SHA-256"),
     (
         {"kata_runtime_archive": "/nowhere/kata.tar.zst"},
         "There is no file /nowhere/kata.tar.zst (kata_runtime_archive) on the control node",
@@ -227,8 +227,8 @@ BAD = [
         {"kata_runtime_version": "3.32.0"},
         "has known security holes (CVE-2026-50540): take 4.0.0 or newer, or set kata_runtime_allow_insecure",
     ),
-    ({"kata_runtime_version": "latest"}, "kata_runtime_version is 'latest', which is no version"),
-    ({"kata_runtime_kernel": "netsim"}, "wants the kernel 'netsim', and {host} has none of the role guest_kernel"),
+    ({"kata_runtime_version": "latest"}, "kata_runtime_version is 'latest', which is not a version"),
+    ({"kata_runtime_kernel": "netsim"}, "wants the kernel 'netsim', but {host} has none of the role guest_kernel"),
     ({"kata_runtime_list": [{"name": "runc"}]}, "kata_runtime_list has the name 'runc', which is Docker's own"),
     ({"kata_runtime_list": [{"name": "a"}, {"name": "a"}]}, "kata_runtime_list has a name more than once"),
     ({"kata_runtime_config": {"hypervisor": {"qemu": {"default_vcpu": 2}}}}, "did you mean default_vcpus"),
@@ -318,4 +318,4 @@ def test_a_runtime_that_does_not_start_a_container_is_an_error_with_the_words_of
 def test_another_kernel_than_was_asked_for_is_an_error(site: Path, tmp_path: Path) -> None:
     other = make_release(tmp_path, OLD, kernel_release="6.18.35")
     message = error(play_role(site, of(other)))
-    assert f"runs on kernel {platform.release()}, and 6.18.35 (kernel: stock) was asked for" in message
+    assert f"runs on kernel {platform.release()}, but 6.18.35 (kernel: stock) was requested" in message
