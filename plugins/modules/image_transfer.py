@@ -9,31 +9,33 @@ module: image_transfer
 short_description: Copy images between Docker daemons at any depth of nesting, and archive files
 version_added: 0.1.0
 description:
-  - Makes the images of one Docker daemon known to others, without a registry.
-  - An image that a destination has already is left alone, and not a byte of it is sent. Where the destination's store
-    allows it, the lowest layers that it has already are left out. One that refuses this is sent everything, once.
+  - Copies images from one Docker daemon to others, without a registry.
+  - An image that a destination already has is left alone, and not a byte of it is sent. Where the destination's store
+    allows it, the lowest layers that it already has are left out. A destination that refuses this is sent all layers,
+    once.
   - The archive streams from the source through this module to the destinations. It is never held in memory as a whole,
     and the module writes no temporary file.
   - Layers are read from the source's store, one by one, where it has one of the classic graph drivers (C(overlay2),
-    C(btrfs), C(vfs) or C(fuse-overlayfs)) and its files can be read by the user of the module, or by the one who
-    C(docker exec) gives in the innermost hop. Each of them is compared with its digest. Otherwise, as on another
-    machine, C(docker save) gives them, which writes all of an image into a temporary directory of the source before the
-    first byte is sent.
-  - All images are looked up at all locations before the first byte is sent. After each the destination is asked whether
-    it now has the same image. Where ids differ by the kind of store, configuration and layers are compared.
-  - When a transfer fails or is killed, the destination has what it had under each name before. The next run starts from
-    the beginning. (In containerd's store an image comes as C(nested-kata.invalid/incoming) until it is complete.)
-  - While it runs, a person who watches sees every few seconds how far it is.
+    C(btrfs), C(vfs) or C(fuse-overlayfs)) and its files can be read by the user of the module, or by the user that
+    C(docker exec) has in the innermost hop. Each layer is compared with its digest. Otherwise, as on another machine,
+    C(docker save) provides them, which writes all of an image into a temporary directory of the source before the first
+    byte is sent.
+  - All images are looked up at all locations before the first byte is sent. After each image the module verifies that
+    the destination has the same image. Where ids differ by the kind of store, configuration and layers are compared.
+  - When a transfer fails or is killed, each name at the destination leads to the same image as before. The next run
+    starts from the beginning. (In containerd's store an image comes as C(nested-kata.invalid/incoming) until it is
+    complete.)
+  - While it runs, it shows its progress every few seconds.
   - Never contacts a registry.
 extends_documentation_fragment:
   - nested.kata.attributes
 attributes:
   check_mode:
     details:
-      - All locations are asked about every image, and nothing is sent.
+      - All locations are checked for every image, and nothing is sent.
   diff_mode:
     details:
-      - Shows the id that each name has at the destination, before and after, and names that are removed.
+      - Shows the id of each name at the destination before and after, and the names that are removed.
   platform:
     details:
       - The machine that the module runs on must be able to reach all locations.
@@ -41,15 +43,15 @@ attributes:
 options:
   images:
     description:
-      - Names of images as C(docker pull) takes them, V(name), V(name:tag) or V(registry:5000/path/name:tag).
-        A name without a tag means V(latest).
-      - Ids and digests are refused. An image is loaded under a name, and one without a name would be lost there.
+      - Names of images as C(docker pull) takes them, V(name), V(name:tag) or V(registry:5000/path/name:tag). A name
+        without a tag means V(latest).
+      - Ids and digests are refused. An image is loaded under a name, and an image without a name would be lost there.
     type: list
     elements: str
     required: true
   source:
     description:
-      - What has the images. Without it, the machine's own daemon.
+      - Location that has the images. The default is the machine's own daemon.
     type: dict
     suboptions: &location
       socket:
@@ -60,100 +62,100 @@ options:
       context:
         description:
           - Name of a Docker context of the user that the module runs as, on the machine that it runs on, as C(docker
-            context ls) shows it. E(DOCKER_CONFIG) says where contexts are, if not in C(~/.docker).
-          - V(default) is the daemon at V(/var/run/docker.sock), whatever E(DOCKER_HOST) says.
+            context ls) shows it. Contexts are in E(DOCKER_CONFIG), by default C(~/.docker).
+          - V(default) is the daemon at V(/var/run/docker.sock), even if E(DOCKER_HOST) is set.
           - The daemon may be at a unix socket, at V(ssh://), or at V(tcp://) with TLS. TCP without TLS, or without
             verifying the daemon's certificate, is refused.
-          - Over V(ssh://) the module uses C(ssh), with the keys, the known machines and the settings of its user.
-            Nobody can answer a question there, so keys with a password need an agent.
+          - Over V(ssh://) the module uses C(ssh), with the keys, the known hosts and the settings of its user. It
+            cannot ask for passwords, so keys with a password need an agent.
           - It cannot be combined with C(hops), which begin at the machine's own daemon.
         type: str
       hops:
         description:
           - Names of containers, outermost first. The daemon is the one that the Docker client in the innermost
-            container speaks to.
+            container uses.
           - The first one is a container of the daemon at V(/var/run/docker.sock) of the machine that the module runs
             on. Environment variables such as E(DOCKER_HOST) and the Docker context in use make no difference.
-          - An empty list is the machine's own daemon.
+          - An empty list means the machine's own daemon.
         type: list
         elements: str
       transport:
         description:
-          - How archives get over the last of the C(hops). Into a virtual machine C(docker exec) is slow, some forty
-            times slower than TCP. Questions, which are few bytes, always go by C(docker exec).
+          - How archives are sent over the last of the C(hops). Into a virtual machine C(docker exec) is about forty
+            times slower than TCP. Requests, which are small, always use C(docker exec).
           - V(tunnel) is a TCP connection to the innermost container. A program of the machine image is started there,
             listens on the container's own address for one connection that begins with a one-time token, and ends with
-            it, or after 10 seconds without it. The container one level above dials, and needs the same program; where
-            there is none above, the module does. The module fails where there can be no tunnel.
+            that connection, or after 10 seconds without one. The container one level above connects to it and needs the
+            same program; without a container above, the module connects. The module fails where no tunnel is possible.
           - V(exec) is C(docker exec -i), which needs nothing but Docker's client.
-          - V(auto) is V(tunnel) where there can be one, and V(exec) otherwise, and where an archive is known to have
-            less than 4 MiB. RV(transport) and RV(destinations[].transport) say which it was, and why.
-          - Without C(hops) there is nothing to choose, and with C(socket) and C(context) it is refused.
+          - V(auto) is V(tunnel) where a tunnel is possible, and V(exec) otherwise, and where an archive is known to
+            have less than 4 MiB. RV(transport) and RV(destinations[].transport) report the choice and its reason.
+          - Without C(hops) it has no effect, and with C(socket) and C(context) it is refused.
         type: str
         choices: [auto, exec, tunnel]
         default: auto
       archive:
         description:
           - Path of an archive file instead of a daemon, on the machine that the module runs on.
-          - As a source it may be what C(docker save) wrote, or an OCI archive (of podman, skopeo or buildx for
-            example), plain or compressed by C(gzip) or C(zstd). One that ends too early or has a layer with a wrong
-            digest is refused.
-          - As a destination it becomes one that C(docker load) and the tools of OCI read. The suffixes C(.gz) and
-            C(.tgz) have it compressed by C(gzip), C(.zst) and C(.tzst) by C(zstd). It holds the images of the task and
-            no others, and is replaced as a whole when one of them differs. A file that holds other images, or something
-            else, is refused.
-          - A new one can be read by its owner only, since an image may hold secrets.
+          - As a source it may be an archive of C(docker save), or an OCI archive (of podman, skopeo or buildx for
+            example), plain or compressed by C(gzip) or C(zstd). An archive that ends too early or has a layer with a
+            wrong digest is refused.
+          - As a destination it becomes an archive that C(docker load) and OCI tools can read. With the suffixes C(.gz)
+            and C(.tgz) it is compressed by C(gzip), with C(.zst) and C(.tzst) by C(zstd). It holds the images of the
+            task and no others, and is replaced as a whole when one of them differs. A file that holds other images, or
+            something else, is refused.
+          - A new archive can be read by its owner only, since an image may hold secrets.
         type: path
   destination:
     description:
-      - What is to have the images. Without it and O(destinations), the machine's own daemon.
+      - Location that gets the images. The default, without O(destinations), is the machine's own daemon.
     type: dict
     suboptions: *location
   destinations:
     description:
-      - Several of them. The source is read once for all, and they are sent at the same time, each what it lacks.
-      - When one fails, the others go on, and the module fails at the end and says for each what happened. One that
-        takes nothing holds up the others until O(timeout).
+      - Several destinations. The source is read once for all, and each is sent what it lacks, all at the same time.
+      - When one fails, the others go on, and the module fails at the end and reports the result of each. A destination
+        that accepts no data holds up the others until O(timeout).
     type: list
     elements: dict
     suboptions: *location
   tags:
     description:
       - Other names that images get at the destination, by their names in O(images). One name, or a list of names.
-      - An image that is named here gets these names only. To keep its own, too, repeat it here.
-      - A destination with a classic store that has the same image under another name is asked to name it, and nothing
-        is sent.
+      - An image that is listed here gets only these names. To keep its own name too, repeat it here.
+      - A destination with a classic store that has the same image under another name only gives it the new name, and
+        nothing is sent.
     type: dict
     default: {}
   platform:
     description:
       - Fail unless an image is for this platform, V(os/architecture) or V(os/architecture/variant), for example
         V(linux/arm64).
-      - Of an archive that has an image for several platforms this one is taken. Daemons with API 1.48 or newer (Docker
-        28) are asked for this one.
+      - From an archive that has an image for several platforms, the image for this platform is taken. Daemons with API
+        1.48 or newer (Docker 28) are asked for it.
     type: str
   prune_other_tags:
     description:
       - When all images of the task are at a destination, remove the other tags of the same repositories there. Images
-        that lose their last name by it are removed, too.
+        that lose their last name are removed too.
       - A tag that a container still needs is kept, with a warning. Not for archives.
     type: bool
     default: false
   timeout:
     description:
-      - Seconds without a byte from a daemon, or without one that it takes, after which a transfer is given up.
-      - A daemon says nothing while it prepares the archive of a large image.
+      - Abort when a daemon has neither sent nor accepted data for this many seconds.
+      - A daemon sends nothing while it prepares the archive of a large image.
     type: int
     default: 600
 requirements:
   - Docker SDK for Python, 5.0.3 or newer (package python3-docker of Debian, docker of PyPI), unless all locations are
     archives
   - for C(hops), Docker's command line client, on the machine and in each container on the way
-  - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the one that
-    it leads to
+  - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the machine
+    that it leads to
   - for compressed archives, C(gzip) or C(zstd)
 notes:
-  - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
+  - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 author:
   - The nested.kata founders (@nested-kata)
 seealso:
@@ -169,7 +171,7 @@ EXAMPLES = r"""
     destination:
       hops: [kata-in-docker, kata]
 
-- name: Bring what was built in one instance into two others, under the name that is used there
+- name: Bring images built in one instance into two others, under the names used there
   nested.kata.image_transfer:
     images:
       - shop/web:build
@@ -182,7 +184,7 @@ EXAMPLES = r"""
       - hops: [kata-in-docker, production]
       - hops: [kata-in-docker, staging]
 
-- name: Bring an image that was built here to the machine that the Docker context production leads to
+- name: Bring an image built here to the machine of the Docker context production
   nested.kata.image_transfer:
     images: [shop/web:42]
     destination:
@@ -208,7 +210,7 @@ RETURN = r"""
 images:
   description:
     - What happened to each image, in the order of O(images), at one destination after the other.
-    - When a destination fails, those that were done there until then.
+    - When a destination fails, the images that were completed there until then.
   returned: always
   type: list
   elements: dict
@@ -227,27 +229,27 @@ images:
       elements: str
       sample: [debian:trixie-slim]
     id:
-      description: Id of the image at the destination. In check mode the one at the source.
+      description: Id of the image at the destination. In check mode its id at the source.
       type: str
       sample: sha256:7f8ff97938a4e2f2a4e5fd1b9a6bd1cd1fbb1c8eb9c8cd2b3b9e77b2c0fb9d11
     changed:
       description: Whether the image was sent or named, or would be in check mode.
       type: bool
     bytes_sent:
-      description: Bytes of the archive that the destination was sent. Those of a compressed file are counted before it
-        is compressed.
+      description: Bytes of the archive that was sent to the destination. For a compressed file they are counted before
+        compression.
       type: int
       sample: 1085440
     layers_sent:
-      description: How many layers were in it.
+      description: Number of layers in that archive.
       type: int
       sample: 1
     layers_skipped:
-      description: How many layers were not.
+      description: Number of layers left out.
       type: int
       sample: 4
     seconds:
-      description: How long that took.
+      description: How long the transfer took.
       type: float
       sample: 0.41
     reason:
@@ -257,7 +259,7 @@ images:
         the destination has another image of this name (0d84cac79282): 4 of 5 layers left out, since the destination has
         them; read from its store
 destinations:
-  description: How each destination fared.
+  description: The result of each destination.
   returned: always
   type: list
   elements: dict
@@ -282,12 +284,12 @@ destinations:
       elements: str
       sample: [shop/web:41]
     transport:
-      description: Which way archives took to this daemon, and why.
+      description: The transport of archives to this daemon, and its reason.
       returned: when it is a daemon and was reached
       type: dict
       sample: {name: tunnel, reason: "TCP to port 40123 of 172.18.0.2, the address of kata"}
     msg:
-      description: What was done there, or what was wrong, in one line.
+      description: What was done there, or what failed, in one line.
       type: str
       sample: "kata-in-docker > kata: sent 1 image (1.1 MB in 0.4 s), 0 were there"
 bytes_sent:
@@ -296,12 +298,13 @@ bytes_sent:
   type: int
   sample: 1085440
 transport:
-  description: Which way archives took from the source, and why. Of a destination, see RV(destinations[].transport).
+  description: The transport of archives from the source, and its reason. For destinations, see
+    RV(destinations[].transport).
   returned: when the source is a daemon and was reached
   type: dict
   sample: {name: socket, reason: a unix socket of this machine leads to it}
 msg:
-  description: What was done, or what was wrong, in one line.
+  description: What was done, or what failed, in one line.
   returned: always
   type: str
   sample: "kata-in-docker > kata: sent 1 image (1.1 MB in 0.4 s), 1 was there"

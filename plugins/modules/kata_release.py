@@ -9,38 +9,38 @@ module: kata_release
 short_description: Unpack a release of Kata Containers into a directory of its own, verified and all at once
 version_added: 0.1.0
 description:
-  - Unpacks the archive of a release, as the project publishes it, and strips its C(opt/kata/). So several versions lie
-    beside each other, and nothing of them lies in C(/opt).
-  - The archive is read once. It is unpacked into a directory beside O(path) while its SHA-256 is taken, and only when
-    that is right, every member was fine and all is on the disk, the directory is renamed. Whatever interrupts it,
-    O(path) is not there or whole.
-  - Whatever the archive holds, nothing is written outside of that directory. Refused are absolute names and those with
-    C(..), what lies outside of C(opt/kata), symlinks and hard links that lead out of it, what lies below a symlink or
-    replaces an earlier member, devices, named pipes, sparse files and unknown types, names with characters that cannot
-    be printed, and more than 20 GiB or 200000 members.
-  - A release that is there with the same O(sha256) is left alone. Neither the archive nor large files are read then.
-  - While it runs, a person who watches sees every few seconds how far it is.
+  - Unpacks the archive of a release, as the project publishes it, and strips its C(opt/kata/). So several versions can
+    be installed side by side, and nothing is in C(/opt).
+  - The archive is read once. It is unpacked into a directory beside O(path) while its SHA-256 is computed. The
+    directory is renamed only when the digest is correct, every member was valid and all is on the disk. Whatever
+    interrupts it, O(path) is either missing or complete.
+  - Whatever the archive holds, nothing is written outside of that directory. Refused are absolute names and names with
+    C(..), members outside of C(opt/kata), symlinks and hard links that lead out of it, members that are below a symlink
+    or replace an earlier member, devices, named pipes, sparse files and unknown types, names with characters that
+    cannot be printed, and more than 20 GiB or 200000 members.
+  - An existing release with the same O(sha256) is left alone. Neither the archive nor large files are read then.
+  - While it runs, it shows its progress every few seconds.
 extends_documentation_fragment:
   - nested.kata.attributes
 attributes:
   check_mode:
     details:
-      - What another task would have brought, the O(archive) and the directory that O(path) is in, may be missing. An
-        archive that is there is looked at, and not read as a whole.
+      - The O(archive) and the directory that O(path) is in may be missing, since another task may bring them. An
+        existing archive is checked, but not read as a whole.
   diff_mode:
     details:
-      - Shows what is recorded of the release, before and after. In check mode that is only its digest.
+      - Shows what is recorded of the release, before and after. In check mode only its digest is known.
 options:
   path:
     description:
-      - The directory of this release. The one that it lies in must exist.
-      - A directory that this module did not make is refused, and so is one with another release in it. To have a new
-        version, give it a directory of its own.
+      - The directory of this release. Its parent directory must exist.
+      - A directory that this module did not make is refused, and so is a directory with another release in it. Give a
+        new version a directory of its own.
     type: path
     required: true
   archive:
     description:
-      - The archive, a C(.tar.zst) or C(.tar.xz) file on the target. What it is is seen from its content.
+      - The archive, a C(.tar.zst) or C(.tar.xz) file on the target. The format is detected from the content.
       - Needed only where the release is not in O(path) yet.
     type: path
   sha256:
@@ -49,9 +49,9 @@ options:
     type: str
   version:
     description:
-      - The version of the release. Where the archive has a file C(opt/kata/VERSION), as those of Kata have, it must say
-        the same.
-      - The default is what that file says.
+      - The version of the release. Where the archive has a file C(opt/kata/VERSION), as the archives of Kata have, the
+        file must state the same version.
+      - The default is the version in that file.
     type: str
   state:
     description:
@@ -62,10 +62,10 @@ options:
     default: present
   if_in_use:
     description:
-      - What O(state=absent) does while a process runs on the release, that is, has its program, a mapped file, an open
-        file, its working or its root directory there. A shim, QEMU and virtiofsd of a VM do.
-      - V(fail) refuses, V(keep) leaves the release and is no error. So an upgrade can leave the old one until nothing
-        runs on it.
+      - What O(state=absent) does while a process uses the release, that is, has its program, a mapped file, an open
+        file, its working or its root directory there, as the shim, QEMU and virtiofsd of a VM do.
+      - V(fail) refuses, V(keep) leaves the release and is not an error. So an upgrade can leave the old release until
+        no process uses it.
       - Only root sees the processes of all users.
     type: str
     choices: [fail, keep]
@@ -73,14 +73,14 @@ options:
 requirements:
   - C(zstd) (Debian package zstd), for C(.tar.zst), or C(xz) (xz-utils), for C(.tar.xz)
 notes:
-  - All that is unpacked belongs to the user that the module runs as. Of the modes in the archive the write permission
-    of group and others is taken away, and so are set-user-ID, set-group-ID and sticky bits. Extended attributes and
-    capabilities are not restored.
-  - Symlinks become relative, also those to C(/opt/kata), so that the release does not depend on where it lies.
-  - Until it is complete the release is in a directory C(.NAME.nested-kata-XXXXXXXX) beside O(path). One that a killed
-    run left is removed by the next run with the same O(path).
+  - All unpacked files belong to the user that the module runs as. The write permission of group and others is removed
+    from their modes, and so are set-user-ID, set-group-ID and sticky bits. Extended attributes and capabilities are not
+    restored.
+  - Symlinks become relative, also those to C(/opt/kata), so that the release does not depend on its location.
+  - Until it is complete the release is in a directory C(.NAME.nested-kata-XXXXXXXX) beside O(path). If a run is killed,
+    the next run with the same O(path) removes that directory.
   - Runs in the same parent directory wait for each other.
-  - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
+  - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 seealso:
   - module: nested.kata.download
   - module: ansible.builtin.unarchive
@@ -97,11 +97,11 @@ EXAMPLES = r"""
     path: /var/lib/nested-kata/kata/4.1.0
   register: kata
 
-- name: Say which kernel its guests run
+- name: Show which kernel its guests run
   ansible.builtin.debug:
     msg: "{{ kata.contents.kernel }} is Linux {{ kata.contents.kernel_release }}"
 
-- name: Remove the version before, unless something still runs on it
+- name: Remove the earlier version, unless a process still uses it
   nested.kata.kata_release:
     path: /var/lib/nested-kata/kata/4.0.0
     state: absent
@@ -115,18 +115,18 @@ path:
   type: str
   sample: /var/lib/nested-kata/kata/4.1.0
 sha256:
-  description: SHA-256 of the archive that the release comes from. V(null) where there is none any more.
+  description: SHA-256 of the archive that the release comes from. V(null) where there is no release any more.
   returned: success
   type: str
   sample: 3dc6b69c4acb787b967b04b64599a20d02a8beb1a8eaab3084110df9d0b08c96
 version:
-  description: The version. V(null) where neither the archive nor O(version) says it, and where there is no release any
-    more.
+  description: The version. V(null) where neither the archive nor O(version) states it, and where there is no release
+    any more.
   returned: success
   type: str
   sample: 4.1.0
 bytes:
-  description: Bytes of all files of the release. V(null) where it is not there, and in check mode where it is to be
+  description: Bytes of all files of the release. V(null) where it does not exist, and in check mode where it would be
     unpacked.
   returned: success
   type: int
@@ -143,8 +143,8 @@ seconds:
   sample: 9.4
 contents:
   description:
-    - Where the parts of the release lie that others need. V(null) where the release has no such part.
-    - In check mode all are V(null) where the release is to be unpacked.
+    - Paths of the parts of the release that others need. V(null) where the release has no such part.
+    - In check mode all are V(null) where the release would be unpacked.
   returned: O(state=present)
   type: dict
   contains:
@@ -173,7 +173,7 @@ contents:
       type: str
       sample: /var/lib/nested-kata/kata/4.1.0/share/kata-containers/vmlinux-6.18.35-202
     kernel_release:
-      description: What C(uname -r) says in a guest with that kernel. V(null) where its file does not tell.
+      description: What C(uname -r) prints in a guest with that kernel. V(null) where its file does not contain it.
       type: str
       sample: 6.18.35
     image:
@@ -190,7 +190,7 @@ contents:
       sample: >-
         /var/lib/nested-kata/kata/4.1.0/share/defaults/kata-containers/runtime-rs/configuration-qemu-runtime-rs.toml
 in_use:
-  description: The processes that run on the release.
+  description: The processes that use the release.
   returned: O(state=absent)
   type: list
   elements: dict
@@ -204,13 +204,13 @@ in_use:
       type: str
       sample: qemu-system-x86
 steps:
-  description: What was done, in this order, or would be done.
+  description: The steps that were done, in this order, or would be done.
   returned: success
   type: list
   elements: str
   sample: [unpack /tmp/kata-static-4.1.0-amd64.tar.zst into /var/lib/nested-kata/kata/4.1.0]
 msg:
-  description: Why, in one line.
+  description: The reason, in one line.
   returned: always
   type: str
   sample: there is no /var/lib/nested-kata/kata/4.1.0 yet

@@ -6,25 +6,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_build
-short_description: Build a configured Linux tree, and keep what comes out of it in one directory
+short_description: Build a configured Linux tree, and keep its artifacts in one directory
 version_added: 0.1.0
 description:
   - Runs C(make) on a Linux source tree that has a C(.config), and puts the kernel, its configuration and a record of
-    the build into a directory, all at once. Whatever interrupts it, the directory holds the build before or this one,
+    the build into a directory, all at once. Whatever interrupts it, the directory holds the earlier build or this one,
     and never half of one.
-  - Where the directory already holds the build that O(key) stands for, nothing is run and no source tree is needed.
+  - Where the directory already holds the build with this O(key), nothing is run and no source tree is needed.
   - The C(.config) is never changed. Make it with M(nested.kata.kernel_config), with the same O(arch) and O(make_vars).
   - The same source, configuration and toolchain in the same directory give the same bytes.
-  - While it runs, a person who watches sees every few seconds how many objects are built.
+  - While it runs, it shows every few seconds how many objects are built.
 extends_documentation_fragment:
   - nested.kata.attributes
 attributes:
   check_mode:
     details:
-      - Everything is looked at, what a build needs included, and nothing is built.
+      - Everything is checked, including what a build needs, and nothing is built.
   diff_mode:
     details:
-      - Shows the key, the release and the files' digests, before and after. In check mode those of a build to come are
+      - Shows the key, the release and the files' digests, before and after. In check mode those of a future build are
         not known.
   idempotent:
     details:
@@ -33,7 +33,7 @@ options:
   tree:
     description:
       - The source tree, which holds the C(.config). Objects are made in it, so that a build that was interrupted by
-        hand or failed goes on where it ended.
+        hand or failed continues where it ended.
       - Where a build was killed, or the machine went down, C(make clean) comes first, since objects may be cut off.
       - Builds in the same tree wait for each other.
     type: path
@@ -41,14 +41,14 @@ options:
   path:
     description:
       - The directory that gets C(vmlinux), the images in O(targets), C(config), C(System.map) and C(build.json), the
-        record. It is made where it is missing; the directory that it lies in must exist.
-      - It is replaced as a whole. So one that holds files that this module did not put there is refused.
+        record. It is created where it is missing; its parent directory must exist.
+      - It is replaced as a whole. So a directory that holds files not from this module is refused.
     type: path
     required: true
   key:
     description:
-      - What the build is a function of, for example a hash over source, configuration and toolchain. Whoever calls
-        knows.
+      - Identifies all inputs of the build, for example a hash over source, configuration and toolchain. The caller
+        chooses it.
       - Where C(build.json) in O(path) has the same key, O(arch) and O(targets), and every file in it has the SHA-256
         that was recorded, there is nothing to do.
     type: str
@@ -56,14 +56,14 @@ options:
   arch:
     description:
       - Architecture, as C(make) calls it, V(x86_64) or V(arm64) for example.
-      - For another one than the machine's set C(CROSS_COMPILE) or C(LLVM) in O(make_vars).
+      - For an architecture other than the machine's set C(CROSS_COMPILE) or C(LLVM) in O(make_vars).
       - The default is the machine's.
     type: str
   targets:
     description:
-      - What C(make) is to build. V(vmlinux) is always built.
-      - A target whose file then lies in the C(boot) directory of the architecture, such as V(bzImage), goes into
-        O(path). Others are built, no more.
+      - Targets of C(make). V(vmlinux) is always built.
+      - A target whose file is then in the C(boot) directory of the architecture, such as V(bzImage), is put into
+        O(path). Other targets are only built.
       - The default is V(vmlinux), and V(bzImage) on x86 and s390, V(Image) on arm64 and riscv.
     type: list
     elements: str
@@ -75,12 +75,13 @@ options:
     type: int
   make_vars:
     description:
-      - Variables for C(make), such as C(CC), C(LLVM) or C(CROSS_COMPILE). They are no part of O(key) by themselves.
+      - Variables for C(make), such as C(CC), C(LLVM) or C(CROSS_COMPILE). They are not part of O(key) by themselves.
     type: dict
     default: {}
   ccache:
     description:
-      - Put C(ccache) before the compilers. Where its cache lies is up to its own configuration, or to E(CCACHE_DIR).
+      - Put C(ccache) before the compilers. Its own configuration, or E(CCACHE_DIR), determines the location of its
+        cache.
     type: bool
     default: false
   log:
@@ -91,33 +92,32 @@ options:
     type: path
   info:
     description:
-      - More to be recorded in C(build.json), for example the profile of the configuration. It makes no difference to
-        the build.
+      - More to record in C(build.json), for example the profile of the configuration. It has no effect on the build.
     type: dict
     default: {}
   timestamp:
     description:
-      - The time of the build that the kernel shows in C(uname -v), as C(date) reads it. That of the real build would
-        make every build another one.
+      - The time of the build that the kernel shows in C(uname -v), as C(date) reads it. With the real time every build
+        would differ.
     type: str
     default: Thu Jan  1 00:00:00 UTC 1970
   expected_objects:
     description:
-      - How many objects the build will probably have, for percents while it runs.
-      - The default is what C(build.json) in O(path) says about the build before, where the tree holds no objects yet.
+      - Expected number of objects of the build, for percentages while it runs.
+      - The default is the number of the earlier build in C(build.json) in O(path), where the tree holds no objects yet.
     type: int
 requirements:
   - C(make), C(flex), C(bison), C(bc), a compiler and a linker
-  - what the configuration asks for, for example the headers of libelf (C(CONFIG_OBJTOOL)) and OpenSSL
+  - what the configuration needs, for example the headers of libelf (C(CONFIG_OBJTOOL)) and OpenSSL
     (C(CONFIG_SYSTEM_TRUSTED_KEYRING)), C(pahole) (C(CONFIG_DEBUG_INFO_BTF)), C(zstd) (C(CONFIG_KERNEL_ZSTD))
   - C(ccache), with O(ccache)
-  - whatever of these is missing is named at once, before anything starts
+  - all that is missing is reported in one error, before anything starts
 seealso:
   - module: nested.kata.kernel_config
 notes:
   - The directories of O(path) are exchanged in one step where the file system can, as those of Linux can. On one that
     cannot, O(path) does not exist for a moment.
-  - How often progress is shown is up to the variable C(nested_kata_progress_seconds), 5 by default; 0 shows none.
+  - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 author:
   - The nested.kata founders (@nested-kata)
 """
@@ -169,12 +169,12 @@ objects:
   type: int
   sample: 2931
 build:
-  description: What C(build.json) holds. In check mode V(null) where a build is to come.
+  description: The contents of C(build.json). In check mode V(null) where it would be built.
   returned: success
   type: dict
   contains:
     release:
-      description: What C(uname -r) says when the kernel runs.
+      description: What C(uname -r) prints when the kernel runs.
       type: str
       sample: 6.12.48
     arch:
@@ -193,11 +193,11 @@ build:
       description: As O(info), when it was built.
       type: dict
     compiler:
-      description: What the compiler calls itself.
+      description: Version line of the compiler.
       type: str
       sample: gcc (Debian 14.2.0-19) 14.2.0
     linker:
-      description: What the linker calls itself.
+      description: Version line of the linker.
       type: str
       sample: GNU ld (GNU Binutils for Debian) 2.44
     seconds:
@@ -220,7 +220,7 @@ build:
           sha256: 96cb19f39e9a90b0e14b7d2e4c0e1e5a0e8f9d8c3a47ad3e61a0ed1bd6ab4aa5
           size: 9123840
 steps:
-  description: What was done, in this order, or would be done.
+  description: The steps that were done, in this order, or would be done.
   returned: success
   type: list
   elements: str
@@ -228,13 +228,13 @@ steps:
     - build vmlinux, bzImage in /usr/src/linux-6.12
     - put the artifacts into /var/lib/nested-kata/kernels/6.12-btrfs
 errors:
-  description: The lines of the build's output that say why it failed, ten at most.
+  description: The lines of the build's output that show why it failed, ten at most.
   returned: when the build fails
   type: list
   elements: str
   sample: ["fs/btrfs/super.c:42:9: error: expected ';' before 'return'"]
 msg:
-  description: Why, in one line.
+  description: The reason, in one line.
   returned: always
   type: str
   sample: there is no build in /var/lib/nested-kata/kernels/6.12-btrfs yet

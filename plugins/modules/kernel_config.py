@@ -10,16 +10,16 @@ short_description: Configure a Linux kernel tree from fragments, and verify the 
 version_added: 0.1.0
 description:
   - Merges a base, fragment files and single options into the C(.config) of a Linux source tree.
-  - The tree's own Kconfig decides. The module writes down what is asked for, has C(make) run Kconfig, reads the result,
-    and compares. What was asked for and is not in the result is an error, with the reason that Kconfig has for it.
-  - Never edits what Kconfig wrote. The file is replaced as a whole, and only when it differs.
+  - The tree's own Kconfig decides. The module writes the request, has C(make) run Kconfig, reads the result, and
+    compares. A requested value that is not in the result is an error, with Kconfig's reason.
+  - Never edits Kconfig's output. The file is replaced as a whole, and only when it differs.
 extends_documentation_fragment:
   - nested.kata.attributes
 attributes:
   check_mode:
     details:
-      - Kconfig is run in check mode too, on a scratch file. Its program is then compiled in C(scripts/kconfig), as by
-        any C(make) that configures.
+      - Kconfig is run in check mode too, on a scratch file. Its program is then compiled in C(scripts/kconfig), as in
+        any configuration by C(make).
   idempotent:
     details:
       - A second run with the same input on the same tree with the same compiler does not run C(make), and writes
@@ -32,33 +32,33 @@ options:
     required: true
   path:
     description:
-      - The configuration to write. Its directory has to exist. Where it is a link, what it leads to is written.
-      - Beside it a file with the suffix C(.nested-kata) remembers what it was made from.
+      - The configuration to write. Its directory must exist. Where it is a link, its target is written.
+      - Beside it a file with the suffix C(.nested-kata) records its inputs.
       - The default is C(.config) in O(tree).
     type: path
   arch:
     description:
-      - Architecture, as C(make) calls it, V(x86_64) or V(arm64) for example. It is always given to C(make), so that
-        what is asked for 64 bits never becomes a kernel of 32.
-      - To configure for another architecture than the machine's no cross compiler is needed, but without it Kconfig
-        asks the native compiler what it can do, and turns off what depends on more. Set C(CROSS_COMPILE) in
-        O(make_vars) for a build.
+      - Architecture, as C(make) calls it, V(x86_64) or V(arm64) for example. It is always given to C(make), so that a
+        request for 64 bits never becomes a kernel of 32 bits.
+      - A configuration for another architecture than the machine's needs no cross compiler, but without it Kconfig asks
+        the native compiler for its features, and turns off what depends on others. Set C(CROSS_COMPILE) in O(make_vars)
+        for a build.
       - The default is the machine's.
     type: str
   base:
     description:
       - A configuration to start from, on the target, for example that of a distribution's kernel.
-      - Only O(fragments) and O(options) have to be in the result. What O(base) says and the tree does not keep is no
-        error; RV(base_missing) lists it, since it often comes from another version.
+      - Only O(fragments) and O(options) must be in the result. Values of O(base) that the tree does not keep are not an
+        error; RV(base_missing) lists them, since the base often comes from another version.
     type: path
   base_target:
     description:
       - A target of C(make) that makes the configuration to start from, such as V(defconfig), V(tinyconfig) or
-        V(allnoconfig). Those that ask a person (V(menuconfig), V(oldconfig)) are refused.
+        V(allnoconfig). Interactive targets (V(menuconfig), V(oldconfig)) are refused.
     type: str
   fragments:
     description:
-      - Files on the target that are merged in this order, each over those before.
+      - Files on the target that are merged in this order, each overriding the earlier ones.
       - A line is C(CONFIG_NAME=VALUE), C(# CONFIG_NAME is not set), a comment, or empty. C(VALUE) is V(y), V(m), V(n),
         a decimal number, a hexadecimal one that begins with C(0x), or a text in double quotes.
     type: list
@@ -67,44 +67,44 @@ options:
   options:
     description:
       - Symbols and their values, merged after O(fragments). C(CONFIG_) may be left out of the name.
-      - Booleans become V(y) and V(n). A text that is no value of the kinds named at O(fragments) is put into double
+      - Booleans become V(y) and V(n). A text that is not a value as described in O(fragments) is put into double
         quotes.
     type: dict
     default: {}
   new_symbols:
     description:
-      - The value of all that is not asked for.
+      - The value of all symbols that are not requested.
     type: str
     choices:
       "no": V(n) wherever Kconfig allows it, as C(allnoconfig) does, and C(merge_config.sh -n).
-      default: What the tree has as its default, as C(alldefconfig) does, and C(merge_config.sh).
+      default: The tree's own default, as C(alldefconfig) does, and C(merge_config.sh).
     default: "no"
   allow_missing:
     description:
-      - Symbols of O(fragments) and O(options) that may be missing in the result, each with the reason, for example
-        since they exist only in later versions. Names may be globs, such as V(NF_NAT_*).
+      - Symbols of O(fragments) and O(options) that may be missing in the result, each with the reason, for example that
+        they exist only in later versions. Names may be globs, such as V(NF_NAT_*).
     type: dict
     default: {}
   on_redefine:
     description:
-      - What to do when O(fragments) and O(options) give a symbol two values. The last one counts.
-      - That they change a value of O(base) is not meant by this.
+      - What to do when O(fragments) and O(options) give a symbol two values. The last value applies.
+      - A changed value of O(base) is always allowed.
     type: str
     choices: [warn, error, ignore]
     default: warn
   make_vars:
     description:
-      - Variables for C(make), such as C(CC), C(LLVM) or C(CROSS_COMPILE). Others than these are not taken from the
+      - Variables for C(make), such as C(CC), C(LLVM) or C(CROSS_COMPILE). Other variables are not taken from the
         environment.
     type: dict
     default: {}
 requirements:
-  - On the target the commands C(make), C(flex), C(bison), C(gcc) and C(ld), or those that O(make_vars) names in the
-    place of the last two.
+  - On the target the commands C(make), C(flex), C(bison), C(gcc) and C(ld), or the replacements of the last two in
+    O(make_vars).
 notes:
   - Use the same O(arch) and O(make_vars), and the same compiler, for the build, since Kconfig asks the compiler what it
     can do.
-  - Several of these may run at once on different trees, not on the same.
+  - Several tasks may run at once on different trees, but not on the same tree.
 seealso:
   - module: nested.kata.kernel_build
 author:
@@ -124,7 +124,7 @@ EXAMPLES = r"""
     allow_missing:
       NETFILTER_XTABLES_LEGACY: new in 6.17
 
-- name: Start from what the distribution has, and see what would become of it
+- name: Start from the distribution's configuration, and show the result
   nested.kata.kernel_config:
     tree: /usr/src/linux-6.12
     base: /boot/config-6.1.0-44-amd64
@@ -145,7 +145,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 config:
-  description: What came out.
+  description: The resulting configuration.
   returned: success
   type: dict
   contains:
@@ -155,7 +155,7 @@ config:
       type: str
       sample: /usr/src/linux-6.12/.config
     kernel:
-      description: Version of the tree, without what C(LOCALVERSION) adds.
+      description: Version of the tree, without C(LOCALVERSION).
       returned: success
       type: str
       sample: 6.12.107
@@ -165,7 +165,7 @@ config:
       type: str
       sample: x86_64
     requested:
-      description: Number of symbols that O(fragments) and O(options) ask for.
+      description: Number of symbols in O(fragments) and O(options).
       returned: success
       type: int
       sample: 412
@@ -180,7 +180,7 @@ config:
       type: int
       sample: 0
 missing:
-  description: What was asked for and is not in the result.
+  description: Requested values that are not in the result.
   returned: success, and when it is the reason of the failure
   type: list
   elements: dict
@@ -191,7 +191,7 @@ missing:
       type: str
       sample: NF_TABLES_INET
     requested:
-      description: The value that was asked for.
+      description: The requested value.
       returned: success
       type: str
       sample: y
@@ -207,18 +207,17 @@ missing:
       sample: /usr/src/fragments/docker.config:12
     why:
       description:
-        - The reason, as the tree's Kconfig has it. Empty where it could not be asked, and where RV(missing[].allowed)
-          has one.
+        - The reason from the tree's Kconfig. Empty where it could not be asked, and where RV(missing[].allowed) is set.
       returned: success
       type: str
       sample: NF_TABLES_INET needs IPV6=y, is n
     allowed:
-      description: The reason of O(allow_missing), V(null) where it has none.
+      description: The reason in O(allow_missing), V(null) where it has none.
       returned: success
       type: str
 base_missing:
-  description: What O(base) or O(base_target) says, nothing overrides, and is not in the result. As RV(missing), without
-    reasons.
+  description: Values of O(base) or O(base_target) that nothing overrides and that are not in the result. As
+    RV(missing), without reasons.
   returned: success
   type: list
   elements: dict
@@ -234,7 +233,7 @@ redefined:
       type: str
       sample: XFS_FS
     from:
-      description: The value that no longer counts.
+      description: The overridden value.
       returned: success
       type: str
       sample: y
@@ -244,7 +243,7 @@ redefined:
       type: str
       sample: /usr/src/fragments/base-x86_64.config:88
     to:
-      description: The value that counts.
+      description: The value that applies.
       returned: success
       type: str
       sample: n
@@ -254,7 +253,7 @@ redefined:
       type: str
       sample: options.XFS_FS
 sha256:
-  description: SHA-256 of the configuration, also of the one that check mode does not write.
+  description: SHA-256 of the configuration, also in check mode, which does not write it.
   returned: success
   type: str
   sample: 5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
