@@ -3,9 +3,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Real work for the Docker daemon of an instance: run in the instance. Prints one line for each proof.
-#   prove.sh begin        prints a line where the first proof is still to be finished, however often it was begun
+#   prove.sh begin        prints a line where the first proof is unfinished, however often it was begun
 #   prove.sh work BASE    builds an image with packages from the mirror, runs it, and has two containers talk
-#   prove.sh volume       tells whether the volume that `work` wrote is there, with what was written
+#   prove.sh volume       prints what `work` wrote to the volume, and fails where the volume is missing
 #   prove.sh finish       notes that the first proof is finished
 set -eu
 image=nested-kata/proof
@@ -28,7 +28,7 @@ begin() {
 finish() { docker volume rm "$unfinished" >/dev/null; }
 
 work() {
-  # One that was interrupted goes on here to its end: nobody tells it that its client is gone.
+  # An interrupted proof runs to its end here: it does not notice that its client is gone.
   exec 9>/run/nested-kata-proof.lock
   flock 9
   trap clean EXIT

@@ -31,7 +31,7 @@ UNPACKING = {"gzip": ("gzip", "-dc"), "zstd": ("zstd", "-q", "-dc")}
 
 
 class Unwritable(Exception):
-    """The file cannot be written: the message says why."""
+    """The file cannot be written: the message is the reason."""
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Reading:
         self.sizes: dict[str, int] = {}
 
     def members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, int, _Joined]]:
-        """Yield path, size and file of each member that is no JSON document."""
+        """Yield path, size and file of each member that is not a JSON document."""
         try:
             for member in archive:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all; typeshed has no members
@@ -161,7 +161,7 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
                 unknown.append(path)
                 number = (
                     len(layers) - 1
-                )  # the topmost has a description of its own, which need not be spelt as we spell it
+                )  # the topmost has a description of its own, which may be spelt differently from ours
             if len(unknown) > 1 or not layers:
                 raise Damaged(f"{path} in it is not a layer of the image")
             digests[path] = layers[number]
@@ -298,9 +298,9 @@ def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Seque
         try:
             spelt.append(parse_reference(name))
         except Refused:
-            continue  # such as a digest, which is no name to load it by
-    # Docker before 25 names a layer's directory by something else: then the digest is the diffID, since it does not
-    # compress.
+            continue  # such as a digest, which is not a name to load it by
+    # Docker before 25 does not name a layer's directory by its digest: then the digest is the diffID, since Docker does
+    # not compress.
     return Packed(
         tuple(spelt),
         image,

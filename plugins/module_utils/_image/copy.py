@@ -86,7 +86,7 @@ def look_at_destination(wanted: Wanted, work: Work, images: dict[str, Image], so
     for reference, image in images.items():
         replaced = tuple(destination.image(name) for name in wanted.names[reference])
         work.before.update({name: held.id if held else None for name, held in zip(wanted.names[reference], replaced)})
-        # Only two different ids raise the question, and no other question costs a daemon as much.
+        # Asked only where two ids differ, since no other request costs a daemon as much.
         differs = any(held is not None and held.id != image.id for held in replaced)
         content = differs and (destination.by_content() or source.by_content())
         named = any(held is not None and same(image, held, by_content=content) for held in replaced)
@@ -131,7 +131,7 @@ def send(
     refused: dict[Location, str],
     progress: Progress,
 ) -> list[tuple[Work, Step]]:
-    """Send one image to several destinations at once; return those that must be sent it again, in another way."""
+    """Send one image to several destinations at once; return those that need it again, sent in another way."""
     less = [
         (set(), refused[work.location]) if work.location in refused else work.destination.leave_out(step.image)
         for work, step in sending
@@ -209,8 +209,8 @@ def copy(
     progress: Progress,
     extra: dict[str, Any],
 ) -> None:
-    """Look, decide and act. What is wrong with the source or the images is raised, what is wrong with a destination is
-    noted in its work.
+    """Look, decide and act. Errors of the source or the images are raised, errors of a destination are noted in its
+    work.
     """
     with ExitStack() as stack:
         source = wanted.source.source(transports.get(wanted.source), wanted.silence, wanted.platform)

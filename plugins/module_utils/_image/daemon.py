@@ -40,7 +40,7 @@ def sdk() -> Any:
     """Return client.py, which imports the SDK: that takes about as long as a connection through hops, so both may
     proceed at once.
     """
-    # Not importlib: Ansible takes along what an import statement names.
+    # Not importlib: Ansible ships the modules in import statements.
     from ansible_collections.nested.kata.plugins.module_utils._docker import client  # noqa: PLC0415
 
     return client
@@ -199,7 +199,7 @@ class Daemon:
             return self.transport.tunnelled()
 
     def save(self, reference: str, platform: str = "") -> Iterator[bytes]:
-        """Yield the archive of an image in pieces: of one platform, where the daemon can tell them apart."""
+        """Yield the archive of an image in pieces: of one platform, where the daemon can distinguish them."""
         with self.reporting(f"saving {reference}", self.silence):
             with contextlib.closing(self.client.saved(reference, platform)) as response:
                 tail = b""

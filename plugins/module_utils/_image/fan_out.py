@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way of an image from one source to many destinations at once."""
+"""Delivery of an image from one source to many destinations at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK = 0.2  # seconds between two checks whether a destination that takes nothin
 
 
 class Feed:
-    """The parts that one destination still has to take, and which are never more than a few."""
+    """The few parts that one destination has not taken yet."""
 
     _END = object()
 

@@ -76,8 +76,8 @@ def _filled(found: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
 def same(first: Image, second: Image, *, by_content: bool) -> bool:
     """Return whether two descriptions are of the same image.
 
-    Between classic stores the id, which is the digest of the configuration, decides. The containerd store
-    has the digest of a manifest instead: by_content compares what both stores describe.
+    Between classic stores the id, which is the digest of the configuration, decides. The containerd store has the
+    digest of a manifest instead: by_content compares what both stores describe.
     """
     return first.id == second.id or (by_content and first.layers == second.layers and first.config == second.config)
 

@@ -1,9 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The locations that images are in or get to, each opened as a source or as a destination: daemons and archive
-files.
-"""
+"""The locations of images, each opened as a source or as a destination: daemons and archive files."""
 
 from __future__ import annotations
 
@@ -45,7 +43,7 @@ class LoadRefused(DaemonError):
 
 @dataclass(frozen=True)
 class Sent:
-    """What one destination was sent of one image, and the id that it has there."""
+    """The part of one image that was sent to one destination, and its id there."""
 
     image_id: str
     size: int = 0
@@ -60,7 +58,7 @@ class Source(Protocol):
     """A location that has the images, opened."""
 
     title: str  # names it in messages
-    read_from: str  # how the image was read that was read last
+    read_from: str  # how the last image was read
 
     @property
     def taken(self) -> Taken | None:
@@ -73,7 +71,7 @@ class Source(Protocol):
         """Return the names of all images."""
 
     def by_content(self) -> bool:
-        """Return whether its ids of images are not those of other locations."""
+        """Return whether its image ids differ from those of other locations."""
 
     def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
         """Yield the parts of an image: of its layers those that are wanted, or all."""
@@ -89,7 +87,7 @@ class Destination(Protocol):
     """A location that gets the images, opened."""
 
     title: str  # names it in messages
-    status: str  # what it is doing with an image of which it has all bytes
+    status: str  # what it is doing with a completely received image
     whole: bool  # it is written as a whole, when one of its images differs
 
     @property
@@ -103,7 +101,7 @@ class Destination(Protocol):
         """Return the names of all images beside those of the task, which may be among them."""
 
     def by_content(self) -> bool:
-        """Return whether its ids of images are not those of other locations."""
+        """Return whether its image ids differ from those of other locations."""
 
     def look_for_layers(self) -> None:
         """Note the layers that it has, where that makes a difference."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What happens to each image at one destination, decided by what it has. Nothing is read or written here."""
+"""The decision what happens to each image at one destination. Nothing is read or written here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.reference impor
 
 
 class Action(enum.Enum):
-    """What happens to an image at a destination."""
+    """An action for an image at a destination."""
 
     KEEP = "leave it alone"
     TAG = "give it a name"
@@ -23,16 +23,16 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True)
 class FoundImage:
-    """What a destination has of an image."""
+    """The state of an image at a destination."""
 
     replaced: tuple[Image | None, ...]  # under each of the names that the image gets
     unnamed: Image | None = None  # under the id that it has at the source
-    by_content: bool = False  # whether ids that differ may be of the same image
+    by_content: bool = False  # whether different ids may belong to the same image
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a destination has."""
+    """The state of a destination."""
 
     images: Mapping[str, FoundImage]  # by reference
     tags: tuple[str, ...] = ()  # all names, where some may be removed
@@ -41,7 +41,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Step:
-    """What happens to one image."""
+    """A step for one image."""
 
     reference: str
     image: Image  # as the source has it
@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens at a destination: a step for each image, and then names that are removed."""
+    """The plan for a destination: a step for each image, and then names that are removed."""
 
     steps: tuple[Step, ...]
     pruned: tuple[str, ...]

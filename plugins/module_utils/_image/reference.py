@@ -33,9 +33,7 @@ def split_domain(name: str) -> tuple[str, str]:
 
 
 def parse_reference(text: str) -> str:
-    """Return the one spelling of a reference: `debian` and `docker.io/library/debian:latest` are both
-    `debian:latest`.
-    """
+    """Return the one spelling of a reference: `debian` and `docker.io/library/debian` are both `debian:latest`."""
     if "@" in text or text.startswith("sha256:"):
         raise Refused(
             f"{text!r} names a digest: give the image a tag (docker tag) and name that, because an image is loaded"

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The result of image_transfer, made of what was done at each destination."""
+"""The result of image_transfer, from the work at each destination."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ def result_of(works: Sequence[Work], check_mode: bool) -> dict[str, Any]:
 
 
 def taken_by(opened: Source | Destination | None) -> dict[str, Any]:
-    """Return the part of a result that reports which way archives took."""
+    """Return the part of a result about the transport of archives."""
     return {"transport": asdict(opened.taken)} if opened and opened.taken else {}

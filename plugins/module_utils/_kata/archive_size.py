@@ -15,13 +15,13 @@ USUAL_RATIO = 3  # of unpacked to packed: 2.5 GB to 925 MiB in 4.1.0
 
 
 def space_needed(size: int, head: bytes, tail: bytes) -> int:
-    """Return how many bytes an archive of this size probably unpacks to: what it says itself, or else what is usual."""
-    said = zstd_content(head) if compression_of(head, PACKAGES) == "zstd" else xz_content(tail)
-    return USUAL_RATIO * size if said is None else said
+    """Return how many bytes an archive of this size unpacks to: the size that it states, or else an estimate."""
+    stated = zstd_content(head) if compression_of(head, PACKAGES) == "zstd" else xz_content(tail)
+    return USUAL_RATIO * size if stated is None else stated
 
 
 def zstd_content(head: bytes) -> int | None:
-    """Return the size of the content that a zstd frame's header tells (RFC 8878, 3.1.1.1)."""
+    """Return the size of the content, from a zstd frame's header (RFC 8878, 3.1.1.1)."""
     if len(head) < 18:
         return None
     descriptor = head[4]
@@ -32,9 +32,7 @@ def zstd_content(head: bytes) -> int | None:
 
 
 def xz_content(tail: bytes) -> int | None:
-    """Return the size of the content that the index at the end of an xz file tells (xz-file-format.txt, 2.1.2 and
-    4).
-    """
+    """Return the size of the content, from the index at the end of an xz file (xz-file-format.txt, 2.1.2 and 4)."""
     if tail[-2:] != b"YZ" or len(tail) < 12:
         return None
     length = 4 * (int.from_bytes(tail[-8:-4], "little") + 1)

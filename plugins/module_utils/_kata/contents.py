@@ -29,7 +29,7 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
 
 
 def contents_of(find: Callable[[str], str | None], kernel_release: str | None) -> dict[str, str | None]:
-    """Return where the parts of a release lie. `find` returns the path of a name below the release, or None."""
+    """Return the paths of the parts of a release. `find` returns the path of a name below the release, or None."""
     contents = {what: next(filter(None, map(find, names)), None) for what, names in CONTENTS.items()}
     contents["shim_kind"] = None if not contents["shim"] else "rust" if contents["shim"].endswith(f"/{RUST}") else "go"
     contents["kernel_release"] = kernel_release
@@ -49,7 +49,7 @@ def kernel_release(image: Any) -> str | None:
 
 
 def contents_in(path: str, record: Record | None) -> dict[str, str | None]:
-    """Return where the parts of the release lie."""
+    """Return the paths of the parts of the release."""
 
     def find(name: str) -> str | None:
         there = record and os.path.exists(os.path.join(path, name))
@@ -64,7 +64,7 @@ def contents_in(path: str, record: Record | None) -> dict[str, str | None]:
 
 
 def version_in(directory: str) -> str | None:
-    """Return what the release's file VERSION says. No symlink in it leads out of it."""
+    """Return the version in the release's file VERSION. No symlink in it leads out of it."""
     try:
         with open(os.path.join(directory, "VERSION"), encoding="utf-8", errors="replace") as file:
             return "".join(filter(str.isprintable, file.read(100).strip())) or None

@@ -47,7 +47,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.users import mou
 
 
 def look(wanted: Wanted) -> Found:
-    """Return what lies there."""
+    """Return what is at the path."""
     parent, _name = os.path.split(wanted.path)
     if not os.path.isdir(parent):
         return Found()
@@ -95,7 +95,7 @@ def apply(wanted: Wanted, check_mode: bool, progress: Progress) -> tuple[Plan, F
 
 @contextlib.contextmanager
 def interruptible(wanted: Wanted) -> Iterator[None]:
-    """Turn an interruption, and a disk that is full, into a refusal that says what comes next."""
+    """Turn an interruption, and a disk that is full, into a refusal with the next step."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -123,7 +123,7 @@ def _prepare(plan: Plan, wanted: Wanted, check_mode: bool) -> None:
 
 
 def _check(archive: str | None, parent: str, check_mode: bool) -> None:
-    """Raise Refused where it is plain from outside that the archive cannot be unpacked."""
+    """Raise Refused where the archive visibly cannot be unpacked."""
     if not os.path.isdir(parent):
         if check_mode:
             return
@@ -158,7 +158,7 @@ def _check(archive: str | None, parent: str, check_mode: bool) -> None:
 def open_archive(path: str | None) -> BufferedReader:
     if path is None:
         raise Refused("archive: the release is not there yet: name the archive to unpack")
-    # Not to wait for anybody who writes into a named pipe.
+    # O_NONBLOCK, so as not to wait for a writer of a named pipe.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -194,7 +194,7 @@ def _remove(step: Remove, wanted: Wanted, progress: Progress) -> None:
 
 @carry_out.register(Unpack)
 def _put(step: Unpack, wanted: Wanted, progress: Progress) -> Record:
-    """Unpack the archive beside the path, and give it its name when all is well."""
+    """Unpack the archive beside the path, and rename it when it is complete."""
     parent = os.path.dirname(step.path)
     staging = tempfile.mkdtemp(prefix=wanted.beside, dir=parent)
     try:
@@ -227,20 +227,18 @@ def _put(step: Unpack, wanted: Wanted, progress: Progress) -> Record:
 
 
 def _unpacked(root: int, wanted: Wanted, progress: Progress) -> Judge:
-    """Unpack the archive below a directory, or raise Refused. An archive that is another one is told so, whatever else
-    is wrong with it.
-    """
+    """Unpack the archive below a directory, or raise Refused. A wrong digest is reported before any other error."""
     judge, done = Judge(), 0
     trouble: Refused | Damaged | str | None = None
     with open_archive(wanted.archive) as file:
         size = os.fstat(file.fileno()).st_size
 
-        def told(count: int) -> None:
+        def report(count: int) -> None:
             nonlocal done
             done += count
             progress.say(f"{os.path.basename(wanted.path)} {amount(done, size)}")
 
-        archive = Archive(file, told)
+        archive = Archive(file, report)
         try:
             with archive.content() as content:
                 unpack(Content(content), judge, root)

@@ -1,8 +1,8 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Members of an archive of a release: what each becomes below the release's directory, or why it is refused. Nothing is
-touched.
+"""Members of an archive of a release: the steps for each below the release's directory, or why it is refused. Nothing
+is touched.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Tuple, Union
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan import RECORD
 
-PREFIX = ("opt", "kata")  # all members lie below it, and it is stripped
+PREFIX = ("opt", "kata")  # all members are below it, and it is stripped
 MOST_MEMBERS = 200_000
 MOST_BYTES = 20 << 30
-LONGEST_NAME = 1024  # bytes; the release's own path is to fit into PATH_MAX (4096) with it
+LONGEST_NAME = 1024  # bytes; the release's own path must fit into PATH_MAX (4096) with it
 LONGEST_PART = 255  # bytes; NAME_MAX
 
 Parts = Tuple[str, ...]
@@ -38,7 +38,7 @@ class Member:
 
 @dataclass(frozen=True)
 class MakeDirectory:
-    """Make a directory, or set the mode of the one that is there."""
+    """Make a directory, or set the mode of an existing one."""
 
     parts: Parts
     mode: int = 0o755
@@ -74,9 +74,7 @@ Piece = Union[MakeDirectory, WriteFile, MakeSymlink, MakeLink]
 
 
 class Judge:
-    """Says what each member of an archive becomes below the release's directory, in the archive's order, or
-    refuses it.
-    """
+    """Decides on the steps for each member of an archive, in the archive's order, or refuses it."""
 
     def __init__(self) -> None:
         self._kinds: dict[Parts, str] = {(): "a directory"}
@@ -116,7 +114,7 @@ class Judge:
         return (*map(MakeDirectory, parents), piece)
 
     def _piece(self, parts: Parts, member: Member) -> Piece:
-        # Nobody but the owner may write, and nobody becomes the owner by running it.
+        # Only the owner may write, and no program is set-user-ID.
         if member.kind == "a directory":
             return MakeDirectory(parts, member.mode & 0o755 | 0o700)
         if member.kind == "a symlink":
@@ -188,7 +186,8 @@ def relative_target(parts: Parts, target: str) -> str:
 def _legible(text: str, what: str) -> None:
     if not text:
         raise Refused(f"{what} is empty")
-    # Neither control characters and NUL, nor what is not UTF-8 (surrogates), nor what turns the direction of writing.
+    # Neither control characters and NUL, nor what is not UTF-8 (surrogates), nor characters that change the direction
+    # of writing.
     if not text.isprintable():
         raise Refused(f"{what} has characters that cannot be printed")
     if len(text.encode()) > LONGEST_NAME or any(len(part.encode()) > LONGEST_PART for part in text.split("/")):

@@ -16,7 +16,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the task asked for."""
+    """The options of the task."""
 
     path: str
     present: bool = True
@@ -27,12 +27,12 @@ class Wanted:
 
     @property
     def beside(self) -> str:
-        """How the names begin, in the directory of the path, of what is not yet the release or is no more."""
+        """The prefix of names, beside the path, of directories that are not yet or no longer the release."""
         return f".{posixpath.basename(self.path)}.nested-kata-"
 
 
 def parse(options: Mapping[str, Any]) -> Wanted:
-    """Return what the module's options ask for, or raise Refused."""
+    """Return the module's options, or raise Refused."""
     path, state, sha256, version = (
         os.path.abspath(options["path"]),
         options["state"],

@@ -17,7 +17,7 @@ RECORD = ".nested-kata.json"
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a release since it was unpacked."""
+    """The facts recorded when a release was unpacked."""
 
     sha256: str
     version: str | None
@@ -28,7 +28,7 @@ class Record:
 
 @dataclass(frozen=True)
 class User:
-    """A process that runs on a release."""
+    """A process that uses a release."""
 
     pid: int
     command: str
@@ -39,17 +39,17 @@ class User:
 
 @dataclass(frozen=True)
 class Found:
-    """What lies there."""
+    """The state of the path."""
 
     record: Record | None = None
     """Of a release that this module unpacked."""
     stranger: str = ""
-    """What else it is: "a symlink", for example."""
+    """A description where it is something else: "a symlink", for example."""
     leftovers: tuple[str, ...] = ()
     """Of runs that were interrupted."""
     users: tuple[User, ...] = ()
     mounts: tuple[str, ...] = ()
-    """What is mounted below it. Users and mounts are looked for only where it is to be removed."""
+    """Mount points below it. Users and mounts are looked for only where the release would be removed."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Plan:
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
-    """Return what is to be done, or raise Refused."""
+    """Return the plan, or raise Refused."""
     if found.stranger:
         raise Refused(
             f"path: {wanted.path} is {found.stranger}, which this module did not make: choose another path, or move it"

@@ -14,7 +14,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan imp
 
 
 def result_of(wanted: Wanted, plan: Plan, found: Found, record: Record | None) -> dict[str, Any]:
-    """Return what the module returns."""
+    """Return the module's result."""
     unpacks = any(isinstance(step, Unpack) for step in plan.steps)
     removes = any(isinstance(step, Remove) for step in plan.steps)
     after = None if removes else record

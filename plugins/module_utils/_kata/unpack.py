@@ -38,7 +38,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     WriteFile,
 )
 
-# Memory is limited, since an archive could ask for any; zstd does so by itself. What xz -9 makes takes 65 MiB.
+# Memory is limited, since an archive could demand any amount; zstd has a limit of its own. xz -9 needs 65 MiB.
 COMMANDS = {"zstd": ("zstd", "-q", "-dc"), "xz": ("xz", "-q", "-dc", "--memlimit-decompress=512MiB")}
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; in module fcntl since Python 3.10
 HEADERS = 1 << 16  # bytes that the headers of one member may take; real ones take up to 2 KiB
@@ -59,15 +59,15 @@ KINDS = {
 class Archive:
     """A compressed archive that is read once, for its digest and for its content."""
 
-    def __init__(self, file: BufferedReader, told: Callable[[int], None]) -> None:
-        self._file, self._told = file, told
+    def __init__(self, file: BufferedReader, report: Callable[[int], None]) -> None:
+        self._file, self._report = file, report
         self._digest = hashlib.sha256()
         self._feeder: threading.Thread
         self._error: OSError | None = None
 
     @contextlib.contextmanager
     def content(self) -> Iterator[BufferedReader]:
-        """Yield what is in the archive as a file that can be read from its beginning to its end."""
+        """Yield the content of the archive as a file that can be read from its beginning to its end."""
         command = COMMANDS[compression_of(self._file.peek(8), COMMANDS)]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -76,7 +76,7 @@ class Archive:
             for pipe in (feed, content):
                 with contextlib.suppress(OSError):  # an unprivileged user's share may be used up
                     fcntl.fcntl(pipe, F_SETPIPE_SZ, PIECE)
-            # From here on it is the thread's alone: to close it here, too, would wait for what it writes.
+            # From here on only the thread uses it: closing it here, too, would wait for what the thread writes.
             process.stdin = None
             self._feeder = threading.Thread(target=self._feed, args=(feed,), daemon=True)
             self._feeder.start()
@@ -90,9 +90,7 @@ class Archive:
 
     @staticmethod
     def _last_words(process: subprocess.Popen[bytes], name: str) -> str:
-        """Return what the command says about data that it cannot read. One that was not heard to the end says
-        nothing.
-        """
+        """Return the command's error about unreadable data. A command that was not read to the end has none."""
         reading_end(process.stdout).close()
         words, status = last_words(process)
         return re.sub(r"^(\w+: )?(/\*stdin\*\\ : |\(stdin\): )?", f"{name}: ", words) if status > 0 else ""
@@ -110,11 +108,11 @@ class Archive:
     def _pieces(self) -> Iterator[bytes]:
         for piece in iter(lambda: self._file.read(PIECE), b""):
             self._digest.update(piece)
-            self._told(len(piece))
+            self._report(len(piece))
             yield piece
 
     def digest(self) -> str:
-        """Return the SHA-256 of the whole file, whatever became of its content."""
+        """Return the SHA-256 of the whole file, even if its content could not be read."""
         self._feeder.join()
         if self._error:
             raise self._error
@@ -122,9 +120,7 @@ class Archive:
 
 
 class Content:
-    """What is in an archive, as tarfile reads it: forward only, and no more for one member's headers than headers can
-    be.
-    """
+    """The content of an archive, as tarfile reads it: forward only, with a limit for the headers of one member."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file = file
@@ -149,7 +145,7 @@ class Content:
         return bytes(view[: self.readinto(view)])
 
     def readinto(self, view: memoryview) -> int:
-        """Fill the view, and return how much of it there was to fill it with."""
+        """Fill the view, and return how many bytes there were."""
         done = 0
         while done < len(view):
             count = self._file.readinto(view[done:])
@@ -161,7 +157,7 @@ class Content:
 
 
 class Header(tarfile.TarInfo):
-    """A member's header, or an error: for tarfile one that is damaged is the end of the archive (TarFile.next)."""
+    """A member's header, or an error: tarfile takes a damaged header for the end of the archive (TarFile.next)."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
@@ -210,7 +206,7 @@ def unpack(content: Content, judge: Judge, root: int) -> None:
 
 
 def write(piece: Piece, content: Content, root: int) -> None:
-    """Carry out one step. Nothing that is there is followed or overwritten, but a directory may get another mode."""
+    """Carry out one step. Nothing existing is followed or overwritten, but a directory may get another mode."""
     name = name_of(piece.parts[-1])
     with directory(root, piece.parts[:-1]) as parent:
         _make(piece, name, parent, content, root)
@@ -277,7 +273,7 @@ def directory(root: int, parts: Parts) -> Iterator[int]:
 
 
 def name_of(part: str) -> bytes:
-    """Return one name, which leads to what is in a directory and nowhere else."""
+    """Return one name, which leads to an entry of a directory and nowhere else."""
     if part in ("", ".", "..") or "/" in part:
         raise ValueError(f"{part!r} is not a name in a directory")
     return part.encode()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The users of a release: processes that have something of it open, and mounts below it."""
+"""The users of a release: processes that have a file of it open, and mounts below it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def mapped(maps: str) -> Iterator[MappedFile]:
 
 
 def mounted_below(path: str, mountinfo: str) -> tuple[str, ...]:
-    """Return what is mounted on a directory or below it, by /proc/self/mountinfo."""
+    """Return the mount points at a directory or below it, from /proc/self/mountinfo."""
     points = (unescaped(line.split()[4]) for line in mountinfo.splitlines())
     return tuple(point for point in points if point == path or point.startswith(f"{path}/"))
 
@@ -41,7 +41,7 @@ def mounted_below(path: str, mountinfo: str) -> tuple[str, ...]:
 def users_of(path: str) -> Iterator[User]:
     """Yield the processes that use something below a directory.
 
-    They may be in a container, and see and show it under another path: so also the files themselves are compared.
+    A process in a container may see the directory under another path, so the files themselves are compared too.
     """
     inside = {identity(path)}
     for directory, names, files in os.walk(path):
@@ -60,8 +60,8 @@ def identity(path: str, follow: bool = False) -> tuple[int, int]:
 
 
 def uses(process: int, path: str, inside: set[tuple[int, int]]) -> Iterator[bool]:
-    """Yield whether it uses something there, for each file that a process has. One that ends meanwhile, or is hidden,
-    has none.
+    """Yield for each file of a process whether it is in the directory. A process that ends meanwhile, or is hidden, has
+    no files.
     """
     with contextlib.suppress(OSError):
         links = [f"/proc/{process}/{link}" for link in ("exe", "cwd", "root")]

@@ -39,13 +39,13 @@ from ansible_collections.nested.kata.plugins.module_utils._kernel.needs import N
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, environment, open_tree, run
 
 BUILDER = "nested-kata"
-MARK = ".nested-kata-build"  # in the tree while make runs: where it is found later, make was killed
+MARK = ".nested-kata-build"  # in the tree while make runs: if it is found later, make was killed
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100  # fcntl.h
 
 
 class Failed(Refused):
-    """make failed. `killed`: it may have left something half made."""
+    """make failed. `killed`: it may have left something incomplete."""
 
     def __init__(self, message: str, killed: bool, **details: Any) -> None:
         super().__init__(message, **details)
@@ -53,7 +53,7 @@ class Failed(Refused):
 
 
 def look(path: str) -> Found:
-    """Return what lies in the directory of the artifacts, or raise Refused where it is not ours to replace."""
+    """Return what is in the directory of the artifacts, or raise Refused where it is not managed by this module."""
     if not os.path.isdir(os.path.dirname(path)):
         raise Refused(f"path: there is no directory {os.path.dirname(path)}: make it, or correct the path")
     if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
@@ -81,9 +81,7 @@ def look(path: str) -> Found:
 
 
 def _prepare(wanted: Wanted) -> tuple[Tree, dict[str, str]]:
-    """Return the tree and the variables that make gets beside its own, or raise Refused where a build cannot even
-    begin.
-    """
+    """Return the tree and the variables that make gets in addition, or raise Refused where a build cannot start."""
     if "KBUILD_OUTPUT" in wanted.make_vars:
         raise Refused("make_vars: KBUILD_OUTPUT cannot be set here: the build happens in the tree")
     tree = open_tree(wanted.tree, wanted.arch, wanted.make_vars)
@@ -110,7 +108,7 @@ def _there(need: Need, host_compiler: str) -> bool:
     if not need.header:
         return shutil.which(need.name) is not None
     if not shutil.which(host_compiler):
-        return True  # without a compiler, which is named itself, nobody can tell
+        return True  # it cannot be determined without a compiler, whose absence is reported itself
     command = [host_compiler, "-E", "-x", "c", "-include", need.name, "-o", os.devnull, os.devnull]
     return (
         subprocess.run(
@@ -140,17 +138,17 @@ def usable_cpus() -> int:
 
 @dataclass
 class Job:
-    """A build under way: what its steps need, and what they made."""
+    """A running build: the inputs and results of its steps."""
 
     wanted: Wanted
     tree: Tree
     variables: Mapping[str, str]
-    """Those that make gets beside the tree's own."""
+    """Variables that make gets in addition to the tree's own."""
     lock: int
     """The descriptor that keeps others out of the tree: make holds it, too."""
     progress: Progress
     known: int = 0
-    """How many objects the build had that is there."""
+    """Number of objects of the existing build."""
     record: dict[str, Any] | None = None
     compiled: int = 0
 
@@ -177,7 +175,7 @@ def apply(wanted: Wanted, check_mode: bool, progress: Progress) -> tuple[Plan, F
 
 @contextlib.contextmanager
 def interruptible(wanted: Wanted) -> Iterator[None]:
-    """Turn an interruption, and a file that cannot be written, into a refusal that says what comes next."""
+    """Turn an interruption, and a file that cannot be written, into a refusal with the next step."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -218,16 +216,16 @@ def _build(step: Make, job: Job) -> None:
             fresh = True
         expected = wanted.expected_objects or (job.known if fresh else 0)
 
-        def tell(output: Output) -> None:
+        def report(output: Output) -> None:
             progress.say(under_way(tree.version, output.objects, expected, time.monotonic() - start))
 
         with open(mark, "w", encoding="ascii"):
             pass
         command = tree.command(f"-j{wanted.jobs or usable_cpus()}", *variables, *step.targets)
         try:
-            output = _make(command, job, log, tell)
+            output = _make(command, job, log, report)
         except BaseException as error:
-            # Make that ends by itself, or is asked to, leaves nothing half made.
+            # If make ends by itself, or on request, it leaves nothing incomplete.
             if not getattr(error, "killed", False):
                 os.unlink(mark)
             raise
@@ -252,7 +250,7 @@ def _put(step: Put, job: Job) -> None:
     job.record = put(artifacts(job.tree, job.wanted), job.record or {}, step.path)
 
 
-def _make(command: list[str], job: Job, log: BinaryIO, tell: Callable[[Output], None]) -> Output:
+def _make(command: list[str], job: Job, log: BinaryIO, report: Callable[[Output], None]) -> Output:
     """Run make, or raise Failed with the lines that matter."""
     wanted, tree = job.wanted, job.tree
     values = environment(
@@ -262,7 +260,7 @@ def _make(command: list[str], job: Job, log: BinaryIO, tell: Callable[[Output], 
         KBUILD_BUILD_VERSION="1",
         KCONFIG_NOSILENTUPDATE="1",
     )
-    status, output = make.run(command, values, log, job.lock, tell)
+    status, output = make.run(command, values, log, job.lock, report)
     if status == 0:
         return output
     facts: dict[str, Any] = {"errors": output.errors, "rc": status, "cmd": command}
@@ -311,7 +309,7 @@ def _version_of(command: str) -> str:
 
 
 def artifacts(tree: Tree, wanted: Wanted) -> dict[str, str]:
-    """Return where each file lies that the build made, by the name it is to have."""
+    """Return the path of each file of the build, by its name as an artifact."""
     boot = os.path.join(tree.path, "arch", tree.source_directory, "boot")
     images = {
         target: os.path.join(boot, target)

@@ -13,13 +13,13 @@ from typing import Any, Iterable, Mapping
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import host_arch, source_directory
 
-# What a hypervisor boots, by the name of the architecture's directory below arch/.
+# The image that a hypervisor boots, by the name of the architecture's directory below arch/.
 IMAGE = {"x86": "bzImage", "arm64": "Image", "riscv": "Image", "s390": "bzImage"}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the task asked for."""
+    """The options of the task."""
 
     tree: str
     arch: str
@@ -33,11 +33,11 @@ class Wanted:
     info: Mapping[str, Any] = field(default_factory=dict)
     timestamp: str = ""
     expected_objects: int = 0
-    """0 where nobody knows how many there will be."""
+    """0 where the number is unknown."""
 
 
 def parse(options: Mapping[str, Any]) -> Wanted:
-    """Return what the module's options ask for, or raise Refused."""
+    """Return the module's options, or raise Refused."""
     for name in ("jobs", "expected_objects"):
         if options[name] is not None and options[name] < 1:
             raise Refused(f"{name}: {options[name]} is less than 1")
@@ -59,7 +59,7 @@ def parse(options: Mapping[str, Any]) -> Wanted:
 
 
 def log_of(options: Mapping[str, Any]) -> str:
-    """Return where make's output goes: also a refusal names it."""
+    """Return the file for make's output, which refusals name too."""
     return os.path.abspath(options["log"] or f"{os.path.abspath(options['path'])}.log")
 
 

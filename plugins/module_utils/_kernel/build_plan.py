@@ -15,10 +15,10 @@ RECORD = "build.json"
 
 @dataclass(frozen=True)
 class Found:
-    """What lies where the artifacts are to be."""
+    """The state of the directory of the artifacts."""
 
     record: Mapping[str, Any] | None = None
-    """What build.json holds, None where there is none."""
+    """The contents of build.json, None where there is none."""
     digests: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of each recorded file that is there."""
 
@@ -36,7 +36,7 @@ class Make:
 
 @dataclass(frozen=True)
 class Put:
-    """Put the artifacts where they are to be, all at once."""
+    """Put the artifacts into their directory, all at once."""
 
     path: str
 
@@ -53,7 +53,7 @@ class Plan:
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
-    """Return what is to be done: all or nothing."""
+    """Return the plan: all steps or none."""
     reason = _difference(found, wanted)
     if not reason:
         return Plan((), f"{wanted.path} holds this build")
@@ -78,7 +78,7 @@ def _difference(found: Found, wanted: Wanted) -> str:
 
 
 def read_record(value: Any) -> Mapping[str, Any]:
-    """Return a record of ours, or raise ValueError where it is something else."""
+    """Return a record of this module, or raise ValueError where it is something else."""
     if not isinstance(value, dict) or not isinstance(value.get("files"), dict) or "key" not in value:
         raise ValueError("it is not the record of a kernel build")
     if not all(isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in value["files"].values()):
@@ -87,13 +87,13 @@ def read_record(value: Any) -> Mapping[str, Any]:
 
 
 def foreign(names: Iterable[str], record: Mapping[str, Any] | None) -> list[str]:
-    """Return the names in a directory that no build of ours put there."""
-    ours = {RECORD, *record["files"]} if record else set()
-    return sorted(set(names) - ours)
+    """Return the names in a directory that are not from a build of this module."""
+    own = {RECORD, *record["files"]} if record else set()
+    return sorted(set(names) - own)
 
 
 def shown(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what diff mode shows of a build."""
+    """Return the part of a build that diff mode shows."""
     if record is None:
         return {}
     return {
@@ -106,7 +106,7 @@ def shown(record: Mapping[str, Any] | None) -> dict[str, Any]:
 def result_of(
     wanted: Wanted, plan: Plan, found: Found, built: Mapping[str, Any] | None, compiled: int
 ) -> dict[str, Any]:
-    """Return what the module returns. `built` is the record of the build that this run made."""
+    """Return the module's result. `built` is the record of the build that this run made."""
     after = built or (None if plan.steps else dict(found.record or {}))
     return {
         "changed": bool(plan.steps),

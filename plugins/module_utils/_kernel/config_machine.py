@@ -1,9 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine of kernel_config: what is there, what the tree's Kconfig makes of a request, and how files are
-written.
-"""
+"""The machine of kernel_config: what is there, how the tree's Kconfig answers a request, and how files are written."""
 
 from __future__ import annotations
 
@@ -31,11 +29,11 @@ from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import
 from ansible_collections.nested.kata.plugins.module_utils._kernel.why import ask
 
 KCONFIG_TARGET = {"no": "allnoconfig", "default": "alldefconfig"}
-FORMAT = 1  # of what is remembered
+FORMAT = 1  # of the file that remembers a run
 
 
 def look(wanted: Wanted) -> Found:
-    """Return what is where the configuration is to be."""
+    """Return the configuration and the remembered run at the path."""
     try:
         with open(wanted.path, encoding="utf-8", errors="surrogateescape") as file:
             config: str | None = file.read()
@@ -55,7 +53,7 @@ def fingerprint(wanted: Wanted) -> str:
 
 
 def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
-    """Return what the tree's Kconfig makes of the request."""
+    """Return the result of the request from the tree's Kconfig."""
     base = wanted.base
     if wanted.base_target:
         started = os.path.join(scratch, "base")
@@ -88,9 +86,7 @@ def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
 
 
 def ask_why(wanted: Wanted, config: str, symbols: Sequence[str], scratch: str) -> Mapping[str, Answer]:
-    """Return Kconfig's answers; none where a tree's Kconfig is unlike those that can be asked: the rest of the result
-    holds anyway.
-    """
+    """Return Kconfig's answers; none where it cannot be asked: the rest of the result is valid anyway."""
     if not symbols:
         return {}
     try:
@@ -100,9 +96,7 @@ def ask_why(wanted: Wanted, config: str, symbols: Sequence[str], scratch: str) -
 
 
 def carry_out(step: Write) -> None:
-    """Replace the file; whoever looks finds the old one or the new one. What a killed run left is overwritten by the
-    next.
-    """
+    """Replace the file; readers find the old one or the new one. The next run overwrites what a killed run left."""
     new = step.path + ".new"
     with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(step.text)

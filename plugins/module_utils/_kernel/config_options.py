@@ -20,12 +20,12 @@ from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import
 )
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, open_tree
 
-ASKS_A_PERSON = ("config", "oldconfig", "menuconfig", "nconfig", "xconfig", "gconfig")
+INTERACTIVE = ("config", "oldconfig", "menuconfig", "nconfig", "xconfig", "gconfig")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the task asked for, read and checked."""
+    """The options of the task, read and checked."""
 
     tree: Tree
     path: str
@@ -38,18 +38,18 @@ class Wanted:
 
     @property
     def requested(self) -> int:
-        """How many symbols are asked for."""
+        """Number of requested symbols."""
         return len({each.symbol for layer in self.layers for each in layer})
 
 
 def parse(options: Mapping[str, Any]) -> Wanted:
-    """Return what the module's options ask for, or raise Refused. Reads the files that they name."""
+    """Return the module's options, or raise Refused. Reads the files that they name."""
     tree = open_tree(options["tree"], options["arch"], options["make_vars"])
     for pattern, why in options["allow_missing"].items():
         if not isinstance(why, str) or not why.strip():
             raise Refused(f"allow_missing: {pattern} has no reason: state briefly why it may be missing")
     target = options["base_target"]
-    if target and (not re.fullmatch(r"[A-Za-z0-9_.-]*config", target) or target in ASKS_A_PERSON):
+    if target and (not re.fullmatch(r"[A-Za-z0-9_.-]*config", target) or target in INTERACTIVE):
         raise Refused(f"base_target: {target} is not a target that makes a configuration by itself, such as defconfig")
     path = os.path.realpath(options["path"] or os.path.join(tree.path, ".config"))
     if not os.path.isdir(os.path.dirname(path)):

@@ -1,9 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of kernel_config: from what was found and what Kconfig made of the request to files to write, or to a
-refusal.
-"""
+"""The plan of kernel_config: from what was found and Kconfig's result to files to write, or to a refusal."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ REMEMBERED = ".nested-kata"
 
 @dataclass(frozen=True)
 class Found:
-    """What lies where the configuration is to be."""
+    """The state of the configuration."""
 
     config: str | None
     remembered: Mapping[str, Any]
@@ -30,7 +28,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What Kconfig made of the request."""
+    """The result of Kconfig for the request."""
 
     config: str
     missing: Sequence[Lost]
@@ -58,7 +56,7 @@ class Plan:
 
 
 def made_before(found: Found, request: str) -> bool:
-    """Return whether the configuration that is there was made from the same request, and is as it was made."""
+    """Return whether the configuration that is there was made from the same request, and is unchanged since."""
     return (
         found.config is not None
         and found.remembered.get("request") == request
@@ -68,13 +66,13 @@ def made_before(found: Found, request: str) -> bool:
 
 def decide(found: Found, wanted: Wanted, outcome: Outcome, remembered: Mapping[str, Any]) -> Plan:
     """Return the files to write and the reason, or raise Refused where Kconfig's result is not what was asked for."""
-    told = {key: remembered[key] for key in ("missing", "redefined")}
+    details = {key: remembered[key] for key in ("missing", "redefined")}
     if wanted.on_redefine == "error" and outcome.redefined:
         raise Refused(
-            f"on_redefine: {len(outcome.redefined)} symbols get two values: {listing(outcome.redefined)}", **told
+            f"on_redefine: {len(outcome.redefined)} symbols get two values: {listing(outcome.redefined)}", **details
         )
     if any(each.allowed is None for each in outcome.missing):
-        raise Refused(complaint(wanted.requested, outcome.missing), **told)
+        raise Refused(complaint(wanted.requested, outcome.missing), **details)
     steps: list[Write] = []
     if found.config is None:
         why = "there is none yet"
@@ -95,7 +93,7 @@ def decide(found: Found, wanted: Wanted, outcome: Outcome, remembered: Mapping[s
 
 
 def memory(outcome: Outcome, request: str) -> dict[str, Any]:
-    """Return what is to be remembered of a run: the next one compares with it, and returns the rest."""
+    """Return the facts to remember of a run: the next run compares with them, and returns the rest."""
     return {
         "request": request,
         "sha256": sha256(outcome.config),
@@ -130,7 +128,7 @@ def sha256(text: str) -> str:
 
 
 def result_of(wanted: Wanted, plan: Plan, found: Found, config: str, remembered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the module returns."""
+    """Return the module's result."""
     set_to = re.findall(r"^CONFIG_\w+=(.*)$", config, re.MULTILINE)
     return {
         "changed": any(step.path == wanted.path for step in plan.steps),
@@ -154,7 +152,7 @@ def result_of(wanted: Wanted, plan: Plan, found: Found, config: str, remembered:
 
 
 def warnings(wanted: Wanted, redefined: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a warning for each symbol that gets two values, where they are to be warned of."""
+    """Return a warning for each symbol that gets two values, where warnings are wanted."""
     if wanted.on_redefine != "warn":
         return []
     return [

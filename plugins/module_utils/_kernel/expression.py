@@ -59,7 +59,7 @@ class Either:
 
 Expression = Union[Term, Not, Both, Either]
 Tokens = List[Tuple[Optional[str], Optional[str], Optional[str]]]
-"""Of each its operator, or its name and its value."""
+"""Each has an operator, or a name and a value."""
 Side = TypeVar("Side", int, str)
 
 
@@ -141,7 +141,7 @@ def _single(tokens: Tokens) -> tuple[Expression, Tokens]:
         return inner, tokens[1:]
     if name is None:
         raise ValueError(f"an expression of Kconfig has {operator} in a wrong place")
-    # A choice that is being asked about is always open, and a constant stands for itself.
+    # A choice in question is always open, and a constant stands for itself.
     value = "y" if name == "<choice>" else name.strip('"') if value is None else value
     if len(tokens) > 1 and tokens[0][0] in ("=", "!=", "<", ">", "<=", ">="):
         comparison, right = tokens[0][0], tokens[1]
@@ -152,7 +152,7 @@ def _single(tokens: Tokens) -> tuple[Expression, Tokens]:
 
 
 def unmet(expression: str, level: int) -> list[str]:
-    """Return the parts of an expression that keep it below a level (1: m, 2: y), each with what it is now."""
+    """Return the parts of an expression that keep it below a level (1: m, 2: y), each with its current value."""
     try:
         tree = parse_expression(expression)
     except ValueError:
@@ -210,10 +210,10 @@ def _first(tree: Expression) -> str:
 
 
 def true_alternatives(expression: str) -> list[str]:
-    """Return which symbols select one now. Kconfig puts the selecting symbol first in each alternative."""
+    """Return the symbols that select a symbol now. Kconfig puts the selecting symbol first in each alternative."""
     return list(dict.fromkeys(_first(part) for part in _alternatives(expression) if part.level() > 0))
 
 
 def names_in(expression: str) -> list[str]:
-    """Return which symbols could select one."""
+    """Return the symbols that could select a symbol."""
     return list(dict.fromkeys(_first(part) for part in _alternatives(expression)))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kernel configurations: reading fragments, merging them into a request, and judging what a tree's Kconfig made of it.
+"""Kernel configurations: reading fragments, merging them into a request, and judging the tree's Kconfig result.
 
 Pure: text in, objects out. source_tree.py runs the tree's own Kconfig, which alone decides.
 """
@@ -22,7 +22,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kernel.expression imp
 )
 
 SYMBOL = re.compile(r"[A-Za-z0-9_]+")
-# Kconfig takes more than these, CONFIG_NET=yes for example, and means something else or nothing by it.
+# Kconfig accepts more than these, CONFIG_NET=yes for example, with another meaning or none.
 VALUE = re.compile(r'[ymn]|-?[0-9]+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 SETTING = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
@@ -31,11 +31,11 @@ NAMED = 5  # symbols that a message spells out
 
 @dataclass(frozen=True)
 class Assignment:
-    """A value that somebody asked for."""
+    """A requested value."""
 
     symbol: str
     value: str
-    """As it stands in a .config: y, m, n, 12, 0x1f, "text"."""
+    """As in a .config: y, m, n, 12, 0x1f, "text"."""
     source: str
     """FILE:LINE, or the name of the option."""
 
@@ -45,7 +45,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Redefined:
-    """A symbol that was asked for twice, with two values."""
+    """A symbol that was requested twice, with two values."""
 
     before: Assignment
     after: Assignment
@@ -68,13 +68,13 @@ class Menu:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the tree's Kconfig says of a symbol in a given configuration. Expressions are its own, with values."""
+    """The answer of the tree's Kconfig about a symbol in a configuration. Expressions are its own, with values."""
 
     type: str = "unknown"
     depends: str = ""
     selected: str = ""
     chosen: str = ""
-    """The symbol that is y in the choice that this one is part of."""
+    """The symbol that is y in the choice of which this symbol is part."""
     menus: tuple[Menu, ...] = ()
 
 
@@ -86,7 +86,7 @@ class Lost:
     actual: str
     why: str = ""
     allowed: str | None = None
-    """The reason for which it may be missing; None: it may not."""
+    """The reason why it may be missing; None: it may not."""
 
     def __str__(self) -> str:
         return f"{self.wanted}" + (f": {self.why}" if self.why else f", is {self.actual}")
@@ -96,7 +96,7 @@ class Lost:
 
 
 def parse(text: str, name: str) -> list[Assignment]:
-    """Return what a .config or a fragment asks for, line by line, or raise Refused."""
+    """Return the assignments in a .config or a fragment, line by line, or raise Refused."""
     found = []
     for number, line in enumerate(map(str.rstrip, text.split("\n")), 1):
         unset, setting = UNSET.fullmatch(line), SETTING.fullmatch(line)
@@ -119,7 +119,7 @@ VALUES = "it must be y, m, n, a number, a number that begins with 0x, or a text 
 
 
 def from_options(options: Mapping[str, object]) -> list[Assignment]:
-    """Return what a dictionary of symbols asks for, or raise Refused. A text without quotes gets them."""
+    """Return the assignments in a dictionary of symbols, or raise Refused. A text without quotes gets them."""
     found = []
     for key, value in options.items():
         symbol = key[len("CONFIG_") :] if key.startswith("CONFIG_") else key
@@ -150,10 +150,9 @@ def values(text: str, name: str) -> dict[str, str]:
 def merge(
     base: Sequence[Assignment], layers: Iterable[Sequence[Assignment]]
 ) -> tuple[dict[str, Assignment], list[Redefined]]:
-    """Return the last value of each symbol, in the order of their last mention, and what the layers say against each
-    other.
+    """Return the last value of each symbol, in the order of their last mention, and the symbols that layers redefine.
 
-    That a layer changes what the base says is what it is for.
+    A layer may always change a value of the base.
     """
     request = {each.symbol: each for each in base}
     asked: dict[str, Assignment] = {}
@@ -162,7 +161,7 @@ def merge(
         before = asked.get(each.symbol)
         if before is not None and before.value != each.value:
             redefined.append(Redefined(before, each))
-        # As merge_config.sh does it, since in a choice the last one that is asked for wins.
+        # As merge_config.sh does it, since in a choice the last requested symbol wins.
         request.pop(each.symbol, None)
         request[each.symbol] = asked[each.symbol] = each
     return request, redefined
@@ -180,7 +179,7 @@ def render(request: Mapping[str, Assignment]) -> str:
 
 
 def lost(request: Iterable[Assignment], config: Mapping[str, str]) -> list[Lost]:
-    """Return what was asked for and is not so in the configuration that came out."""
+    """Return the requested values that are not in the resulting configuration."""
     found = []
     for each in request:
         actual = config.get(each.symbol, "n" if each.value in TRISTATE else "unset")
@@ -190,7 +189,7 @@ def lost(request: Iterable[Assignment], config: Mapping[str, str]) -> list[Lost]
 
 
 def reason(missing: Lost, answer: Answer, modules: bool) -> str:
-    """Return why a request was not kept. `modules` says whether the configuration has loadable modules at all."""
+    """Return why a request was not kept. `modules`: whether the configuration has loadable modules at all."""
     symbol, wanted = missing.wanted.symbol, missing.wanted.value
     if answer.type == "unknown":
         return "no such symbol in this tree"
@@ -206,7 +205,7 @@ def reason(missing: Lost, answer: Answer, modules: bool) -> str:
         selecting = true_alternatives(answer.selected)
         if selecting:
             return f"set by select from {', '.join(selecting)}"
-    # What has no visible prompt cannot be turned off either.
+    # A symbol without a visible prompt cannot be turned off either.
     needs = _unmet_of(answer, "m" if raised else wanted)
     if needs:
         return f"{symbol} needs {' and '.join(needs)}"
@@ -241,7 +240,7 @@ def _misfit(wanted: str, type_: str, modules: bool) -> str:
 
 
 def allow(missing: Lost, allowed: Mapping[str, str]) -> str | None:
-    """Return the reason for which a request may be missing, None where it may not."""
+    """Return the reason why a request may be missing, None where it may not."""
     for pattern, why in allowed.items():
         without_prefix = pattern[len("CONFIG_") :] if pattern.startswith("CONFIG_") else pattern
         if fnmatch.fnmatchcase(missing.wanted.symbol, without_prefix):
@@ -250,7 +249,7 @@ def allow(missing: Lost, allowed: Mapping[str, str]) -> str | None:
 
 
 def complaint(requested: int, missing: Sequence[Lost]) -> str:
-    """Return in one line what was asked for in vain."""
+    """Return one line about the requests that are not in the result."""
     refused = [each for each in missing if each.allowed is None]
     return (
         f"{len(refused)} of {requested} requested symbols {'is' if len(refused) == 1 else 'are'} not in the result, and"
@@ -265,7 +264,9 @@ def listing(what: Sequence[object]) -> str:
 
 
 def _unmet_of(answer: Answer, wanted: str) -> list[str]:
-    """Return what keeps a symbol from being set by hand: its dependencies, then the condition of its prompt."""
+    """Return the conditions that keep a symbol from being set by hand: its dependencies, then the condition of its
+    prompt.
+    """
     level = TRISTATE.index(wanted) if wanted in TRISTATE else 2
     for expression in (answer.depends, *(menu.visible for menu in answer.menus if menu.prompt)):
         if expression:

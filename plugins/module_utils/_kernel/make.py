@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""make, as a process: how it is run and ended, and what its output says."""
+"""make, as a process: how it is run and ended, and how its output is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.files import r
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import percent
 
 PIECE = 1 << 20
-GRACE = 30  # seconds that make has to end, and to remove what is half made
+GRACE = 30  # seconds for make to end, and to remove incomplete files
 NAMED = 3  # lines of a failed build that the message quotes
 
 
@@ -45,13 +45,13 @@ STALE = "The configuration requires explicit update"
 
 @dataclass
 class Output:
-    """What is worth knowing of make's output, taken line by line."""
+    """The relevant parts of make's output, taken line by line."""
 
     objects: int = 0
     reasons: list[str] = field(default_factory=list)
-    """The first lines that say why it failed."""
+    """The first lines that show why it failed."""
     first_star: str = ""
-    """The first line in which make says that something failed, but not why."""
+    """The first line in which make reports that something failed, but not why."""
     last: str = ""
     full: bool = False
     stale: bool = False
@@ -73,7 +73,7 @@ class Output:
 
     @property
     def errors(self) -> list[str]:
-        """The lines that say why make failed, or the best there is."""
+        """The lines that show why make failed, or else the most useful line."""
         return self.reasons or [self.first_star or self.last or "make printed nothing"]
 
     def summary(self) -> str:
@@ -84,7 +84,7 @@ class Output:
 
 
 def under_way(version: str, objects: int, expected: int, seconds: float) -> str:
-    """Return how far a build is, in words. `expected` is 0 where nobody knows how many objects there will be."""
+    """Return how far a build is, in words. `expected` is 0 where the number of objects is unknown."""
     share = f" of {expected} objects, {percent(objects, expected)} %" if 0 < objects <= expected else " objects"
     return f"linux {version}: {objects}{share}, {seconds:.0f} s"
 
@@ -96,21 +96,21 @@ def with_ccache(make_vars: Mapping[str, str], compiler: str, host_compiler: str)
 
 
 class Interrupted(Exception):
-    """Somebody wants the module to end."""
+    """The module was asked to end."""
 
     killed = False
 
 
 class Killed(Interrupted):
-    """Make would not end in time, and may have left something half made."""
+    """Make did not end in time, and may have left something incomplete."""
 
     killed = True
 
 
 def run(
-    command: list[str], environment: Mapping[str, str], log: BinaryIO, lock: int, tell: Callable[[Output], None]
+    command: list[str], environment: Mapping[str, str], log: BinaryIO, lock: int, report: Callable[[Output], None]
 ) -> tuple[int, Output]:
-    """Run make into the log and return its exit status and what its output says. It never outlives an exception."""
+    """Run make into the log and return its exit status and its output. It never outlives an exception."""
     output = Output()
     make = subprocess.Popen(
         command,
@@ -121,37 +121,37 @@ def run(
         start_new_session=True,
         pass_fds=[lock],
     )
-    said = reading_end(make.stdout)
+    printed = reading_end(make.stdout)
     try:
         with selectors.DefaultSelector() as selector:
-            selector.register(said, selectors.EVENT_READ)
+            selector.register(printed, selectors.EVENT_READ)
             rest = b""
             while True:
                 if selector.select(1.0):
-                    piece = os.read(said.fileno(), PIECE)
+                    piece = os.read(printed.fileno(), PIECE)
                     if not piece:
                         break
                     log.write(piece)
                     *lines, rest = (rest + piece).split(b"\n")
                     for line in lines:
                         output.take(line.decode("utf-8", "replace"))
-                tell(output)
+                report(output)
         output.take(rest.decode("utf-8", "replace"))
         return make.wait(), output
     except BaseException:
         end(make)
         raise
     finally:
-        said.close()
+        printed.close()
 
 
 def end(make: subprocess.Popen[bytes]) -> None:
-    """Have make remove what is half made, and all that it started end."""
+    """Let make remove incomplete files, and end all that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(make.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE
     while make.poll() is None and time.monotonic() < deadline:
-        # It must not wait for a pipe that nobody reads any more.
+        # Make must not wait for a pipe that is not read any more.
         os.set_blocking(reading_end(make.stdout).fileno(), False)
         with contextlib.suppress(BlockingIOError):
             os.read(reading_end(make.stdout).fileno(), PIECE)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the build of a configuration needs of the machine."""
+"""The commands and headers that the build of a configuration needs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIBELF = Need("gelf.h", "libelf-dev", header=True)
 OPENSSL = Need("openssl/opensslv.h", "libssl-dev", header=True)
 
 
-# What some symbols need when they are y (or m).
+# Needs of some symbols when they are y (or m).
 NEEDED_BY = {
     "OBJTOOL": LIBELF,
     "STACK_VALIDATION": LIBELF,
@@ -53,9 +53,7 @@ NEEDED_BY = {
 
 
 def needs(config: str, commands: Iterable[str]) -> tuple[Need, ...]:
-    """Return all that the build of a configuration needs of the machine, beside the commands that stand for the
-    toolchain.
-    """
+    """Return all that the build of a configuration needs of the machine, with the commands of the toolchain."""
     on = set(re.findall(r"^CONFIG_([A-Za-z0-9_]+)=[ym]$", config, re.MULTILINE))
     toolchain = (Need(command, PACKAGE.get(command, command)) for command in commands)
     return tuple(dict.fromkeys([*ALWAYS, *toolchain, *(need for symbol, need in NEEDED_BY.items() if symbol in on)]))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Linux source tree: what it is, what its build needs of the machine, and how its own make and Kconfig are run."""
+"""A Linux source tree: its version and architecture, the tools it needs, and how its own make and Kconfig are run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
-# Names that make knows an architecture by, where they are not those of its directory (top-level Makefile, SRCARCH).
+# Names of architectures for make, where they differ from the directory (top-level Makefile, SRCARCH).
 SOURCE_DIRECTORY = {"x86_64": "x86", "i386": "x86", "sparc32": "sparc", "sparc64": "sparc", "parisc64": "parisc"}
 # As machines call themselves.
 MACHINE = {
@@ -53,7 +53,7 @@ class Tree:
         if variable in given:
             return given[variable].split()[-1] if given[variable].startswith("ccache ") else given[variable].split()[0]
         llvm = given.get("LLVM", "")
-        # LLVM=/path/ is a prefix, LLVM=-15 a suffix, anything else says just yes.
+        # LLVM=/path/ is a prefix, LLVM=-15 a suffix, anything else just means yes.
         prefix, suffix = (llvm if llvm.endswith("/") else ""), (llvm if llvm.startswith("-") else "")
         if llvm:
             return prefix + {"CC": "clang", "HOSTCC": "clang", "LD": "ld.lld"}[variable] + suffix
@@ -88,7 +88,7 @@ def host_arch() -> str:
 
 
 def open_tree(path: str, arch: str | None, make_vars: Mapping[str, object]) -> Tree:
-    """Return the tree, or raise Refused where there is none, or none for that architecture."""
+    """Return the tree, or raise Refused where it is not one, or does not have that architecture."""
     try:
         with open(os.path.join(path, "Makefile"), encoding="utf-8", errors="replace") as makefile:
             head = makefile.read(4096)
@@ -124,7 +124,7 @@ def open_tree(path: str, arch: str | None, make_vars: Mapping[str, object]) -> T
 
 
 def require(commands: Iterable[str]) -> None:
-    """Raise Refused with all the commands that are not there."""
+    """Raise Refused with all missing commands."""
     missing = [command for command in dict.fromkeys(commands) if shutil.which(command) is None]
     if missing:
         packages = " ".join(dict.fromkeys(PACKAGE.get(command, command) for command in missing))
@@ -137,7 +137,7 @@ def tools_of_kconfig(tree: Tree) -> list[str]:
 
 
 def line_that_matters(output: str) -> str:
-    """Return the line of make's output that says why, not that something failed."""
+    """Return the line of make's output that shows why, not that something failed."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     for pattern in (
         r"No space left on device",
@@ -152,7 +152,7 @@ def line_that_matters(output: str) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return what make is to see of this process's environment."""
+    """Return the environment for make, a part of this process's."""
     kept = {key: value for key, value in os.environ.items() if key in ENVIRONMENT or key.startswith("CCACHE_")}
     return {**kept, "LC_ALL": "C", **more}
 
@@ -180,10 +180,10 @@ def configure(tree: Tree, target: str, config: str, request: str | None = None) 
 
 
 def fingerprint(tree: Tree) -> str:
-    """Return a hash that changes when anything may have changed by which Kconfig decides.
+    """Return a hash that changes when an input of Kconfig's decisions may have changed.
 
-    Kconfig's files and the programs it asks are known by name, size and time of change, since to read them would take
-    as long as to run Kconfig.
+    Kconfig's files and the programs it asks are identified by name, size and time of change, since reading them would
+    take as long as running Kconfig.
     """
     digest = hashlib.sha256(repr(tree).encode())
     for path in sorted(_kconfig_files(tree)):

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why a symbol has its value, as the tree's own Kconfig says."""
+"""Why a symbol has its value, from the tree's own Kconfig."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Iterable
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer, Menu
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, run
 
-# Linked with the objects of the tree's own scripts/kconfig, so that nobody else's understanding of Kconfig is asked
+# Linked with the objects of the tree's own scripts/kconfig, so that no other implementation of Kconfig is needed
 # (kconfiglib 14 cannot read kernels from 5.19 on). It uses only what has the same name and form in 6.1 and in 6.12.
 PROGRAM = r"""
 #include <stdio.h>
@@ -81,8 +81,8 @@ OBJECTS = ("confdata.o", "expr.o", "lexer.lex.o", "menu.o", "parser.tab.o", "pre
 
 
 def ask(tree: Tree, config: str, symbols: Iterable[str], directory: str) -> dict[str, Answer]:
-    """Return what the tree's Kconfig says of these symbols in a configuration; raise CommandFailed where it cannot be
-    asked.
+    """Return the answers of the tree's Kconfig about these symbols in a configuration; raise CommandFailed where it
+    cannot be asked.
 
     `directory` is a scratch directory. The tree must have been configured once, so that the objects are there.
     """
@@ -119,7 +119,7 @@ def ask(tree: Tree, config: str, symbols: Iterable[str], directory: str) -> dict
 
 
 def parse_answers(text: str) -> dict[str, Answer]:
-    """Return what PROGRAM printed, by symbol."""
+    """Return the parsed output of PROGRAM, by symbol."""
     found: dict[str, Answer] = {}
     fields: dict[str, str] = {}
     menus: list[Menu] = []
