@@ -16,10 +16,12 @@ description:
   - The archive streams from the source through this module to the destinations. It is never held in memory as a whole,
     and the module writes no temporary file.
   - Layers are read from the source's store, one by one, where it has one of the classic graph drivers (C(overlay2),
-    C(btrfs), C(vfs) or C(fuse-overlayfs)) and its files can be read by the user of the module, or by the user that
-    C(docker exec) has in the innermost hop. Each layer is compared with its digest. Otherwise, as on another machine,
-    C(docker save) provides them, which writes all of an image into a temporary directory of the source before the first
-    byte is sent.
+    C(btrfs), C(vfs) or C(fuse-overlayfs)) and its files can be read by the user of the module, or by Python 3.7 or
+    newer as the user that C(docker exec) has in the innermost hop. Below the directory of a layer no link is followed,
+    and nothing but regular files of the recorded sizes is read. Otherwise, as on another machine, behind another
+    O(source.socket) than the default one, or where a layer's record leads elsewhere, C(docker save) provides them,
+    which writes all of an image into a temporary directory of the source before the first byte is sent.
+  - Each layer is compared with its digest, and no destination gets the last bytes of one that differs.
   - All images are looked up at all locations before the first byte is sent. After each image the module verifies that
     the destination has the same image. Where ids differ by the kind of store, configuration and layers are compared.
   - When a transfer fails or is killed, each name at the destination leads to the same image as before. The next run

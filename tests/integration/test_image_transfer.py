@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import re
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import threading
 import time
@@ -18,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
+from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Store, Unreadable
 from ansible_runner import (
     BIN,
     CHECKOUT,
@@ -31,6 +35,7 @@ from ansible_runner import (
     wait_until,
 )
 from docker_in_docker import DAEMON_IMAGE, docker, image_id, import_image, nested_daemon, wait_for_daemon
+from image_builder import legacy, made
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
@@ -396,16 +401,51 @@ def test_memory_stays_the_same_whatever_the_size_of_the_image(tmp_path: Path, re
     image, size = f"t-img-{MARK}/large:{len(hops)}", 160 * MEBIBYTE
     make_image(image, hops, size)
     if read == "by docker save":
-        # A daemon whose store cannot be read: there is no command for it in the hop.
-        docker("exec", OUTER, "mv", "/usr/bin/xargs", "/usr/bin/xargs.away")
+        # A daemon whose store cannot be read: the Python in the hop lacks a part.
+        docker("exec", OUTER, "sh", "-c", "mv /usr/lib/python3.*/gzip.py /")
     try:
         result, peak = measured(image, location(hops), [location((OUTER, INNER)), {"archive": str(tmp_path / "a.tar")}])
     finally:
-        docker("exec", OUTER, "sh", "-c", "! test -e /usr/bin/xargs.away || mv /usr/bin/xargs.away /usr/bin/xargs")
+        docker("exec", OUTER, "sh", "-c", "! test -e /gzip.py || mv /gzip.py /usr/lib/python3.*/")
     assert not result["failed"], result["msg"]
     assert all(read in one["reason"] for one in result["images"])
     assert result["bytes_sent"] > 2 * size
     assert peak < 64 * MEBIBYTE
+
+
+@pytest.mark.parametrize("hops", [(), (OUTER,)], ids=["machine", "hops"])
+def test_no_file_of_the_machine_leaves_by_a_layer_that_leads_to_it(tmp_path: Path, hops: tuple[str, ...]) -> None:
+    """A daemon writes what is below a link of a layer into that layer: so the image loads."""
+    name, secret = f"t-img-{MARK}/leads-out:1", b"nobody's business"
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.GNU_FORMAT) as layer:
+        for kind, path, target in ((tarfile.DIRTYPE, "etc", ""), (tarfile.SYMTYPE, "a", "/etc")):
+            member = tarfile.TarInfo(path)
+            member.type, member.linkname, member.mode = kind, target, 0o755
+            layer.addfile(member)
+        member = tarfile.TarInfo(f"a/{MARK}-secret")
+        member.size = len(secret)
+        layer.addfile(member, io.BytesIO(bytes(len(secret))))
+    image = made([content.getvalue()])
+    docker("load", "--quiet", hops=hops, data=legacy(image, [name]))
+    info = json.loads(docker("info", "--format", "{{json .}}", hops=hops))
+    beside = ["docker", "exec", "-i", *hops] if hops else []
+    put = ["sh", "-c", f"umask 077 && cat > /etc/{MARK}-secret"]
+    subprocess.run([*beside, *put], input=secret, check=True)
+    try:
+        got = []
+        with pytest.raises(Unreadable, match="Not a directory"):
+            got += Store(info, hops, 60).parts(Image(image.id, image.diff_ids, ""), image.diff_ids)
+        assert got == []
+        result = transfer(
+            {"images": [name], "source": location(hops), "destination": {"archive": str(tmp_path / "a.tar")}}
+        )
+        assert result["failed"]
+        assert f'file integrity checksum failed for "a/{MARK}-secret"' in result["msg"]
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run([*beside, "rm", f"/etc/{MARK}-secret"], check=True)
+        docker("rmi", "--force", name, hops=hops)
 
 
 def test_the_playbook_brings_images_to_all_instances_of_a_host(tmp_path: Path) -> None:

@@ -7,22 +7,31 @@ classic stores and containerd's.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
 import os
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image import copy
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part, verified
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonDestination
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
 from ansible_runner import MARK
 from docker_in_docker import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
 from image_builder import Made, blob, digest, layer, legacy, made, tar
+from image_parts import parts_of
 
 pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.loop]
 
@@ -155,7 +164,7 @@ def test_an_image_goes_from_any_daemon_to_any_other(source: str, destination: st
 def test_what_docker_save_gives_is_less_for_those_who_have_the_base(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ansible_collections.nested.kata.plugins.module_utils._image.layer_store.SCRIPT", "exit 1")
+    monkeypatch.setattr("ansible_collections.nested.kata.plugins.module_utils._image.layer_files.FILES", {})
     name = f"t-mx-{MARK}/saved-{source.replace(' ', '-')}:1"
     destinations = [kind for kind in CLASSIC[:2] if kind != source]
     base = random_image(100_000)
@@ -306,3 +315,39 @@ def test_an_image_goes_through_a_file_into_every_daemon(tmp_path: Path) -> None:
     assert not result["failed"], result["msg"]
     assert {layers_there(f"t-mx-{MARK}/file:1", kind) for kind in DAEMONS} == {image.diff_ids}
     assert {one["id"] for one in result["images"] if "containerd" not in one["destination"]} == {digest(image.config)}
+
+
+def kept_by(kind: str, marker: str) -> list[str]:
+    """Return the files of a daemon, of the last minutes, that hold a marker."""
+    root = docker("info", "--format", "{{.DockerRootDir}}", hops=DAEMONS[kind])
+    # A file may vanish while it is searched.
+    search = f"find {root} -type f -cmin -10 -exec grep -laF {marker} {{}} + 2>/dev/null || true"
+    way = ["docker", "exec", *DAEMONS[kind]] if DAEMONS[kind] else []
+    return subprocess.run([*way, "sh", "-c", search], capture_output=True, text=True, check=True).stdout.split()
+
+
+def wait_for(kind: str, marker: str, *, there: bool) -> None:
+    deadline = time.monotonic() + 60
+    while bool(found := kept_by(kind, marker)) is not there:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("kind", DAEMONS)
+def test_a_daemon_keeps_nothing_of_a_layer_that_does_not_have_its_digest(kind: str) -> None:
+    marker = os.urandom(16).hex()
+    image = made([layer(os.urandom(1000)), tar({"file": marker.encode() * 500_000})])
+    name = f"t-mx-{MARK}/broken-{kind.replace(' ', '-')}:1"
+
+    def wrong() -> Iterator[Part]:
+        *parts, _manifest = parts_of(image)
+        yield from parts[:-1]
+        wait_for(kind, marker, there=True)
+        yield b"x" * len(parts[-1])
+
+    daemon = Daemon(Endpoint(hops=DAEMONS[kind]), 60)
+    step = Step(name, Image(image.id, image.diff_ids, ""), (name,), (None,), Action.SEND, "")
+    with contextlib.closing(DaemonDestination(daemon)) as destination, pytest.raises(Damaged):
+        destination.send(step, verified(wrong()), set())
+    wait_for(kind, marker, there=False)
+    assert layers_there(name, kind) == ()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -12,6 +13,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def digest(data: bytes) -> str:
@@ -136,3 +138,41 @@ def oci(images: Mapping[str, Sequence[Made]], *, docker: bool = True, compress: 
     if docker:
         files["manifest.json"] = json.dumps(listed).encode()
     return tar(files)
+
+
+def split_of(content: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Return tar-split's description of a tar as Docker keeps it, and the files."""
+    lines, files, at = [], {}, 0
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            lines.append({"type": 2, "payload": base64.b64encode(content[at : member.offset_data]).decode()})
+            at = member.offset_data
+            if member.isfile():
+                files[member.name] = content[at : at + member.size]
+                lines.append({"type": 1, "name": member.name, "size": member.size, "payload": "crc"})
+                at += member.size
+    lines.append({"type": 2, "payload": base64.b64encode(content[at:]).decode()})
+    return gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()), files
+
+
+def make_store(root: Path, image: Made, driver: str) -> None:
+    """Make the files of a daemon that has one image."""
+    below = root / "image" / driver
+    config = below / "imagedb" / "content" / "sha256" / image.id[7:]
+    config.parent.mkdir(parents=True)
+    config.write_bytes(image.config)
+    chain = ""
+    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
+        chain = digest(f"{chain} {diff_id}".encode()) if chain else diff_id
+        split, files = split_of(content)
+        told = below / "layerdb" / "sha256" / chain[7:]
+        told.mkdir(parents=True)
+        (told / "diff").write_text(digest(content))
+        (told / "cache-id").write_text(f"cache{number}")
+        (told / "tar-split.json.gz").write_bytes(split)
+        directory = (
+            root / {"overlay2": f"overlay2/cache{number}/diff", "btrfs": f"btrfs/subvolumes/cache{number}"}[driver]
+        )
+        for name, data in files.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(data)

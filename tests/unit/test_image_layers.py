@@ -66,3 +66,12 @@ def test_layers_that_have_their_digests_pass_unchanged() -> None:
 def test_a_layer_that_does_not_have_its_digest_is_damaged(number: int, part: bytes, why: str) -> None:
     with pytest.raises(Damaged, match=why):
         list(verified([*PARTS[:number], part, *PARTS[number + 1 :]]))
+
+
+@pytest.mark.parametrize("last", [b"owt", b"two more"])
+def test_nobody_gets_the_whole_of_a_layer_that_does_not_have_its_digest(last: bytes) -> None:
+    passed = []
+    with pytest.raises(Damaged):
+        for part in verified([*PARTS[:2], last, *PARTS[3:]]):
+            passed.append(part)  # what was passed on before the error counts
+    assert passed == PARTS[:2]

@@ -66,12 +66,15 @@ def left_out(layers: Sequence[str], base: int) -> set[str]:
 
 
 def verified(parts: Iterable[Part]) -> Iterator[Part]:
-    """Yield the parts, and raise Damaged at the end of a layer that does not have its digest."""
+    """Yield the parts, and raise Damaged in the place of the last bytes of a layer that does not have its digest: so
+    nobody gets the whole of it.
+    """
     blob, digest, left = None, hashlib.sha256(), 0
 
     def check() -> None:
         if blob and left:
-            raise Damaged(f"layer {short_digest(blob.digest)} ends {left} bytes too early")
+            early_or_late = f"ends {left} bytes too early" if left > 0 else f"has {-left} bytes more than its size"
+            raise Damaged(f"layer {short_digest(blob.digest)} {early_or_late}")
         if blob and f"sha256:{digest.hexdigest()}" != blob.digest:
             raise Damaged(f"layer {short_digest(blob.digest)} has another digest (sha256:{digest.hexdigest()[:12]})")
 
@@ -79,6 +82,8 @@ def verified(parts: Iterable[Part]) -> Iterator[Part]:
         if isinstance(part, bytes):
             digest.update(part)
             left -= len(part)
+            if left <= 0:
+                check()
         else:
             check()
             blob, digest, left = (part, hashlib.sha256(), part.size) if isinstance(part, Blob) else (None, digest, 0)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Collection, Generator, Iterator, Protocol, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import refusal, unpacking
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken, Transport
@@ -151,8 +152,7 @@ class DaemonSource:
         self._daemon, self._platform = daemon, platform
         self.title = daemon.title
         self.read_from = ""
-        # Why its layers cannot be read one by one. On another machine nothing can read them.
-        self._no_store = "it is on another machine" if daemon.endpoint.remote else ""
+        self._no_store = no_store(daemon.endpoint)  # why its layers cannot be read one by one
         self._asking = threading.Lock()  # several destinations are looked at in parallel, and each may ask
 
     @property
@@ -183,7 +183,9 @@ class DaemonSource:
         by_tunnel = set(image.layers) <= set(wanted) and self._daemon.tunnelled()
         if not self._no_store and not by_tunnel:
             try:
-                parts = Store(self._daemon.info(), self._daemon.endpoint.hops).parts(image, wanted)
+                parts = Store(self._daemon.info(), self._daemon.endpoint.hops, self._daemon.silence).parts(
+                    image, wanted
+                )
                 first = [*itertools.islice(parts, 1)]  # the manifest at least
             except Unreadable as error:
                 self.forgo(error)
@@ -197,6 +199,19 @@ class DaemonSource:
             yield from verified(saved(self._daemon.save(reference, self._platform), image.layers))
         except Damaged as error:
             raise DaemonError(f"{self.title}: saving {reference}: {error}") from error
+
+
+def no_store(endpoint: Endpoint) -> str:
+    """Return why the layers of a daemon must not be read from its store, or nothing.
+
+    A daemon reports where its store is, and a socket may lead into an instance: it would choose which files of this
+    machine are read.
+    """
+    if endpoint.remote:
+        return "it is on another machine"
+    if not endpoint.hops and os.path.realpath(endpoint.socket) != os.path.realpath(SOCKET):
+        return f"only the daemon at {SOCKET} is known to be this machine's"
+    return ""
 
 
 class ArchiveSource:
