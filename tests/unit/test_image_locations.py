@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,14 +16,17 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint impor
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import (
     ArchiveLocation,
     DaemonDestination,
     DaemonLocation,
+    DaemonSource,
     Sent,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
-from image_builder import layer, made, oci
+from image_builder import Made, layer, made, make_store, oci
+from image_parts import layers_in, parts_of
 
 MADE = made([layer(b"only")])
 IMAGE = Image(MADE.id, MADE.diff_ids, "config")
@@ -96,6 +102,73 @@ def test_an_archive_keeps_an_image_or_is_written_and_has_nothing_else_to_name_or
     destination.finish()
     destination.close()
     assert Path(archive.path).read_bytes() == oci({"a:1": [MADE]})
+
+
+SECRET = b"root:secret" * 1000
+
+
+def breaking(image: Made) -> Iterator[Part]:
+    """Yield the parts of an image up to the middle of its last layer, which has something else."""
+    *parts, _manifest = parts_of(image)
+    yield from parts[:-2]
+    yield SECRET[: len(parts[-2])]
+    raise Unreadable("its layer has another digest")
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.zst"])
+def test_nothing_of_a_layer_that_broke_off_stays_in_an_archive(tmp_path: Path, suffix: str) -> None:
+    location = ArchiveLocation(str(tmp_path / f"a.{suffix}"))
+    before = made([layer(os.urandom(3000))])
+    image = made([layer(os.urandom(3000)), layer(os.urandom(5000))])
+    destination = location.destination(None, 1, ())
+    steps = [
+        Step(name, Image(one.id, one.diff_ids, ""), (name,), (None,), Action.SEND, "")
+        for name, one in (("a:1", before), ("b:1", image))
+    ]
+    destination.send(steps[0], parts_of(before), set())
+    for _dummy in range(2):
+        with pytest.raises(Unreadable):
+            destination.send(steps[1], breaking(image), set())
+    sent = destination.send(steps[1], parts_of(image), set())
+    destination.finish()
+    destination.close()
+    assert (sent.image_id, sent.layers) == (image.id, 2)
+    source = location.source(None, 1, "")
+    for name, one in (("a:1", before), ("b:1", image)):
+        found, manifest = layers_in(source.parts(name, source.image(name), one.diff_ids))
+        assert (found, manifest.config) == (dict(zip(one.diff_ids, one.layers, strict=True)), one.config)
+    content = Path(location.path).read_bytes()
+    if suffix != "tar":
+        command = ["gzip" if suffix == "tar.gz" else "zstd", "-dc"]
+        content = subprocess.run(command, input=content, capture_output=True, check=True).stdout
+    assert SECRET[:1000] not in content
+    assert os.listdir(tmp_path) == [f"a.{suffix}"]
+
+
+def test_a_daemon_behind_a_socket_does_not_choose_which_files_of_this_machine_are_read(tmp_path: Path) -> None:
+    class Hostile(FakeDaemon):
+        endpoint = Endpoint(socket=str(tmp_path / "docker.sock"))
+        silence = 1
+
+        def info(self) -> dict[str, str]:
+            return {"Driver": "overlay2", "DockerRootDir": str(tmp_path)}
+
+        def tunnelled(self) -> bool:
+            return False
+
+        def save(self, reference: str, platform: str) -> Iterator[bytes]:
+            self.asked.append(("save", reference))
+            yield oci({"a:1": [MADE]})
+
+    make_store(tmp_path, MADE, "overlay2")
+    daemon = Hostile()
+    source = DaemonSource(daemon, "")
+    list(source.parts("a:1", IMAGE, MADE.diff_ids))
+    assert daemon.asked == [("save", "a:1")]
+    assert (
+        source.read_from
+        == "by docker save, since only the daemon at /var/run/docker.sock is known to be this machine's"
+    )
 
 
 def test_an_archive_is_read_in_one_way_only(archive: ArchiveLocation) -> None:

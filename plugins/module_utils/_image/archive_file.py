@@ -29,6 +29,8 @@ SUFFIXES = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
 PACKING = {"gzip": ("gzip", "-c"), "zstd": ("zstd", "-q", "-c")}
 UNPACKING = {"gzip": ("gzip", "-dc"), "zstd": ("zstd", "-q", "-dc")}
 
+TRIES = 20  # to make a file that other tasks make and remove, too
+
 
 class Unwritable(Exception):
     """The file cannot be written: the message is the reason."""
@@ -95,43 +97,85 @@ def listed(path: str) -> tuple[Packed, ...]:
 
 
 class Writing:
-    """A new file beside the file that it replaces when it is complete."""
+    """A new file beside the file that it replaces when it is complete. It is written in parts, each of which can be
+    taken back; a compressed one consists of as many frames.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._beside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
+        self._before = identity(path)
         self._file: FileIO | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._kind = SUFFIXES.get(os.path.splitext(path)[1])
+        self._begun = (0, 0)  # bytes in the file, and bytes before they were compressed, where the part begins
         self.size = 0
 
     def start(self) -> None:
-        """Begin, and overwrite what an interrupted task may have left."""
+        """Make the file, in the place of one that an interrupted task may have left."""
         try:
-            descriptor = os.open(self._beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._file = os.fdopen(self._made(), "wb", buffering=0)
         except OSError as error:
             raise Unwritable(f"{self._beside} cannot be made: {error.strerror}") from error
-        self._file = os.fdopen(descriptor, "wb", buffering=0)
+
+    def _made(self) -> int:
+        """Return the descriptor of a new file that is locked, so that no other task takes it for a leftover."""
+        for _dummy in range(TRIES):
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(
+                    self._beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+                )
+                if self._locked(descriptor):
+                    return descriptor
+                os.close(descriptor)  # another task took it for a leftover before it was locked
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                self._remove_leftover()
+        raise Unwritable(f"other tasks make and remove {self._beside} all the time: wait for them")
+
+    def _locked(self, descriptor: int) -> bool:
+        """Return whether an open file is locked by this task, and is still the one beside the path."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.close()
-            self._file = None
-            raise Unwritable("another task is writing it: wait for that task") from error
-        os.ftruncate(descriptor, 0)
-        kind = SUFFIXES.get(os.path.splitext(self._path)[1])
-        if kind:
-            try:
-                self._process = subprocess.Popen(
-                    PACKING[kind], stdin=subprocess.PIPE, stdout=descriptor, stderr=subprocess.PIPE
-                )
-            except FileNotFoundError as error:
-                raise Unwritable(f"there is no command {kind} here: install it, or choose another suffix") from error
+        except BlockingIOError:
+            return False
+        state = os.fstat(descriptor)
+        return identity(self._beside)[:2] == (state.st_dev, state.st_ino)
 
-    @property
-    def _begun(self) -> FileIO:
+    def _remove_leftover(self) -> None:
+        state = os.lstat(self._beside)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid():
+            raise Unwritable(
+                f"{self._beside} is there, which no task of user {os.geteuid()} has left: remove it, or choose another"
+                " directory"
+            )
+        descriptor = os.open(self._beside, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if self._locked(descriptor):
+                os.unlink(self._beside)
+            elif os.path.lexists(self._beside):
+                raise Unwritable("another task is writing it: wait for that task")
+        finally:
+            os.close(descriptor)
+
+    def _open(self) -> FileIO:
         if self._file is None:
             raise TypeError(f"{self._beside} is not open")
         return self._file
+
+    def begin(self) -> None:
+        """Begin a part."""
+        file = self._open()
+        self._begun = (os.fstat(file.fileno()).st_size, self.size)
+        if self._kind:
+            try:
+                self._process = subprocess.Popen(
+                    PACKING[self._kind], stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
+                )
+            except FileNotFoundError as error:
+                raise Unwritable(
+                    f"there is no command {self._kind} here: install it, or choose another suffix"
+                ) from error
 
     def write(self, piece: bytes) -> None:
         try:
@@ -140,28 +184,50 @@ class Writing:
             else:
                 rest = memoryview(piece)
                 while rest:
-                    rest = rest[self._begun.write(rest) :]
+                    rest = rest[self._open().write(rest) :]
         except OSError as error:
             raise Unwritable(self._complaint() or error.strerror) from error
         self.size += len(piece)
 
     def _complaint(self) -> str:
-        if not self._process:
+        """Return the error of the command that compresses, after its end, or nothing."""
+        process, self._process = self._process, None
+        if not process:
             return ""
         with contextlib.suppress(OSError):
-            writing_end(self._process.stdin).close()
-        said, status = last_words(self._process)
+            writing_end(process.stdin).close()
+        said, status = last_words(process)
         return said if status else ""
 
-    def finish(self) -> None:
-        """Rename the file to its path, with the mode and owner of the file that it replaces."""
+    def complete(self) -> None:
+        """End a part, which stays."""
         complaint = self._complaint()
         if complaint:
             raise Unwritable(complaint)
-        file = self._begun
+
+    def take_back(self) -> None:
+        """Remove what was written since the part began."""
+        self._end_process()
+        file = self._open()
+        length, self.size = self._begun
+        os.ftruncate(file.fileno(), length)
+        os.lseek(file.fileno(), length, os.SEEK_SET)
+
+    def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            with process:  # which closes its pipes
+                writing_end(process.stdin).raw.close()  # what is left in the buffer is not wanted
+
+    def finish(self) -> None:
+        """Rename the file to its path, with the mode and owner of the file that it replaces."""
+        file = self._open()
         try:
+            if identity(self._path) != self._before:
+                raise Unwritable("another task has written it since this one began: run this one again")
             with contextlib.suppress(FileNotFoundError):
-                before = os.stat(self._path)
+                before = os.lstat(self._path)
                 os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
             os.fsync(file.fileno())
@@ -174,10 +240,17 @@ class Writing:
 
     def give_up(self) -> None:
         """Remove what was written."""
-        if self._process and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        self._end_process()
         if self._file:
             os.unlink(self._beside)
             self._file.close()
             self._file = None
+
+
+def identity(path: str) -> tuple[int, ...]:
+    """Return what distinguishes a file from others that have or had its path; nothing where there is none."""
+    try:
+        state = os.lstat(path)
+    except FileNotFoundError:
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns

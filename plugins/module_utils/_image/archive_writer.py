@@ -65,23 +65,28 @@ class Packing:
         return tuple(sha256(manifest.config) for manifest, dummy in self._images)
 
     def image(self, parts: Iterable[Part], names: Sequence[str]) -> Iterator[bytes]:
-        """Yield the members of an image."""
+        """Yield the members of an image. One that breaks off counts for nothing."""
         wanted: Blob | None = None
+        sizes: dict[str, int] = {}
+        kinds: dict[str, str] = {}
         for part in parts:
             if isinstance(part, Blob):
                 if wanted:
                     yield padding(wanted.size)
-                wanted = None if part.digest in self._leave_out or part.digest in self._sizes else part
+                known = part.digest in self._leave_out or part.digest in self._sizes or part.digest in sizes
+                wanted = None if known else part
                 if wanted:
-                    self._sizes[part.digest] = part.size
+                    sizes[part.digest] = part.size
                     yield header(blob_path(part.digest), part.size)
             elif isinstance(part, Manifest):
                 if wanted:
                     yield padding(wanted.size)
+                self._sizes.update(sizes)
+                self._kinds.update(kinds)
                 self._images.append((part, tuple(names)))
                 yield small_member(blob_path(sha256(part.config)), part.config)
             elif wanted:
-                self._kinds.setdefault(wanted.digest, compression_of(part, COMPRESSIONS))
+                kinds.setdefault(wanted.digest, compression_of(part, COMPRESSIONS))
                 yield part
 
     def end(self, oci: bool = False) -> Iterator[bytes]:

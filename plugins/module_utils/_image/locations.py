@@ -383,10 +383,10 @@ class ArchiveDestination:
         self.status = ""
         if not os.path.isdir(os.path.dirname(path)):
             raise Refused(f"{self.title}: there is no directory {os.path.dirname(path)}: make it, or correct the path")
+        self._packing, self._writing = Packing(), Writing(path)
         self._images: dict[str, Image] = {}
         if os.path.lexists(path):
             self._images = self._found(path, names)
-        self._packing, self._writing = Packing(), Writing(path)
         self._started = False
 
     def _found(self, path: str, names: Collection[str]) -> dict[str, Image]:
@@ -431,8 +431,7 @@ class ArchiveDestination:
             if not self._started:
                 self._writing.start()
                 self._started = True
-            for piece in self._packing.image(parts, step.names):
-                self._writing.write(piece)
+            self._write(self._packing.image(parts, step.names))
         except Unwritable as error:
             raise DaemonError(f"{self.title}: writing {step.reference}: {error}") from error
         return Sent(
@@ -443,11 +442,21 @@ class ArchiveDestination:
         """Replace the file by the archive."""
         if self._started:
             try:
-                for piece in self._packing.end(oci=True):
-                    self._writing.write(piece)
+                self._write(self._packing.end(oci=True))
                 self._writing.finish()
             except Unwritable as error:
                 raise DaemonError(f"{self.title}: {error}") from error
+
+    def _write(self, pieces: Iterator[bytes]) -> None:
+        """Write all of the pieces, or nothing."""
+        self._writing.begin()
+        try:
+            for piece in pieces:
+                self._writing.write(piece)
+            self._writing.complete()
+        except BaseException:
+            self._writing.take_back()
+            raise
 
     def prune(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         """Yield nothing: what the archive held is replaced as a whole."""
