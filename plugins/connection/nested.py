@@ -123,6 +123,7 @@ all:
 
 import base64
 import os
+import re
 import secrets
 import shlex
 import typing as t
@@ -400,16 +401,18 @@ class Connection(ConnectionBase):
     def _read(self, path: str, offset: int) -> tuple[bytes, int]:
         """Return the piece of a file that begins at an offset, and the reported size of the file."""
         source = shlex.quote(path)
-        script = f"[ -e {source} ] || exit {NO_FILE}; stat -L -c %s {source} >&2 && "
+        # The parent's own messages are on stderr too, such as ssh's that another process has its control socket.
+        script = f"[ -e {source} ] || exit {NO_FILE}; stat -L -c 'size %s' {source} >&2 && "
         script += f"dd if={source} bs={BLOCK} skip={offset // BLOCK} count={FETCH_PIECE // BLOCK} iflag=fullblock"
         rc, out, err = self._execute(script)
         if rc == NO_FILE:
             message = f"there is no file {path} in {self._way.hops[-1]}"
             raise AnsibleFileNotFound(message)
-        size, _newline, messages = err.partition(b"\n")
-        if rc != 0 or not size.isdigit():
+        found = re.search(rb"^size (\d+)\s*$", err, re.MULTILINE)
+        if rc != 0 or not found:
+            messages = err[found.end() :] if found else err
             raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(messages or err, rc)}")
-        return out, int(size)
+        return out, int(found[1])
 
     # The end
 

@@ -48,3 +48,10 @@ def test_a_device_or_a_directory_is_never_replaced_by_a_fetched_file(tmp_path):
         with pytest.raises(AnsibleError, match="not a regular file"), nested._replacing(path):
             pass
     assert not os.path.isfile("/dev/null")
+
+
+def test_messages_of_the_parent_are_not_taken_for_the_size_of_a_fetched_file(monkeypatch):
+    """Two ssh that start at the same time both want to make the control socket."""
+    said = b"ControlSocket /root/.ansible/cp/1 already exists, disabling multiplexing\nsize 4\n0+1 records in\n"
+    monkeypatch.setattr(nested.Connection, "_execute", lambda connection, script: (0, b"text", said))
+    assert nested.Connection._read(object.__new__(nested.Connection), "/file", 0) == (b"text", 4)
