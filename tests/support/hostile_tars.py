@@ -213,7 +213,7 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a pax size that is absurd": (lambda: pax(file("opt/kata/x"), size=str(1 << 70)), "it is a file with a size of "),
     "a global pax path": (
         lambda: tarfile.TarInfo.create_pax_global_header({"path": "../x"}) + tar(file("opt/kata/x")),
-        "member '../x': its name has .. in it",
+        "it has a pax header for all members",
     ),
     "a pax sparse file with a name of its own": (
         lambda: pax(file("opt/kata/x"), GNU__sparse__name="opt/kata/y", GNU__sparse__map="0,4", GNU__sparse__size="4"),
@@ -226,7 +226,7 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
             GNU__sparse__minor="0",
             GNU__sparse__realsize="4",
         ),
-        "the headers of a member are larger than 64 KiB",
+        "the headers of a member are larger than 8 KiB",
     ),
     "a GNU sparse file": (
         lambda: members(*GOOD, entry("opt/kata/s", tarfile.GNUTYPE_SPARSE)) + END,
@@ -242,11 +242,32 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a long name that is too large": (
         lambda: members(*GOOD) + header(b"L", b"x" * (1 << 17)) + members(file("opt/kata/x")) + END,
-        "the headers of a member are larger than 64 KiB",
+        "the headers of a member are larger than 8 KiB",
     ),
     "long names without end": (
         lambda: members(*GOOD) + header(b"L", b"opt/kata/x\0") * 1000 + members(file("opt/kata/x")) + END,
-        "the headers of a member are larger than 64 KiB",
+        "the headers of a member are larger than 8 KiB",
+    ),
+    "a pax header that is too large": (lambda: pax(file("opt/kata/x"), comment="x" * (1 << 13)), "larger than 8 KiB"),
+    "a pax header without an end of its records": (
+        lambda: members(*GOOD, entry("x", b"x", b"5 a\n\n" * 1000)) + END,
+        "a member has a pax header that is not valid",
+    ),
+    "a pax header with a length that leads nowhere": (
+        lambda: members(*GOOD, entry("x", b"x", b"99999 a=b\n")) + END,
+        "a member has a pax header that is not valid",
+    ),
+    "a pax header that is one long number": (
+        lambda: pax(file("opt/kata/x"), comment="1" * 7000),
+        "a member has a pax header with a number that is too long",
+    ),
+    "pax headers before pax headers": (
+        lambda: members(*GOOD) + members(entry("x", b"x", b"6 a=b\n")) * 1000 + END,
+        "the headers of a member are larger than 8 KiB",
+    ),
+    "a pax sparse file whose size is not a number": (
+        lambda: members(*GOOD, entry("x", b"x", b"23 GNU.sparse.size=one\n"), file("opt/kata/x")) + END,
+        "it is not a tar archive, or ends too early",
     ),
     "a negative size": (lambda: tar(*GOOD, entry("opt/kata/n", size=-512)), "it is of size -512"),
     "a damaged header in the middle": (damaged, "it is not a tar archive, or ends too early (bad checksum)"),

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Iterable, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
@@ -53,6 +52,5 @@ def pack(image: Made, leave_out: Iterable[str] = (), names: Iterable[str] = ("a:
 def listed(data: bytes) -> tuple[Packed, ...]:
     """Return the images in an archive."""
     reading = Reading()
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        list(reading.members(archive))
+    list(reading.members(io.BytesIO(data)))
     return packed(reading)

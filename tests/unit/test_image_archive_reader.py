@@ -7,13 +7,24 @@ from __future__ import annotations
 
 import gzip
 import io
-import tarfile
-from collections.abc import Iterator
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
 
+import hostile_tars
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import saved, unpacked
-from ansible_collections.nested.kata.plugins.module_utils._image.layers import Manifest, verified
+from ansible_collections.nested.kata.plugins.module_utils._image import archive_reader
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import (
+    Reading,
+    Stream,
+    packed,
+    saved,
+    unpacked,
+)
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE, Manifest, verified
+from hostile_tars import END, HEADERS, Entry, entry, file
 from hypothesis import given
 from hypothesis import strategies as st
 from image_builder import Made, digest, layer, legacy, made, oci, tar
@@ -91,8 +102,7 @@ def test_the_images_of_every_kind_of_archive_are_found_and_read(kind: str) -> No
         TWICE.diff_ids,
         "linux/amd64",
     )
-    with tarfile.open(fileobj=io.BytesIO(FILES[kind])) as archive:
-        found, manifest = layers_in(verified(unpacked(archive, one)))
+    found, manifest = layers_in(verified(unpacked(io.BytesIO(FILES[kind]), one)))
     contents = [found[layer_digest] for layer_digest in manifest.layers]
     assert [gzip.decompress(content) if "compressed" in kind else content for content in contents] == list(TWICE.layers)
 
@@ -128,3 +138,137 @@ def test_what_is_no_archive_of_images_is_told(files: dict[str, bytes], why: str)
     with pytest.raises(Damaged) as damaged:
         listed(tar(files))
     assert why in str(damaged.value)
+
+
+# Archives that would take all memory, or never end.
+
+
+def json_file(name: str, data: object) -> Entry:
+    return file(name, json.dumps(data).encode())
+
+
+def of_members(*entries: Entry) -> Callable[[], Iterator[bytes]]:
+    return lambda: iter([hostile_tars.tar(*entries)])
+
+
+def empty_files(count: int) -> Iterator[bytes]:
+    yield from (hostile_tars.members(file(f"file{number}", b"")) for number in range(count))
+    yield END
+
+
+def large_documents(count: int, size: int) -> Iterator[bytes]:
+    content = b"{" + b" " * (size - 1)
+    yield from (hostile_tars.members(file(f"file{number}", content)) for number in range(count))
+    yield END
+
+
+def index(name: str, *digests: str) -> Entry:
+    return json_file(name, {"manifests": [{"digest": f"sha256:{one}"} for one in digests]})
+
+
+INDEXES = [index(f"blobs/sha256/{number}", f"{number + 1}") for number in range(9)]
+HUGE = {"rootfs": {"diff_ids": ["sha256:a"] * 40_000}}
+
+HOSTILE: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
+    **{f"headers: {case}": (lambda make=make: iter([make()]), "") for case, (make, _why) in HEADERS.items()},
+    "a long name of 400 MiB": (
+        lambda: itertools.chain(
+            [hostile_tars.members(entry("././@LongLink", b"L", size=400 << 20))],
+            itertools.repeat(b"x" * PIECE, 400),
+            [END],
+        ),
+        "the headers of a member are larger than 8 KiB",
+    ),
+    "a name of 2000 characters": (of_members(file("x" * 2000)), "a name in it has more than 1024 characters"),
+    "documents of 80 MB": (lambda: large_documents(20, 4_000_000), "it has more than 67108864 bytes of JSON"),
+    "a document that is deeply nested": (of_members(file("manifest.json", b"[" * 100_000)), "is not valid JSON"),
+    "an index that names itself": (
+        of_members(index("index.json", "a"), index("blobs/sha256/a", "a")),
+        "blobs/sha256/a in it is an index that names itself",
+    ),
+    "indexes that name each other": (
+        of_members(index("index.json", "a"), index("blobs/sha256/a", "b"), index("blobs/sha256/b", "a")),
+        "blobs/sha256/a in it is an index that names itself",
+    ),
+    "indexes in indexes": (of_members(index("index.json", "0"), *INDEXES), "its indexes are more than 4 deep"),
+    "indexes that name one a thousand times": (
+        of_members(
+            index("index.json", *["a"] * 1000),
+            index("blobs/sha256/a", *["b"] * 1000),
+            index("blobs/sha256/b", *["c"] * 1000),
+        ),
+        "",
+    ),
+    "images without number": (
+        of_members(json_file("manifest.json", [{"Config": "c", "Layers": []}] * 5000), json_file("c", {})),
+        "it has more than 4096 images",
+    ),
+    "layers without number": (
+        of_members(
+            json_file("manifest.json", [{"Config": "c", "Layers": ["x"] * 40_000}] * 2), json_file("c", HUGE), file("x")
+        ),
+        "it has more than 65536 layers",
+    ),
+    "one configuration again and again": (
+        of_members(
+            json_file("manifest.json", [{"Config": "c", "Layers": []}] * 1000), file("c", b"{}" + b" " * 1_000_000)
+        ),
+        "named again and again",
+    ),
+    "a layer whose digest is not a text": (
+        of_members(
+            json_file("manifest.json", [{"Config": "c", "Layers": ["x"]}]),
+            json_file("c", {"rootfs": {"diff_ids": [1]}}),
+            file("x"),
+        ),
+        "in neither OCI's nor Docker's format (TypeError",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_an_archive_that_would_take_everything_is_refused_soon(case: str) -> None:
+    make, why = HOSTILE[case]
+    reading, began = Reading(), time.process_time()
+    with pytest.raises(Damaged) as damaged:
+        for _path, _size, pieces in reading.members(io.BufferedReader(Stream(make()))):
+            for _dummy in pieces:
+                pass
+        packed(reading)
+    assert why in str(damaged.value)
+    assert time.process_time() - began < 20
+
+
+def test_the_number_of_members_and_of_documents_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_reader, "MOST_MEMBERS", 100)
+    monkeypatch.setattr(archive_reader, "MOST_DOCUMENTS", 50)
+    list(Reading().members(io.BytesIO(b"".join(empty_files(100)))))
+    list(Reading().members(io.BytesIO(b"".join(large_documents(50, 1)))))
+    with pytest.raises(Damaged, match="it has more than 100 members"):
+        list(Reading().members(io.BytesIO(b"".join(empty_files(101)))))
+    with pytest.raises(Damaged, match="it has more than 50 JSON documents"):
+        list(Reading().members(io.BytesIO(b"".join(large_documents(51, 1)))))
+
+
+def test_what_follows_an_archive_that_a_daemon_sends_has_an_end() -> None:
+    with pytest.raises(Damaged, match="it has more data after its end"):
+        layers_in(saved(itertools.chain([legacy(IMAGE, ["a:1"])], itertools.repeat(bytes(PIECE))), IMAGE.diff_ids))
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        {"manifest.json": b"[1]"},
+        {"manifest.json": b"[{}]"},
+        {"manifest.json": b"{}"},
+        {"manifest.json": b"[[]]"},
+        {"manifest.json": b'[{"Config":1,"Layers":[]}]'},
+        {"manifest.json": b'[{"Config":"c","Layers":1}]'},
+        {"manifest.json": b'[{"Config":"c","Layers":[[]]}]'},
+        {"x/json": b"[" * 10_000, "x/layer.tar": b"layer"},
+        {"x/json": b"[1]", "x/layer.tar": b"layer", "y/json": b"{}", "y/layer.tar": b"layer"},
+    ],
+)
+def test_what_a_hostile_daemon_sends_in_place_of_metadata_is_damaged(documents: dict[str, bytes]) -> None:
+    with pytest.raises(Damaged):
+        layers_in(verified(saved(cut(tar(documents)), IMAGE.diff_ids)))

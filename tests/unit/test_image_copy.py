@@ -11,6 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import hostile_tars
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
@@ -26,7 +27,7 @@ IMAGE = made([layer(b"base" * 5000), layer(b"top")])
 OTHER = made([layer(b"base" * 5000), layer(b"other")])
 
 
-def copied(**options: object) -> dict:
+def copied(*, check: bool = False, **options: object) -> dict:
     """Return the result of the module with these options."""
     defaults = {
         "source": None,
@@ -38,7 +39,7 @@ def copied(**options: object) -> dict:
         "timeout": 60,
     }
     try:
-        return {"failed": False, **carry_out(parse({**defaults, **options}), False, pytest.fail)}
+        return {"failed": False, **carry_out(parse({**defaults, **options}), check, pytest.fail)}
     except Refused as error:
         return {"failed": True, "msg": str(error), **error.details}
 
@@ -228,3 +229,35 @@ def test_what_an_interrupted_task_left_is_overwritten_and_one_at_a_time_writes(t
     assert transfer(archive, path, "a:1")["changed"]
     assert not left.exists()
     assert path.stat().st_size < 400_000
+
+
+ZEROS = gzip.compress(bytes(1 << 20)) * 100  # a stream of many parts, as gzip -dc reads it
+HOSTILE = {
+    "an index that names itself": (
+        hostile_tars.tar(
+            *(
+                hostile_tars.file(name, b'{"manifests":[{"digest":"sha256:a"}]}')
+                for name in ("index.json", "blobs/sha256/a")
+            )
+        ),
+        "is an index that names itself",
+    ),
+    "a long name": (hostile_tars.header(b"L", b"x" * 100_000), "the headers of a member are larger than 8 KiB"),
+    "zeros without end": (gzip.compress(oci({"a:1": [IMAGE]})) + ZEROS, "it has more data after its end"),
+}
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_archive_is_refused_at_both_ends(tmp_path: Path, archive: Path, case: str, check: bool) -> None:
+    content, why = HOSTILE[case]
+    hostile = tmp_path / "hostile.tar"
+    hostile.write_bytes(content)
+    for result in (
+        transfer(hostile, tmp_path / "new.tar", "a:1", check=check),
+        transfer(archive, hostile, "a:1", check=check),
+    ):
+        assert result["failed"]
+        assert why in result["msg"]
+    assert hostile.read_bytes() == content
+    assert sorted(os.listdir(tmp_path)) == ["hostile.tar", "source.tar"]

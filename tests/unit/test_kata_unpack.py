@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.tar import Content
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Judge,
     MakeDirectory,
@@ -22,7 +23,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     MakeSymlink,
     WriteFile,
 )
-from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Content, unpack, write
+from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import unpack, write
 from hostile_tars import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +39,7 @@ def root(tmp_path: Path) -> Iterator[int]:
 
 def unpacked(archive: bytes, root: int) -> Judge:
     judge = Judge()
-    unpack(Content(io.BytesIO(archive)), judge, root)
+    unpack(io.BytesIO(archive), judge, root)
     return judge
 
 
@@ -127,7 +128,7 @@ def test_no_order_of_members_leads_out(entries: list) -> None:
         judge = Judge()
         for entry in entries:
             with contextlib.suppress(Refused):
-                unpack(Content(io.BytesIO(tar(entry))), judge, descriptor)
+                unpack(io.BytesIO(tar(entry)), judge, descriptor)
         os.close(descriptor)
         assert {path.name for path in base.iterdir()} == {"opt"}
         assert {path.name for path in (base / "opt").iterdir()} == {"kata"}

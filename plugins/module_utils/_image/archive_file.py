@@ -10,7 +10,6 @@ import fcntl
 import os
 import stat
 import subprocess
-import tarfile
 from io import FileIO
 from typing import BinaryIO, Iterator
 
@@ -22,8 +21,8 @@ from ansible_collections.nested.kata.plugins.module_utils._common.files import (
     sync_directory,
     writing_end,
 )
+from ansible_collections.nested.kata.plugins.module_utils._common.tar import check_end
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
-from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE
 
 SUFFIXES = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
 PACKING = {"gzip": ("gzip", "-c"), "zstd": ("zstd", "-q", "-c")}
@@ -37,24 +36,15 @@ class Unwritable(Exception):
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[tarfile.TarFile]:
-    """Yield the archive in a file, to be read once from its beginning to its end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        kind = compression_of(os.pread(descriptor, 4, 0), UNPACKING)  # the position stays at the beginning
-        with open(descriptor, "rb", closefd=False) as file:
-            if not kind:
-                with tarfile.open(fileobj=file, mode="r:") as archive:
-                    yield archive
-            else:
-                with uncompressed(file, kind) as content, tarfile.open(
-                    fileobj=content, mode="r|", bufsize=PIECE
-                ) as archive:
-                    yield archive
-    except tarfile.TarError as error:
-        raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
-    finally:
-        os.close(descriptor)
+def opened(path: str) -> Iterator[BinaryIO]:
+    """Yield the uncompressed content of an archive, to be read once from its beginning to its end."""
+    with open(path, "rb") as file:
+        kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # the position stays at the beginning
+        if not kind:
+            yield file
+        else:
+            with uncompressed(file, kind) as content:
+                yield content
 
 
 @contextlib.contextmanager
@@ -68,9 +58,8 @@ def uncompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
         content = reading_end(process.stdout)
         try:
             yield content
-            for _dummy in iter(lambda: content.read(PIECE), b""):
-                pass
-        except (Damaged, tarfile.TarError) as error:
+            check_end(content)
+        except Damaged as error:
             # The command's message is nearer to the cause than the error of a tar archive that breaks off.
             raise Damaged(complaint(process) or str(error)) from error
         finally:

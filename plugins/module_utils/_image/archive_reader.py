@@ -7,15 +7,17 @@ as a whole.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
 import posixpath
-import tarfile
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.tar import TRAILER, Content, members
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import BLOBS, INDEX, MANIFEST, blob_path
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
@@ -28,7 +30,19 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import parse_reference
 
-SMALL = 1 << 22  # bytes that a JSON document in an archive may have; real ones have some KiB
+# Limits, far above what real archives have: some KiB for a document, and a hundred layers for an image.
+SMALL = 1 << 22  # bytes that a JSON document in an archive may have
+MOST_BYTES = 1 << 26  # of all its documents
+MOST_READ = 1 << 28  # of its documents, when those that are named several times are read as often
+MOST_DOCUMENTS = 1 << 14
+MOST_MEMBERS = 1 << 16
+MOST_IMAGES = 1 << 12
+MOST_ENTRIES = 1 << 16  # of its indexes, each as often as it is named
+MOST_LAYERS = 1 << 16  # of all its images
+LONGEST_NAME = 1 << 10  # characters
+DEEPEST_INDEX = 4  # an index for a name, with one for platforms in it, is 2
+MOST_LINKS = 8  # from one member to the next
+LARGEST_LEGACY = 1 << 16  # bytes of the description of a layer before Docker 25, which is compared with each layer
 
 
 class Stream(io.RawIOBase):
@@ -55,21 +69,12 @@ class Stream(io.RawIOBase):
 
     def drain(self) -> None:
         """Read the rest: the error that broke the archive off may be at its end."""
+        left = TRAILER
+        for piece in itertools.chain([self._rest], self._pieces):
+            left -= len(piece)
+            if left < 0:
+                raise Damaged("it has more data after its end")
         self._rest = memoryview(b"")
-        for _dummy in self._pieces:
-            pass
-
-
-def layer_bytes(file: _Joined, size: int) -> Iterator[bytes]:
-    while size:
-        try:
-            piece = file.read(min(PIECE, size))
-        except (tarfile.TarError, EOFError) as error:
-            raise Damaged(f"it ends in the middle of a layer ({error})") from error
-        if not piece:
-            raise Damaged("it ends in the middle of a layer")
-        size -= len(piece)
-        yield piece
 
 
 class Reading:
@@ -79,68 +84,84 @@ class Reading:
         self.documents: dict[str, bytes] = {}
         self.links: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
+        self.layers = self.entries = 0  # of all images, and of all indexes
+        self._bytes = self._read = 0  # of documents
 
-    def members(self, archive: tarfile.TarFile) -> Iterator[tuple[str, int, _Joined]]:
-        """Yield path, size and file of each member that is not a JSON document."""
-        try:
-            for member in archive:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all; typeshed has no members
-                path = posixpath.normpath(member.name)
-                if member.issym() or member.islnk():
-                    self.links[path] = posixpath.normpath(
-                        posixpath.join(posixpath.dirname(path) if member.issym() else "", member.linkname)
-                    )
-                file = archive.extractfile(member) if member.isfile() else None
-                if file is None:
-                    continue
-                head = file.read(1) if member.size <= SMALL else b""
-                self.sizes[path] = member.size
-                if head in (b"{", b"["):
-                    self.documents[path] = head + file.read()
-                else:
-                    yield path, member.size, _Joined(head, file)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
+    def members(self, file: BinaryIO) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """Yield path, size and bytes of each member that is not a JSON document."""
+        content = Content(file)
+        for number, member in enumerate(members(content), 1):
+            limit("members", number, MOST_MEMBERS)
+            if max(len(member.name), len(member.linkname)) > LONGEST_NAME:
+                raise Damaged(f"a name in it has more than {LONGEST_NAME} characters")
+            path = posixpath.normpath(member.name)
+            if member.issym() or member.islnk():
+                self.links[path] = posixpath.normpath(
+                    posixpath.join(posixpath.dirname(path) if member.issym() else "", member.linkname)
+                )
+            if not member.isfile():
+                continue
+            head = b"".join(content.pieces(min(1, member.size))) if member.size <= SMALL else b""
+            rest = content.pieces(member.size - len(head))
+            self.sizes[path] = member.size
+            if head in (b"{", b"["):
+                self._bytes += member.size
+                limit("bytes of JSON", self._bytes, MOST_BYTES)
+                limit("JSON documents", len(self.documents) + 1, MOST_DOCUMENTS)
+                self.documents[path] = b"".join((head, *rest))
+            else:
+                yield path, member.size, itertools.chain([head] if head else [], rest)
 
     def target(self, path: str) -> str:
         """Return the member that a path leads to: older daemons write a layer that occurs again as a link."""
-        path, seen = posixpath.normpath(path), set()
-        while path in self.links and path not in seen:
-            seen.add(path)
-            path = self.links[path]
+        path = posixpath.normpath(path)
+        for _dummy in range(MOST_LINKS):
+            path = self.links.get(path, path)
         return path
 
     def document(self, path: str) -> bytes:
         """Return the bytes of a document, over which its digest is computed."""
-        self.json(path)
-        return self.documents[posixpath.normpath(path)]
-
-    def json(self, path: str) -> Any:
         try:
-            return json.loads(self.documents[posixpath.normpath(path)])
+            data = self.documents[posixpath.normpath(path)]
         except KeyError as error:
             raise Damaged(f"{path} is missing in it: it is not an archive of images, or ends too early") from error
-        except ValueError as error:
-            raise Damaged(f"{path} in it is not valid JSON: {error}") from error
+        self._read += len(data)
+        limit("bytes of JSON that are named again and again", self._read, MOST_READ)
+        return data
 
-    def parts(self, archive: tarfile.TarFile, layer_of: Callable[[str], str | None]) -> Iterator[Part]:
+    def json(self, path: str) -> Any:
+        return parsed(path, self.document(path))
+
+    def parts(self, file: BinaryIO, layer_of: Callable[[str], str | None]) -> Iterator[Part]:
         """Yield each layer for which `layer_of` returns a digest."""
-        for path, size, file in self.members(archive):
+        for path, size, pieces in self.members(file):
             digest = layer_of(path)
             if digest:
                 yield Blob(digest, size)
-                yield from layer_bytes(file, size)
+                yield from pieces
 
 
-class _Joined:
-    """A file whose first byte was read already, to detect JSON."""
+def limit(what: str, count: int, most: int) -> None:
+    if count > most:
+        raise Damaged(f"it has more than {most} {what}")
 
-    def __init__(self, head: bytes, file: IO[bytes]) -> None:
-        self._head, self._file = head, file
 
-    def read(self, size: int) -> bytes:
-        head, self._head = self._head, b""
-        return head + self._file.read(size - len(head))
+def parsed(path: str, data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} in it is not valid JSON: {error}") from error
+
+
+@contextlib.contextmanager
+def metadata() -> Iterator[None]:
+    """Turn the errors of documents that are JSON, but not what they should be, into one line."""
+    try:
+        yield
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise Damaged(
+            f"its metadata about images is in neither OCI's nor Docker's format ({type(error).__name__}: {error})"
+        ) from error
 
 
 def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
@@ -168,24 +189,21 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
         return digests.get(path)
 
     try:
-        with tarfile.open(fileobj=io.BufferedReader(stream, PIECE), mode="r|", bufsize=PIECE) as archive:
-            yield from reading.parts(archive, layer_of)
-    except tarfile.TarError as error:
-        stream.drain()
-        raise Damaged(f"it does not send an archive ({error})") from error
+        yield from reading.parts(io.BufferedReader(stream, PIECE), layer_of)
     except Damaged:
         stream.drain()
         raise
     stream.drain()
     entries = reading.json(MANIFEST)
-    if len(entries) != 1:
-        raise Damaged(f"it sent {len(entries)} images instead of one")
-    entry = entries[0]
-    paths = [reading.target(path) for path in entry["Layers"]]
+    with metadata():
+        if len(entries) != 1:
+            raise Damaged(f"it sent {len(entries)} images instead of one")
+        paths = [reading.target(path) for path in entries[0]["Layers"]]
+        config = reading.document(entries[0]["Config"])
     for path in paths:
         if path not in digests:
             raise Damaged(f"its archive ends before {path}")
-    yield Manifest(reading.document(entry["Config"]), tuple(digests[path] for path in paths))
+    yield Manifest(config, tuple(digests[path] for path in paths))
 
 
 def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> int | None:
@@ -196,8 +214,10 @@ def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> int | None:
     image/tarexport/save.go). So the layer is known before the manifest is read.
     """
     try:
-        description = json.loads(text)
-    except ValueError:
+        description = json.loads(text) if len(text) <= LARGEST_LEGACY else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(description, dict):
         return None
     description.pop("id", None)
     if "parent" in description:
@@ -223,32 +243,29 @@ class Packed:
 
 def packed(reading: Reading) -> tuple[Packed, ...]:
     """Return the images in an archive that was read to its end."""
-    try:
+    with metadata():
         return tuple(_found(reading))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(
-            f"its metadata about images is in neither OCI's nor Docker's format ({type(error).__name__}: {error})"
-        ) from error
 
 
 def _found(reading: Reading) -> list[Packed]:
     found: list[Packed] = []
     if MANIFEST in reading.documents:
-        for entry in reading.json(MANIFEST):
-            config = reading.document(entry["Config"])
+        for number, entry in enumerate(reading.json(MANIFEST), 1):
+            limit("images", number, MOST_IMAGES)
+            config, names = entry["Config"], entry.get("RepoTags") or ()
             paths = [reading.target(path) for path in entry.get("Layers") or ()]
-            found.append(
-                _packed(reading, entry.get("RepoTags") or (), config, [(path, _named(path)) for path in paths])
-            )
+            found.append(_packed(reading, names, config, [(path, _named(path)) for path in paths]))
+    names_of: dict[str, set[str]] = {}
+    for packed_image in found:
+        names_of.setdefault(packed_image.image.id, set()).update(packed_image.names)
     if INDEX in reading.documents:
-        for names, manifest in _manifests(reading, reading.json(INDEX), ()):
-            config = reading.document(blob_path(manifest["config"]["digest"]))
-            image = _packed(
-                reading, names, config, [(blob_path(layer["digest"]), layer["digest"]) for layer in manifest["layers"]]
-            )
-            if (image.image.id, set(image.names)) not in [
-                (other.image.id, set(other.names) & set(image.names)) for other in found
-            ]:
+        for number, (names, manifest) in enumerate(_manifests(reading, reading.json(INDEX), (), ()), 1):
+            limit("images", number, MOST_IMAGES)
+            layers = [(blob_path(layer["digest"]), layer["digest"]) for layer in manifest["layers"]]
+            image = _packed(reading, names, blob_path(manifest["config"]["digest"]), layers)
+            known = names_of.get(image.image.id)
+            if known is None or not known.issuperset(image.names):
+                names_of.setdefault(image.image.id, set()).update(image.names)
                 found.append(image)
     if not found and MANIFEST not in reading.documents:
         raise Damaged(f"it has neither {MANIFEST} nor {INDEX}: it is not an archive of images, or ends too early")
@@ -256,12 +273,16 @@ def _found(reading: Reading) -> list[Packed]:
 
 
 def _manifests(
-    reading: Reading, index: Mapping[str, Any], names: tuple[str, ...]
+    reading: Reading, index: Mapping[str, Any], names: tuple[str, ...], way: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
     """Yield the names and manifests of an index and of the indexes in it. Platforms that the archive does not hold are
-    skipped.
+    skipped. `way`: the indexes that lead to this one.
     """
+    if len(way) > DEEPEST_INDEX:
+        raise Damaged(f"its indexes are more than {DEEPEST_INDEX} deep")
     for entry in index.get("manifests") or ():
+        reading.entries += 1
+        limit("entries in its indexes", reading.entries, MOST_ENTRIES)
         annotations = entry.get("annotations") or {}
         name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name") or ""
         path = blob_path(entry["digest"])
@@ -269,10 +290,12 @@ def _manifests(
             path not in reading.documents or (entry.get("platform") or {}).get("os") == "unknown"
         ):  # unknown: buildx's attestations
             continue
+        if path in way:
+            raise Damaged(f"{path} in it is an index that names itself")
         manifest = reading.json(path)
         here = (name,) if name else names
         if "manifests" in manifest:
-            yield from _manifests(reading, manifest, here)
+            yield from _manifests(reading, manifest, here, (*way, path))
         elif blob_path(manifest["config"]["digest"]) in reading.documents:
             yield here, manifest
 
@@ -283,8 +306,13 @@ def _named(path: str) -> str:
     return f"sha256:{stem}" if len(stem) == 64 else ""
 
 
-def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Sequence[tuple[str, str]]) -> Packed:
-    image = Image.from_config(sha256(config), json.loads(config))
+def _packed(reading: Reading, names: Sequence[str], config_path: str, layers: Sequence[tuple[str, str]]) -> Packed:
+    reading.layers += len(layers)
+    limit("layers", reading.layers, MOST_LAYERS)
+    config = reading.document(config_path)
+    image = Image.from_config(sha256(config), parsed(config_path, config))
+    if not all(isinstance(digest, str) for digest in (*image.layers, *(digest for dummy, digest in layers))):
+        raise TypeError("a digest is not a text")
     if len(image.layers) != len(layers):
         raise Damaged(
             f"its image {', '.join(names) or image.id} has {len(layers)} layers, but {len(image.layers)} in its"
@@ -309,10 +337,10 @@ def _packed(reading: Reading, names: Sequence[str], config: bytes, layers: Seque
     )
 
 
-def unpacked(archive: tarfile.TarFile, image: Packed) -> Iterator[Part]:
+def unpacked(file: BinaryIO, image: Packed) -> Iterator[Part]:
     """Yield the parts of one of the images in an archive file."""
     digests, small, reading = dict(image.layers), set(), Reading()
-    for part in reading.parts(archive, digests.get):
+    for part in reading.parts(file, digests.get):
         if isinstance(part, Blob):
             small.add(part.digest)
         yield part

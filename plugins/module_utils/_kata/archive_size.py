@@ -11,6 +11,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.compression im
 
 PACKAGES = {"zstd": "zstd", "xz": "xz-utils"}  # of Debian, with the commands that uncompress
 TAIL = 1 << 20  # bytes at the end of an archive that hold the index of any sensible xz file
+LONGEST_NUMBER = 9  # bytes of a number in that index (xz-file-format.txt, 1.2)
 USUAL_RATIO = 3  # of unpacked to packed: 2.5 GB to 925 MiB in 4.1.0
 
 
@@ -47,9 +48,11 @@ def xz_content(tail: bytes) -> int | None:
 
 
 def _multibyte(data: bytes) -> Iterator[int]:
-    """Return the numbers in data, seven bits a byte (xz-file-format.txt, 1.2)."""
+    """Return the numbers in data, seven bits a byte, up to one that is too long."""
     number = shift = 0
     for byte in data:
+        if shift == 7 * LONGEST_NUMBER:
+            return
         number |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:

@@ -42,7 +42,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.release_plan imp
     decide,
     read_record,
 )
-from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Archive, Content, unpack
+from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import Archive, unpack
 from ansible_collections.nested.kata.plugins.module_utils._kata.users import mounted_below, users_of
 
 
@@ -241,7 +241,7 @@ def _unpacked(root: int, wanted: Wanted, progress: Progress) -> Judge:
         archive = Archive(file, report)
         try:
             with archive.content() as content:
-                unpack(Content(content), judge, root)
+                unpack(content, judge, root)
         except (Refused, Damaged) as error:
             trouble = error
         digest = archive.digest()

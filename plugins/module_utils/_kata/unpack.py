@@ -16,17 +16,18 @@ import re
 import subprocess
 import tarfile
 import threading
-from io import BufferedIOBase, BufferedReader, BufferedWriter
-from typing import Callable, Iterator
+from io import BufferedReader, BufferedWriter
+from typing import BinaryIO, Callable, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import (
     PIECE,
     last_words,
     reading_end,
     writing_end,
 )
+from ansible_collections.nested.kata.plugins.module_utils._common.tar import Content, check_end, members
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Judge,
     MakeDirectory,
@@ -41,8 +42,6 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
 # Memory is limited, since an archive could demand any amount; zstd has a limit of its own. xz -9 needs 65 MiB.
 COMMANDS = {"zstd": ("zstd", "-q", "-dc"), "xz": ("xz", "-q", "-dc", "--memlimit-decompress=512MiB")}
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; in module fcntl since Python 3.10
-HEADERS = 1 << 16  # bytes that the headers of one member may take; real ones take up to 2 KiB
-TRAILER = 1 << 24  # bytes of zeros that may follow the last member; tar writes up to 1 MiB with its largest blocks
 
 KINDS = {
     tarfile.REGTYPE: "a file",
@@ -119,87 +118,18 @@ class Archive:
         return self._digest.hexdigest()
 
 
-class Content:
-    """The content of an archive, as tarfile reads it: forward only, with a limit for the headers of one member."""
-
-    def __init__(self, file: BufferedIOBase) -> None:
-        self._file = file
-        self._at = 0
-        self._allowed = HEADERS
-
-    def next_member(self) -> None:
-        self._allowed = HEADERS
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, position: int) -> None:
-        self.read(position - self._at)
-
-    def read(self, size: int) -> bytes:
-        """Return bytes of headers."""
-        if not 0 <= size <= self._allowed:
-            raise Refused(f"the headers of a member are larger than {HEADERS >> 10} KiB, or lead backwards")
-        self._allowed -= size
-        view = memoryview(bytearray(size))
-        return bytes(view[: self.readinto(view)])
-
-    def readinto(self, view: memoryview) -> int:
-        """Fill the view, and return how many bytes there were."""
-        done = 0
-        while done < len(view):
-            count = self._file.readinto(view[done:])
-            if not count:
-                break
-            done += count
-        self._at += done
-        return done
-
-
-class Header(tarfile.TarInfo):
-    """A member's header, or an error: tarfile takes a damaged header for the end of the archive (TarFile.next)."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not have it
-            raise
-        except tarfile.HeaderError as error:
-            raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
-        if header.size < 0 or header.type == tarfile.GNUTYPE_SPARSE:
-            raise Refused(
-                f"member {header.name!r}: it is {'a sparse file' if header.size >= 0 else f'of size {header.size}'}"
-            )
-        return header
-
-
 def member_of(header: tarfile.TarInfo) -> Member:
-    kind = "a sparse file" if header.issparse() else KINDS.get(header.type, f"of the unknown type {header.type!r}")
+    kind = KINDS.get(header.type, f"of the unknown type {header.type!r}")
     return Member(header.name, kind, header.size, header.mode, header.mtime, header.linkname)
 
 
-def unpack(content: Content, judge: Judge, root: int) -> None:
+def unpack(file: BinaryIO, judge: Judge, root: int) -> None:
     """Write the members of an archive below a directory, given by its descriptor."""
-    try:
-        with tarfile.TarFile(
-            fileobj=content,  # type: ignore[arg-type]  # TarFile only reads and seeks
-            tarinfo=Header,
-            encoding="utf-8",
-            errors="surrogateescape",
-        ) as archive:
-            for header in archive:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all; typeshed has no members
-                for piece in judge.pieces(member_of(header)):
-                    write(piece, content, root)
-                content.next_member()
-    except tarfile.TarError as error:
-        raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
-    buffer, left = memoryview(bytearray(PIECE)), TRAILER
-    for count in iter(lambda: content.readinto(buffer), 0):
-        left -= count
-        if left < 0 or bytes(buffer[:count]).strip(b"\0"):
-            raise Refused("it has more data after its end")
+    content = Content(file)
+    for header in members(content):
+        for piece in judge.pieces(member_of(header)):
+            write(piece, content, root)
+    check_end(file)
 
 
 # --- below one directory, whatever the names are ---
@@ -242,12 +172,8 @@ def _write_file(piece: WriteFile, name: bytes, parent: int, content: Content, ro
         name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
     )
     try:
-        buffer, left = memoryview(bytearray(min(PIECE, piece.size))), piece.size
-        while left:
-            part = buffer[:left]
-            if content.readinto(part) < len(part):
-                raise Damaged("it ends in the middle of a member")
-            left -= len(part)
+        for data in content.pieces(piece.size):
+            part = memoryview(data)
             while part:
                 part = part[os.write(descriptor, part) :]
         os.fchmod(descriptor, piece.mode)
