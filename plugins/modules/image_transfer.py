@@ -21,7 +21,8 @@ description:
     and nothing but regular files of the recorded sizes is read. Otherwise, as on another machine, behind another
     O(source.socket) than the default one, or where a layer's record leads elsewhere, C(docker save) provides them,
     which writes all of an image into a temporary directory of the source before the first byte is sent.
-  - Each layer is compared with its digest, and no destination gets the last bytes of one that differs.
+  - Each layer is compared with its digest, and no destination gets the last bytes of one that differs. A classic store
+    and an archive discard what they got of it. Containerd's store removes it after a day, and no image can have it.
   - All images are looked up at all locations before the first byte is sent. After each image the module verifies that
     the destination has the same image. Where ids differ by the kind of store, configuration and layers are compared.
   - When a transfer fails or is killed, each name at the destination leads to the same image as before. The next run

@@ -46,10 +46,13 @@ def document(data: Any) -> bytes:
 
 
 class Packing:
-    """An archive of one image for a daemon, or of several for a file, in which each layer is written once."""
+    """An archive of one image for a daemon, or of several for a file, in which each layer is written once. `below`: the
+    directory in it that it begins with.
+    """
 
-    def __init__(self, leave_out: Collection[str] = ()) -> None:
+    def __init__(self, leave_out: Collection[str] = (), below: str = "") -> None:
         self._leave_out = leave_out
+        self._below = below
         self._sizes: dict[str, int] = {}
         self._kinds: dict[str, str] = {}
         self._images: list[tuple[Manifest, tuple[str, ...]]] = []
@@ -64,6 +67,9 @@ class Packing:
         """The ids of the images, as classic daemons give them: the digests of their configurations."""
         return tuple(sha256(manifest.config) for manifest, dummy in self._images)
 
+    def _path(self, digest: str) -> str:
+        return self._below + blob_path(digest)
+
     def image(self, parts: Iterable[Part], names: Sequence[str]) -> Iterator[bytes]:
         """Yield the members of an image. One that breaks off counts for nothing."""
         wanted: Blob | None = None
@@ -77,14 +83,14 @@ class Packing:
                 wanted = None if known else part
                 if wanted:
                     sizes[part.digest] = part.size
-                    yield header(blob_path(part.digest), part.size)
+                    yield header(self._path(part.digest), part.size)
             elif isinstance(part, Manifest):
                 if wanted:
                     yield padding(wanted.size)
                 self._sizes.update(sizes)
                 self._kinds.update(kinds)
                 self._images.append((part, tuple(names)))
-                yield small_member(blob_path(sha256(part.config)), part.config)
+                yield small_member(self._path(sha256(part.config)), part.config)
             elif wanted:
                 kinds.setdefault(wanted.digest, compression_of(part, COMPRESSIONS))
                 yield part
@@ -96,9 +102,9 @@ class Packing:
             document(
                 [
                     {
-                        "Config": blob_path(sha256(manifest.config)),
+                        "Config": self._path(sha256(manifest.config)),
                         "RepoTags": list(names),
-                        "Layers": [blob_path(layer) for layer in manifest.layers],
+                        "Layers": [self._path(layer) for layer in manifest.layers],
                     }
                     for manifest, names in self._images
                 ]

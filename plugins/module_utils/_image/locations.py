@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import secrets
 import threading
 import time
 from dataclasses import dataclass
@@ -308,7 +309,9 @@ class DaemonDestination:
 
     def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
         """Load an image, and check that it arrived."""
-        packing, size, start = Packing(leave_out), 0, time.monotonic()
+        # Containerd's store keeps for a day what it got of a member that broke off, and continues from there when a
+        # member of the same path comes, even if the first one had other bytes.
+        packing, size, start = Packing(leave_out, f"{secrets.token_hex(8)}/"), 0, time.monotonic()
         names = (INCOMING,) if self._daemon.has_containerd_store() else step.names
 
         def archive() -> Iterator[bytes]:
