@@ -258,7 +258,7 @@ def test_each_bad_input_is_one_error_and_registers_nothing(
     daemon = json.loads((site / "hosts.yml").read_text())["all"]["hosts"]["daemon"]
     hosts = {
         f"bad{number}": {**daemon, **of(releases[OLD], kata_runtime_kernel="stock"), **case[0]}
-        for number, case in enumerate(BAD)
+        for number, case in enumerate(bad)
     }
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
     before = inside("cat", "/etc/docker/daemon.json")
@@ -268,7 +268,8 @@ def test_each_bad_input_is_one_error_and_registers_nothing(
         str(tmp_path / "hosts.yml"),
         ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
     )
-    failed = re.split(r"^(?:fatal|failed): \[(bad\d+)\]: ", done.stdout, flags=re.MULTILINE)
+    # Of a loop, each item that failed has a line.
+    failed = re.split(r"^(?:fatal|failed): \[(bad\d+)\](?:: | \(item=)", done.stdout, flags=re.MULTILINE)
     said = {host: " ".join(text.split()) for host, text in zip(failed[1::2], failed[2::2], strict=True)}
     for host, (_variables, reason) in zip(hosts, bad, strict=True):
         assert reason.format(host=host) in said.get(host, ""), done.stdout[-8000:]
