@@ -737,7 +737,8 @@ ADDED_PLAY = f"""
       loop: [a, b]
       register: looped
     - name: Let something run on its own
-      ansible.builtin.shell: sleep 1; echo late
+      # Said before it ends: what a command says in the moment of its end, a second after it began, Ansible may lose.
+      ansible.builtin.shell: echo late; sleep 1
       async: 20
       poll: 1
       register: late

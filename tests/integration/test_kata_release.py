@@ -427,7 +427,7 @@ def test_another_release_is_not_replaced(installed: Place) -> None:
     assert result["failed"]
     assert result["msg"].startswith(
         f"path: {installed.path} holds the release with the SHA-256 {before}, not {installed.options()['sha256']}: give"
-        " this one"
+        " the new release a directory of its own"
     )
     assert {name: state for name, state in installed.everything().items() if name != "archive"} == files
 
