@@ -117,9 +117,7 @@ def removable_images(
 
 
 def made(images: Iterable[Reported], name: str) -> list[tuple[str, str]]:
-    """Return the machine images, and the images of builds that did not finish, each by the name that it is removed by,
-    with its id.
-    """
+    """Return the machine images and those of unfinished builds: for each the name to remove it by, and its id."""
     tag = re.compile(rf"{re.escape(name)}:[0-9a-f]{{12}}")
     own = [one for one in images if LABEL in (one["Labels"] or {})]
     tagged = [(reference, one["Id"]) for one in own for reference in one["RepoTags"] or [] if tag.fullmatch(reference)]

@@ -116,7 +116,7 @@ options:
     type: str
   attached:
     description:
-      - Whether the file is attached to a loop device, with direct I/O where the file system that it is on supports it.
+      - Whether the file is attached to a loop device, with direct I/O where its file system supports that.
       - Without it an attachment is left as it is.
       - V(true) refuses a file that is attached more than once, read-only, in part, or only until its last user ends
         (C(mount -o loop)).
@@ -236,7 +236,7 @@ size:
   type: int
   sample: 21474836480
 allocated:
-  description: Bytes that the file takes on the disk that it is on, including those that a clone shares. V(null) where
+  description: Bytes that the file takes on its disk, including those that a clone shares. V(null) where
     it is gone, and in check mode where it would change.
   returned: success
   type: int

@@ -6,19 +6,18 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import re
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import hostile_tars
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Store, Unreadable
@@ -417,16 +416,8 @@ def test_memory_stays_the_same_whatever_the_size_of_the_image(tmp_path: Path, re
 def test_no_file_of_the_machine_leaves_by_a_layer_that_leads_to_it(tmp_path: Path, hops: tuple[str, ...]) -> None:
     """A daemon writes what is below a link of a layer into that layer: so the image loads."""
     name, secret = f"t-img-{MARK}/leads-out:1", b"nobody's business"
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w", format=tarfile.GNU_FORMAT) as layer:
-        for kind, path, target in ((tarfile.DIRTYPE, "etc", ""), (tarfile.SYMTYPE, "a", "/etc")):
-            member = tarfile.TarInfo(path)
-            member.type, member.linkname, member.mode = kind, target, 0o755
-            layer.addfile(member)
-        member = tarfile.TarInfo(f"a/{MARK}-secret")
-        member.size = len(secret)
-        layer.addfile(member, io.BytesIO(bytes(len(secret))))
-    image = made([content.getvalue()])
+    member = hostile_tars.file(f"a/{MARK}-secret", bytes(len(secret)))
+    image = made([hostile_tars.tar(hostile_tars.directory("etc"), hostile_tars.symlink("a", "/etc"), member)])
     docker("load", "--quiet", hops=hops, data=legacy(image, [name]))
     info = json.loads(docker("info", "--format", "{{json .}}", hops=hops))
     beside = ["docker", "exec", "-i", *hops] if hops else []

@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +27,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layers import P
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import DaemonDestination
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
-from ansible_runner import MARK
+from ansible_runner import MARK, wait_until
 from docker_in_docker import CONTAINERD, MOBY_IMAGE, NEWEST_IMAGE, btrfs_disk, docker, nested_daemon
 from image_builder import Made, blob, digest, layer, legacy, made, tar
 from image_parts import parts_of
@@ -326,13 +325,6 @@ def kept_by(kind: str, marker: str) -> list[str]:
     return subprocess.run([*way, "sh", "-c", search], capture_output=True, text=True, check=True).stdout.split()
 
 
-def wait_for(kind: str, marker: str, *, there: bool) -> None:
-    deadline = time.monotonic() + 60
-    while bool(found := kept_by(kind, marker)) is not there:
-        assert time.monotonic() < deadline, found
-        time.sleep(0.2)
-
-
 @pytest.mark.parametrize("kind", DAEMONS)
 def test_a_daemon_has_no_use_for_what_it_got_of_a_layer_that_does_not_have_its_digest(kind: str) -> None:
     marker, good = os.urandom(16).hex(), os.urandom(16).hex()
@@ -344,7 +336,7 @@ def test_a_daemon_has_no_use_for_what_it_got_of_a_layer_that_does_not_have_its_d
         *parts, last, _manifest = parts_of(image)
         for part in parts:
             yield part.replace(good.encode(), marker.encode()) if isinstance(part, bytes) else part
-        wait_for(kind, marker, there=True)
+        wait_until(lambda: kept_by(kind, marker), f"{kind} to have a part of the layer", pause=0.2)
         yield last
 
     described = Image.from_config(image.id, json.loads(image.config))
@@ -354,7 +346,12 @@ def test_a_daemon_has_no_use_for_what_it_got_of_a_layer_that_does_not_have_its_d
             destination.send(step, verified(wrong()), set())
         assert layers_there(name, kind) == ()
         if kind in CLASSIC:
-            wait_for(kind, marker, there=False)
+            wait_until(
+                lambda: not kept_by(kind, marker),
+                f"{kind} to have nothing of the layer",
+                pause=0.2,
+                log=lambda: str(kept_by(kind, marker)),
+            )
         else:
             # Containerd removes it after a day (metadata/content.go): until then no image can have it.
             assert [path for path in kept_by(kind, marker) if "/ingest/" not in path] == []

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import hostile_tars
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._image import archive_reader
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import (
     Reading,
@@ -23,7 +24,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader 
     saved,
     unpacked,
 )
-from ansible_collections.nested.kata.plugins.module_utils._image.layers import PIECE, Manifest, verified
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import Manifest, verified
 from hostile_tars import END, HEADERS, Entry, entry, file
 from hypothesis import given
 from hypothesis import strategies as st

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from ansible_runner import MARK
+from docker_in_docker import docker
 
 SCENARIO = Path(__file__).resolve().parent.parent
 INVENTORY = SCENARIO / "inventory.yml"
@@ -43,19 +44,12 @@ WAYS = {
 MACHINES = ["machine-host", "machine-proxy", "kata-in-docker.machine-proxy", *(instance[0] for instance in INSTANCES)]
 
 
-def run(name: str, command: str, data: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a shell's command on a host of the inventory, a few milliseconds away, where a task of Ansible's takes
-    seconds. That Ansible comes as far is what the scenario's playbooks have shown.
-    """
-    way = [word for hop in WAYS[name] for word in ("docker", "exec", "--interactive", hop)]
-    return subprocess.run([*way, "sh", "-c", command], input=data, capture_output=True, text=True, check=False)
-
-
 def ask(name: str, command: str, data: str = "") -> str:
-    """Run a shell's command on a host of the inventory, and return what it printed."""
-    done = run(name, command, data)
-    assert done.returncode == 0, f"{name}: {command}: {done.stdout}{done.stderr}"
-    return done.stdout.rstrip("\n")
+    """Run a shell's command on a host of the inventory, and return its output. It takes milliseconds, where a task of
+    Ansible takes seconds. The scenario's playbooks have shown that Ansible reaches the host.
+    """
+    *hops, container = WAYS[name]
+    return docker("exec", "-i", container, "sh", "-c", command, hops=hops, data=data.encode())
 
 
 def docker_info(name: str) -> dict:
@@ -77,11 +71,16 @@ def ranges(name: str) -> list[ipaddress.IPv4Network]:
     return sorted(ipaddress.IPv4Network(one) for one in found if ":" not in one)
 
 
+def devices_of(target: str, file: str) -> list[str]:
+    """Return the loop devices that hold a file."""
+    listed = ask(target, f"losetup --noheadings --output NAME --associated {file}").splitlines()
+    # It also lists, as lost, a device that holds a file of the same name in another container of the machine.
+    return [device for device in listed if "(lost)" not in device]
+
+
 def device_of(target: str, instance: str) -> str:
     """Return the loop device of an instance's disk, or nothing."""
-    listed = ask(target, f"losetup --noheadings --output NAME --associated /var/lib/nested-kata/disks/{instance}.img")
-    # It also lists, as lost, what another container of the machine attached under the same name.
-    return "\n".join(line for line in listed.splitlines() if "(lost)" not in line)
+    return "".join(devices_of(target, f"/var/lib/nested-kata/disks/{instance}.img"))
 
 
 def wait_for(target: str, instance: str) -> None:
@@ -187,7 +186,8 @@ def test_instances_do_not_reach_each_other() -> None:
     address = ask(
         "machine-host", "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' two"
     )
-    assert run("one.machine-host", f"ping -c 1 -W 2 {address}").returncode == 1  # no answer; 2 would be another error
+    status = ask("one.machine-host", f"ping -c 1 -W 2 {address} >/dev/null; echo $?")
+    assert status == "1"  # no answer; 2 would be another error
 
 
 def test_stopping_an_instance_detaches_its_disk_and_starting_it_finds_it_again() -> None:
@@ -217,10 +217,10 @@ def test_disks_that_get_other_loop_devices_are_still_each_instance_s_own() -> No
     ask(target, "systemctl stop nested-kata-instance@one.service nested-kata-instance@two.service")
     assert devices() == dict.fromkeys(instances, "")
     # As after a boot with more disks than before: their devices are taken, by these files or by work beside this test.
-    for device in first.values():
-        file = f"/tmp/t-taken-{Path(device).name}"
-        ask(target, f"truncate --size 1M {file}; losetup {device} {file} || true")
+    taken = {device: f"/tmp/t-taken-{Path(device).name}" for device in first.values()}
     try:
+        for device, file in taken.items():
+            ask(target, f"truncate --size 1M {file}; losetup {device} {file} || losetup {device}")
         for name in reversed(instances):
             ask(target, f"systemctl start nested-kata-instance@{name}.service")
         for name in instances:
@@ -228,11 +228,10 @@ def test_disks_that_get_other_loop_devices_are_still_each_instance_s_own() -> No
         assert {*devices().values()}.isdisjoint({*first.values(), ""})
         assert kept() == before
     finally:
-        for device in first.values():
-            file = f"/tmp/t-taken-{Path(device).name}"
-            ask(
-                target, f"losetup --noheadings --output NAME --associated {file} | xargs -r losetup --detach; rm {file}"
-            )
+        for file in taken.values():
+            for device in devices_of(target, file):
+                ask(target, f"losetup --detach {device}")
+            ask(target, f"rm {file}")
     assert set(before["one"]).isdisjoint(before["two"][:2])
 
 
@@ -283,7 +282,7 @@ def test_a_golden_disk_is_sealed_has_a_manifest_and_no_builder_is_left() -> None
     assert told["images"] == {BASE: ask(target, f"docker image inspect --format '{{{{.Id}}}}' {BASE}")}
     assert (told["name"], told["driver"], told["fstype"]) == ("base", "overlay2", "ext4")
     assert ask(target, "docker ps --all --format '{{.Names}}'").split() == ["two", "one"]
-    assert ask(target, f"losetup --associated {directory}/{image}") == ""
+    assert devices_of(target, f"{directory}/{image}") == []
 
 
 def test_a_clone_of_a_golden_disk_has_its_images_and_a_uuid_of_its_own_and_fills_its_larger_device() -> None:
@@ -316,7 +315,7 @@ def test_the_drop_in_has_the_release_s_own_paths_safe_settings_and_what_the_inve
     assert (qemu["enable_annotations"], qemu["seccomp_sandbox"][:3], qemu["default_memory"]) == ([], "on,", 1024)
     assert qemu["kernel_params"] == "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
     # Found in none, where 2 would be that it could not look.
-    assert run(PROXY, f"grep -rl /opt/kata {KATA_CONFIG}/config.d").returncode == 1
+    assert ask(PROXY, f"grep -rl /opt/kata {KATA_CONFIG}/config.d; echo $?") == "1"
 
 
 def test_the_instance_in_the_proxy_runs_on_the_shim_of_the_release() -> None:

@@ -13,8 +13,8 @@ import tarfile
 from typing import BinaryIO, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 
-PIECE = 1 << 20
 HEADERS = 1 << 13  # bytes that the headers of one member may take; real ones take up to 2 KiB
 TRAILER = 1 << 24  # bytes of zeros that may follow the last member; tar writes up to 1 MiB with its largest blocks
 

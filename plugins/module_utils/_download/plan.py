@@ -19,7 +19,7 @@ class Found:
     checksum: Checksum | None = None
     """Of the file, by the wanted algorithm."""
     signed_by: str | None = None
-    """Key whose signature of the file is good; verified only where there is no checksum to compare."""
+    """Key that signed the file; verified only where there is no checksum to compare."""
     part: int = 0
     """Bytes of a download that was interrupted."""
 

@@ -15,6 +15,7 @@ from typing import Any, Iterable, Iterator, Mapping
 
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import messages, trailing_error
@@ -22,7 +23,6 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.streams import
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import FEW_BYTES
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, short
 
-PIECE = 1 << 20
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
 ANSWER_BYTES = 4096
 NOT_FOUND, CONFLICT = 404, 409

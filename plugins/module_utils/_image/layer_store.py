@@ -20,12 +20,12 @@ import re
 from typing import Any, BinaryIO, Collection, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._image import layer_files
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Stream
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
-    PIECE,
     Blob,
     Manifest,
     Part,

@@ -15,8 +15,6 @@ from typing import Collection, Iterable, Iterator, Sequence, Union
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 
-PIECE = 1 << 20  # bytes of a layer that are read at once
-
 
 @dataclass(frozen=True)
 class Blob:
