@@ -40,11 +40,8 @@ def opened(path: str) -> Iterator[BinaryIO]:
     """Yield the uncompressed content of an archive, to be read once from its beginning to its end."""
     with open(path, "rb") as file:
         kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # the position stays at the beginning
-        if not kind:
-            yield file
-        else:
-            with uncompressed(file, kind) as content:
-                yield content
+        with uncompressed(file, kind) if kind else contextlib.nullcontext(file) as content:
+            yield content
 
 
 @contextlib.contextmanager
