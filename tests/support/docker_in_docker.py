@@ -140,9 +140,8 @@ def docker(*arguments: str, hops: Sequence[str] = (), data: bytes | None = None,
     command = ["docker"]
     for hop in hops:
         command += ["exec", "-i", hop, "docker"]
-    done = subprocess.run(
-        [*command, *arguments], input=data, stdin=None if data else subprocess.DEVNULL, capture_output=True, check=False
-    )
+    stdin = subprocess.DEVNULL if data is None else None
+    done = subprocess.run([*command, *arguments], input=data, stdin=stdin, capture_output=True, check=False)
     assert done.returncode == 0 or not check, (
         f"{' '.join([*command, *arguments])}: {(done.stdout + done.stderr).decode()}"
     )

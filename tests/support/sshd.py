@@ -24,7 +24,9 @@ def own_sshd(place: Path) -> Iterator[int]:
     port = free_port()
     (place / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
-        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n",
+        "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n"
+        # So bash takes itself for one below another, and reads no .bashrc, which may print something.
+        "SetEnv SHLVL=2\n",
         encoding="utf-8",
     )
     os.makedirs("/run/sshd", exist_ok=True)
