@@ -116,7 +116,8 @@ options:
     type: str
   attached:
     description:
-      - Whether the file is attached to a loop device, with direct I/O where its file system supports that.
+      - Whether the file is attached to a loop device, with direct I/O where the file system of its directory
+        supports that.
       - Without it an attachment is left as it is.
       - V(true) refuses a file that is attached more than once, read-only, in part, or only until its last user ends
         (C(mount -o loop)).
@@ -236,8 +237,8 @@ size:
   type: int
   sample: 21474836480
 allocated:
-  description: Bytes that the file takes on its disk, including those that a clone shares. V(null) where
-    it is gone, and in check mode where it would change.
+  description: Bytes of space that the file takes up, including those that a clone shares. V(null) where it is gone, and
+    in check mode where it would change.
   returned: success
   type: int
   sample: 402653184

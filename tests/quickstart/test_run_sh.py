@@ -76,8 +76,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
 
 @pytest.fixture(scope="module")
 def first(before: dict[str, list[str]]) -> subprocess.CompletedProcess[str]:
-    """The first run that was not interrupted, after five that were. The marks are of steps, which it always prints: a
-    task gets a line only where it takes long.
+    """The first run that was not interrupted, after five that were. Each mark is the name of a step, which is always
+    printed. The name of a task is printed only where the task takes long.
     """
     for mark, after in [
         ("- The machine image", 6.0),

@@ -25,7 +25,7 @@ def own_sshd(place: Path) -> Iterator[int]:
     (place / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {place}/host\nAuthorizedKeysFile {place}/user.pub\n"
         "StrictModes no\nUsePAM no\nPermitRootLogin yes\nPidFile none\n"
-        # So bash takes itself for one below another, and reads no .bashrc, which may print something.
+        # Bash that sshd starts reads .bashrc, which may print something, unless it is a shell below another one.
         "SetEnv SHLVL=2\n",
         encoding="utf-8",
     )

@@ -181,6 +181,7 @@ HOSTILE = {
     "a directory": (lambda diff: (diff / "a").mkdir(), record_of(("a", 4096)), "is not a regular file of 4096 bytes"),
     "a file that is larger": (lambda diff: None, record_of(("file", 3)), "is not a regular file of 3 bytes"),
     "a negative size": (lambda diff: None, record_of(("file", -4)), "of the size -4"),
+    "a size that is a truth": (lambda diff: None, record_of(("file", True)), "a file of the size True"),
     "a size that is not a number": (lambda diff: None, record_of(("file", ["4"])), r"a file of the size \['4'\]"),
     "an empty name": (lambda diff: None, record_of(("", 4)), "does not lead down"),
     "a name that is not a text": (lambda diff: None, record_of((4, 4)), "not as tar-split writes it"),

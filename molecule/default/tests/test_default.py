@@ -80,7 +80,7 @@ def devices_of(target: str, file: str) -> list[str]:
 
 def device_of(target: str, instance: str) -> str:
     """Return the loop device of an instance's disk, or nothing."""
-    return "".join(devices_of(target, f"/var/lib/nested-kata/disks/{instance}.img"))
+    return "\n".join(devices_of(target, f"/var/lib/nested-kata/disks/{instance}.img"))
 
 
 def wait_for(target: str, instance: str) -> None:

@@ -19,7 +19,7 @@ class Found:
     checksum: Checksum | None = None
     """Of the file, by the wanted algorithm."""
     signed_by: str | None = None
-    """Key that signed the file; verified only where there is no checksum to compare."""
+    """Fingerprint of the key that signed the file. Looked up only where there is no checksum to compare."""
     part: int = 0
     """Bytes of a download that was interrupted."""
 

@@ -192,7 +192,7 @@ def parsed(line: bytes) -> tuple[bytes, bytes, int]:
         if entry["type"] == 2:
             return binascii.a2b_base64(entry["payload"] or ""), b"", 0
         size, raw = entry.get("size") or 0, entry.get("name_raw")
-        if not isinstance(size, int) or size < 0:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ValueError(f"a file of the size {size!r:.20}")
         return b"", binascii.a2b_base64(raw) if raw else entry["name"].encode("utf-8", "surrogateescape"), size
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
