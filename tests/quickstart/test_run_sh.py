@@ -16,8 +16,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,20 @@ def run_sh(*arguments: str, timeout: float = 1200) -> subprocess.CompletedProces
     )
 
 
-def interrupt(mark: str, after: float) -> str:
-    """Start run.sh, press Ctrl-C some seconds after it printed the mark, and return what it had said."""
+def runs(pattern: str) -> bool:
+    """Whether a process of this machine or of a container in it has such a command line."""
+    return subprocess.run(["pgrep", "--full", pattern], capture_output=True, check=False).returncode == 0
+
+
+def there_is(*command: str) -> bool:
+    """Whether a listing has a line. What cannot be asked yet has none."""
+    return bool(subprocess.run(command, capture_output=True, check=False).stdout.strip())
+
+
+def interrupt(step: str, begun: Callable[[], bool]) -> str:
+    """Start run.sh, press Ctrl-C when the work of a step has begun, or has proved to be done already, and return what
+    was said.
+    """
     command = [*HEEDING_SIGNALS, *RUN]
     with subprocess.Popen(
         command,
@@ -50,16 +63,23 @@ def interrupt(mark: str, after: float) -> str:
         text=True,
         start_new_session=True,
     ) as process:
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if mark in line:
-                break
-        else:
-            raise AssertionError(f"it ended without {mark!r}: {''.join(said)}")
-        time.sleep(after)
-        os.killpg(process.pid, signal.SIGINT)
-        said.append(process.stdout.read())
+        said: list[str] = []
+        reader = threading.Thread(target=said.extend, args=[process.stdout])
+        reader.start()
+
+        def due() -> bool:
+            at_it = [line.strip().startswith(step) for line in list(said) if line.startswith(("==> ", "  - "))]
+            return process.poll() is not None or (any(at_it) and (not at_it[-1] or begun()))
+
+        wait_until(
+            due,
+            f"the work of {step!r}",
+            seconds=600,
+            log=lambda: "".join(said),
+        )
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        reader.join()
     assert process.returncode == 130, "".join(said)
     return "".join(said)
 
@@ -76,17 +96,15 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[
 
 @pytest.fixture(scope="module")
 def first(before: dict[str, list[str]]) -> subprocess.CompletedProcess[str]:
-    """The first run that was not interrupted, after five that were. Each mark is the name of a step, which is always
-    printed. The name of a task is printed only where the task takes long.
-    """
-    for mark, after in [
-        ("- The machine image", 6.0),
-        ("- The machine image", 12.0),
-        ("- The proxy", 8.0),
-        ("- The instance", 12.0),
-        ("==> The proof", 6.0),
+    """The first run that was not interrupted, after five that were."""
+    for step, begun in [
+        ("- The machine image", lambda: runs("mmdebstrap")),
+        ("- The machine image", lambda: there_is("docker", "images", "--quiet", BASE)),
+        ("- The proxy", lambda: there_is("docker", "ps", "--quiet", "--filter", "name=^kata-in-docker$")),
+        ("- The instance", lambda: there_is(*PROXY, "docker", "ps", "--quiet", "--filter", "name=^kata$")),
+        ("==> The proof", lambda: runs("apt-get install --yes --no-install-recommends busybox")),
     ]:
-        assert "Interrupted. Nothing is lost" in interrupt(mark, after)
+        assert "Interrupted. Nothing is lost" in interrupt(step, begun)
     return run_sh()
 
 
