@@ -27,6 +27,7 @@ FILES = CHECKOUT / "roles" / "machine_image" / "files"
 
 # Machine images, as the role tags them, and what became of each before the removal.
 UNUSED, RUN, BUILT_UPON, RENAMED = (f"nested-kata/machine:{number * 12}" for number in "1234")
+IMPORTED = "nested-kata/base:imported"
 
 
 def inner_docker(*arguments: str, **options) -> str:
@@ -149,6 +150,7 @@ def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(remov
     untagged = build_upon(BUILT_UPON, "--label", "other=1")
     inner_docker("tag", RENAMED, "theirs:2")
     inner_docker("tag", "theirs:1", "nested-kata/machine:theirs")
+    inner_docker("tag", BASE, IMPORTED)
     inner_docker("create", "--name", "user-of-base", BASE)
     inner_docker("build", "--force-rm", "-", data=context("true", "false", mark="-debugged"), check=False)
     (debugged,) = unfinished()
@@ -166,7 +168,10 @@ def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(remov
 
     containers = {"user-of-ours", "user-of-theirs", "user-of-base", "debugging"}
     images = {RUN, "theirs:1", "theirs:2", "nested-kata/machine:theirs", untagged, debugged, BASE}
-    everything = {"containers": containers | {interrupted}, "images": images | {UNUSED, BUILT_UPON, RENAMED, left}}
+    everything = {
+        "containers": containers | {interrupted},
+        "images": images | {UNUSED, BUILT_UPON, RENAMED, IMPORTED, left},
+    }
     assert holds() == everything
 
     remove(removal, "--check")
