@@ -16,6 +16,9 @@ description:
     connection is used, which may be a nested one again.
   - Files of any size are copied through the same way in pieces, without a temporary file on any level between.
   - When a command fails because of a hop, the error names the hop and what is wrong with it.
+  - No host chooses how it is reached. Facts that have the name of an option of this plugin, of the parent, of the shell
+    or of become are an error, whatever C(inject_facts_as_vars) is, and so is an option whose template needs a fact.
+    Inventory, plays, C(set_fact) without C(cacheable), C(add_host) and the command line set options as usual.
 requirements:
   - The client C(docker) on the machine and in every container on the way, except the innermost one.
   - A POSIX shell, C(dd) and C(stat) (coreutils or busybox) in the innermost container.
@@ -83,6 +86,8 @@ options:
 extends_documentation_fragment:
   - connection_pipelining
 notes:
+  - What a module returns as facts becomes facts of the host of the play. A task with C(delegate_to) a host that is not
+    trusted needs C(delegate_facts) too, so that they do not override variables of another host.
   - Passwords that C(become) asks for in the container are answered by the parent. There is no terminal in the
     container, so become plugins that need one are refused.
   - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off, files are sent
@@ -132,7 +137,7 @@ from contextlib import contextmanager
 
 from ansible import constants as C
 from ansible import context
-from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
+from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound, AnsibleUndefinedVariable
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.connection import ConnectionBase
 from ansible.plugins.loader import connection_loader
@@ -144,6 +149,13 @@ display = Display()
 # Commands run without a terminal: it would merge stderr into stdout and echo passwords. Plugins without such an option
 # ignore it.
 PARENT_OPTIONS = {"use_tty": False, "pty": False, "pipelining": True}
+
+# Variables that facts override like any other of the inventory, beside the options of plugins. Ansible cleans facts of
+# some names (ansible.vars.clean), but not of these, nor of the options of plugins in collections.
+IDENTITY = {"inventory_hostname", "inventory_hostname_short", "group_names"}
+
+# Variables that hold facts, or other variables that facts override.
+HOLDING_FACTS = {"ansible_facts", "ansible_local", "vars"}
 
 # Sizes of the pieces of files, multiples of dd's block size. A command line holds less than 128 KiB, base64
 # takes a third more.
@@ -176,7 +188,19 @@ class Connection(ConnectionBase):
     # Options: those of this plugin are set as for any plugin; the parent's come from the variables of the right host
 
     def _resolve_option_variables(self, variables: t.Any, templar: t.Any) -> dict[str, t.Any]:
-        options: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)
+        host = self._play_context.remote_addr
+        try:
+            return self._resolve_without_facts(host, variables, templar)
+        except AnsibleUndefinedVariable as ex:
+            raise AnsibleError(
+                f"the connection of {host} has an option that needs a variable which is not defined, or only by facts,"
+                " which do not choose how a host is reached: define it in the inventory"
+            ) from ex
+
+    def _resolve_without_facts(self, host: str, variables: t.Any, templar: t.Any) -> dict[str, t.Any]:
+        _refuse_facts(host, variables, self)
+        with _without_facts(templar, variables):
+            options: dict[str, t.Any] = super()._resolve_option_variables(variables, templar)
         via, via_origin = self._look_up("via", options)
         name, name_origin = self._look_up("parent", options)
         if via and name_origin != "default":
@@ -188,20 +212,23 @@ class Connection(ConnectionBase):
         play_context = self._play_context.copy()
         if via:
             route += (via,)
+            host = via
             variables = self._variables_of(via, variables)
-            templar = templar.copy()
-            templar.available_variables = variables
-            default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
-            name = templar.template(variables["ansible_connection"]) if variables.get("ansible_connection") else default
-            _address(play_context, via, variables, templar)
         elif self.matches_name([name]):
             raise AnsibleError(
                 f"parent: {name} cannot be its own parent; to go through a host that is nested itself, set via"
                 " (ansible_nested_via)"
             )
-        play_context.connection = name
-        self._load_parent(name, play_context, route)
-        self._parent_options = self._parent._resolve_option_variables(variables, templar)
+        with _without_facts(templar, variables):
+            if via:
+                default = context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
+                own = variables.get("ansible_connection")
+                name = templar.template(own) if own else default
+                _address(play_context, via, variables, templar)
+            play_context.connection = name
+            self._load_parent(name, play_context, route)
+            _refuse_facts(host, variables, self._parent)
+            self._parent_options = self._parent._resolve_option_variables(variables, templar)
         return options
 
     def _look_up(self, option: str, variables: dict[str, t.Any]) -> tuple[t.Any, str]:
@@ -425,6 +452,38 @@ class Connection(ConnectionBase):
         if self._parent is not None:
             self._parent.close()
         self._connected = False
+
+
+def _refuse_facts(host: str, variables: t.Any, connection: t.Any) -> None:
+    """Raise if a host has facts of the names that choose how a connection reaches it, and how commands run there."""
+    names = {*IDENTITY, *C.COMMON_CONNECTION_VARS, *C.config.get_plugin_vars(None, None)}
+    names.update(name for several in C.MAGIC_VARIABLE_MAPPING.values() for name in several)
+    for kind, plugin in (("connection", connection), ("shell", connection._shell), ("become", connection.become)):
+        if plugin is not None:
+            names.update(C.config.get_plugin_vars(kind, plugin._load_name))
+    if found := sorted(names & _names_of_facts(variables)):
+        raise AnsibleError(
+            f"the facts of {host} have {', '.join(found)}, and no host chooses how it is reached: distrust what answers"
+            " there, set this in the inventory, a play or set_fact without cacheable, and clear cached facts with"
+            " --flush-cache"
+        )
+
+
+def _names_of_facts(variables: t.Any) -> set[str]:
+    """Return the names of variables that a host's facts can have set: they are kept without a prefix."""
+    return {name for key in variables.get("ansible_facts") or {} for name in (key, f"ansible_{key}")}
+
+
+@contextmanager
+def _without_facts(templar: t.Any, variables: t.Any) -> Iterator[None]:
+    """Have templates see the variables, but for the facts among them."""
+    hidden = HOLDING_FACTS | (_names_of_facts(variables) if C.INJECT_FACTS_AS_VARS else set())
+    before = templar.available_variables
+    templar.available_variables = {name: value for name, value in variables.items() if name not in hidden}
+    try:
+        yield
+    finally:
+        templar.available_variables = before
 
 
 def _address(play_context: t.Any, via: str, variables: dict[str, t.Any], templar: t.Any) -> None:
