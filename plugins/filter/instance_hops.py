@@ -10,7 +10,7 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - An instance is a container of the Kata host, or of a proxy on it. Its hops, and those of the proxy before them, are
-    the way.
+    the way, without their own facts, as P(nested.kata.way#filter).
   - Pure computation on the control node.
 options:
   _input:
@@ -43,22 +43,20 @@ _value:
   sample: [{"hops": ["kata-in-docker", "kata"]}]
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+
+from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, way
 
 
-def instance_hops(
-    instances: Iterable[str], host: str, hostvars: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, list[str]]]:
+def instance_hops(instances: Iterable[str], host: str, hostvars: Hostvars) -> list[dict[str, list[str]]]:
     """Return the way to each instance of a host."""
     found = []
     for name in instances:
-        via, hops = hostvars[name]["ansible_nested_via"], hostvars[name]["ansible_nested_hops"]
-        above = hostvars[via]
+        via, hops = way(name, hostvars)
         if via == host:
-            found.append({"hops": list(hops)})
-        elif above.get("ansible_nested_via", "") == host:
-            found.append({"hops": [*above["ansible_nested_hops"], *hops]})
+            found.append({"hops": [*hops]})
+        elif via and (above := way(via, hostvars)).via == host:
+            found.append({"hops": [*above.hops, *hops]})
     return found
 
 

@@ -10,8 +10,9 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Goes through the machines, proxies and instances of the inventory, and reads the results that
-    C(playbooks/tasks/look.yml) and the role P(nested.kata.kata_preflight#role) registered for each. A level whose
+    C(playbooks/status.yml) and the role P(nested.kata.kata_preflight#role) registered for each. A level whose
     Docker was not reached is left out.
+  - Where a level is and how it is isolated comes from the inventory and the level above, not from the level itself.
   - Pure computation on the control node.
 options:
   _input:
@@ -55,6 +56,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
+from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, way
 
 HOME = "/var/lib/nested-kata"
 KINDS = {"kata_hosts": "machine", "kata_proxies": "proxy", "kata_instances": "instance"}
@@ -65,17 +67,19 @@ Known = Mapping[str, Any]
 """The variables of a host."""
 
 
-def levels(groups: Mapping[str, list[str]], hostvars: Mapping[str, Known]) -> dict[str, Any]:
+def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any]:
     """Return the tables of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
     targets = [(name, known) for kind, name, known in hosts if kind != "instance"]
     rows = [
-        row(kind, name, known) for kind, name, known in hosts if known.get("nested_kata_docker", {}).get("rc", 1) == 0
+        row(kind, name, hostvars)
+        for kind, name, known in hosts
+        if known.get("nested_kata_docker", {}).get("rc", 1) == 0
     ]
     return {
         "rows": rows,
         "disks": [
-            disk(name, known, image)
+            disk(called(name, hostvars), image)
             for name, known in targets
             for image in known.get("nested_kata_disks", {}).get("images", [])
         ],
@@ -89,20 +93,27 @@ def levels(groups: Mapping[str, list[str]], hostvars: Mapping[str, Known]) -> di
     }
 
 
-def called(name: str, known: Known) -> str:
+def called(name: str, hostvars: Hostvars) -> str:
     """Return the name of a level: of a container its own, else that of the host."""
-    hops: list[str] = known.get("ansible_nested_hops", [name])
-    return hops[-1]
+    return (name, *way(name, hostvars).hops)[-1]
 
 
-def row(kind: str, name: str, known: Known) -> list[str | int]:
+def runtime(name: str, hostvars: Hostvars) -> str:
+    """Return the runtime of a container as the level above reports it, or nothing."""
+    via, hops = way(name, hostvars)
+    lines: list[str] = hostvars[via].get("nested_kata_runtimes", {}).get("stdout_lines", []) if via else []
+    return dict(line.split(" ", 1) for line in lines).get(f"/{hops[-1]}", "") if hops else ""
+
+
+def row(kind: str, name: str, hostvars: Hostvars) -> list[str | int]:
     """Return the row of a level."""
+    known = hostvars[name]
     info = json.loads(known["nested_kata_docker"]["stdout"])
-    runtime = known.get("nested_kata_runtime", {}).get("stdout", "")
-    isolation = ISOLATION.get((kind, runtime), f"VM ({runtime})")
+    found = runtime(name, hostvars)
+    isolation = ISOLATION.get((kind, found), f"VM ({found})" if found else "unknown")
     return [
         kind,
-        called(name, known),
+        called(name, hostvars),
         known["nested_kata_kernel"]["stdout"],
         info["ServerVersion"],
         info["Driver"],
@@ -111,9 +122,9 @@ def row(kind: str, name: str, known: Known) -> list[str | int]:
     ]
 
 
-def disk(name: str, known: Known, image: Mapping[str, Any]) -> list[str]:
+def disk(level: str, image: Mapping[str, Any]) -> list[str]:
     """Return the row of a disk image."""
-    return [called(name, known), os.path.relpath(image["path"], HOME)] + [
+    return [level, os.path.relpath(image["path"], HOME)] + [
         bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")
     ]
 

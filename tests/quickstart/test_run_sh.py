@@ -211,7 +211,8 @@ def test_the_second_call_has_nothing_to_do_but_the_table(first: subprocess.Compl
     second = run_sh()
     assert second.returncode == 0
     assert [line for line in second.stdout.splitlines() if line.startswith("==>")] == [
-        "==> Look at every level",
+        "==> Look at the machines and the proxies",
+        "==> Look at the instances",
         "==> Show what runs where",
     ]
     assert "ISOLATES NOTHING" in second.stdout

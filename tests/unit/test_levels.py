@@ -8,16 +8,20 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible_collections.nested.kata.plugins.filter.containers_on import FilterModule as ContainerFilters
 from ansible_collections.nested.kata.plugins.filter.instance_hops import FilterModule as HopFilters
 from ansible_collections.nested.kata.plugins.filter.levels import FilterModule as LevelFilters
+from ansible_collections.nested.kata.plugins.filter.way import FilterModule as WayFilters
 
 levels = LevelFilters().filters()["levels"]
+containers_on = ContainerFilters().filters()["containers_on"]
+way = WayFilters().filters()["way"]
 instance_hops = HopFilters().filters()["instance_hops"]
 
 GROUPS = {"kata_hosts": ["machine"], "kata_proxies": ["p.machine"], "kata_instances": ["kata.p.machine"]}
 
 
-def known(running: int, runtime: str = "", hops: tuple[str, ...] = (), **more: object) -> dict:
+def known(running: int, via: str = "", hops: tuple[str, ...] = (), **more: object) -> dict:
     """Return the variables of a host whose Docker was reached."""
     docker = {
         "rc": 0,
@@ -26,14 +30,21 @@ def known(running: int, runtime: str = "", hops: tuple[str, ...] = (), **more: o
     return {
         "nested_kata_docker": docker,
         "nested_kata_kernel": {"stdout": "6.12"},
-        "nested_kata_runtime": {"stdout": runtime} if runtime else {},
-        **({"ansible_nested_hops": list(hops)} if hops else {}),
+        **({"ansible_nested_via": via, "ansible_nested_hops": list(hops)} if hops else {}),
         **more,
     }
 
 
 def hostvars(runtime: str = "kata") -> dict:
-    return {"machine": known(1), "p.machine": known(1, "runc", ("p",)), "kata.p.machine": known(0, runtime, ("kata",))}
+    return {
+        "machine": known(1, **containers("/p runc")),
+        "p.machine": known(1, "machine", ("p",), **containers("/other runc", f"/kata {runtime}")),
+        "kata.p.machine": known(0, "p.machine", ("kata",), **containers("/kata kata")),
+    }
+
+
+def containers(*lines: str) -> dict:
+    return {"nested_kata_runtimes": {"stdout_lines": list(lines)}}
 
 
 def test_each_level_has_a_row_in_the_order_of_the_levels() -> None:
@@ -52,9 +63,18 @@ def test_an_instance_under_runc_is_not_taken_for_isolated() -> None:
     assert found["standin"] is True
 
 
+def test_an_instance_that_the_level_above_does_not_know_is_not_taken_for_isolated() -> None:
+    hosts = hostvars()
+    hosts["p.machine"].pop("nested_kata_runtimes")
+    assert levels(GROUPS, hosts)["rows"][-1][-1] == "unknown"
+
+
 @pytest.mark.parametrize("lacking", [{}, {"nested_kata_docker": {"rc": 1}}, {"nested_kata_docker": {}}])
 def test_a_level_that_was_not_reached_is_left_out(lacking: dict) -> None:
-    assert [row[0] for row in levels(GROUPS, {**hostvars(), "p.machine": lacking})["rows"]] == ["machine", "instance"]
+    hosts = hostvars()
+    way = {key: hosts["p.machine"][key] for key in ("ansible_nested_via", "ansible_nested_hops")}
+    rows = levels(GROUPS, {**hosts, "p.machine": {**way, **lacking}})["rows"]
+    assert [row[0] for row in rows] == ["machine", "instance"]
 
 
 def test_an_inventory_without_the_groups_has_no_level() -> None:
@@ -88,11 +108,23 @@ def test_what_is_missing_for_kata_are_the_errors_of_the_machines() -> None:
 WAYS = {
     "here": {},
     "proxy": {"ansible_nested_via": "here", "ansible_nested_hops": ["p"]},
+    "there": {},
     "elsewhere": {"ansible_nested_via": "there", "ansible_nested_hops": ["q"]},
     "a": {"ansible_nested_via": "here", "ansible_nested_hops": ["a"]},
     "b": {"ansible_nested_via": "proxy", "ansible_nested_hops": ["b"]},
     "c": {"ansible_nested_via": "elsewhere", "ansible_nested_hops": ["c"]},
 }
+
+
+def test_containers_of_a_host_are_reached_by_one_hop_from_it() -> None:
+    deep = {"deep": {"ansible_nested_via": "here", "ansible_nested_hops": ["p", "b"]}}
+    assert containers_on([*WAYS, "deep"], "here", {**WAYS, **deep}) == ["p", "a"]
+    assert containers_on(WAYS, "b", WAYS) == []
+
+
+def test_the_way_of_a_host_that_is_no_container_is_empty() -> None:
+    assert way("b", WAYS) == {"via": "proxy", "hops": ["b"]}
+    assert way("here", WAYS) == {"via": "", "hops": []}
 
 
 def test_an_instance_is_reached_from_its_machine_and_from_no_other() -> None:

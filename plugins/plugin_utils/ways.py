@@ -1,0 +1,40 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How hosts of the inventory that are containers are reached, as the inventory says it and not the hosts themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ansible import constants as C
+
+Hostvars = Mapping[str, Mapping[str, Any]]
+"""The variables of each host."""
+
+
+class Way(NamedTuple):
+    """The host above, or nothing, and the containers from there on."""
+
+    via: str
+    hops: tuple[str, ...]
+
+
+def way(name: str, hostvars: Hostvars) -> Way:
+    """Return the way to a host."""
+    with _without_facts():
+        known = hostvars[name]
+    return Way(known.get("ansible_nested_via", ""), tuple(known.get("ansible_nested_hops", ())))
+
+
+@contextmanager
+def _without_facts() -> Iterator[None]:
+    """Have Ansible leave facts out of the variables that it collects for a host."""
+    before = C.INJECT_FACTS_AS_VARS
+    C.INJECT_FACTS_AS_VARS = False
+    try:
+        yield
+    finally:
+        C.INJECT_FACTS_AS_VARS = before
