@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,38 @@ def test_each_task_file_that_a_role_names_is_there_and_a_folder_has_at_most_ten(
     # The others are entry points, which stand at the top.
     assert [path for path in files if path.parent != tasks and str(path.relative_to(tasks)) not in named] == []
     assert max(sum(other.parent == path.parent for other in files) for path in files) <= 10
+
+
+TASK_FILES = [*(CHECKOUT / "playbooks").rglob("*.yml"), *(CHECKOUT / "roles").glob("*/tasks/**/*.yml")]
+# Hosts that no tenant controls: what their modules return may become facts of the host that a play is for.
+TRUSTED = {None, "localhost", "{{ guest_kernel_build_host }}", "{{ nested_kata_way.via }}"}
+
+
+def mappings(node: object) -> Iterator[dict]:
+    """Yield every mapping in a YAML document."""
+    if isinstance(node, dict):
+        yield node
+    for below in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from mappings(below)
+
+
+def test_no_task_reads_how_a_host_is_reached_from_variables_that_its_facts_override() -> None:
+    # The filter nested.kata.way reads it. As a key it is set.
+    defaults = [*(CHECKOUT / "roles").glob("*/defaults/*.yml"), *(CHECKOUT / "roles").glob("*/vars/*.yml")]
+    assert len(TASK_FILES) > 50
+    reading = re.compile(r"(?:\{\{.*|when:.*|\.|\[')ansible_nested_.*")
+    found = {path: reading.findall(path.read_text()) for path in [*TASK_FILES, *defaults]}
+    assert {str(path.relative_to(CHECKOUT)): lines for path, lines in found.items() if lines} == {}
+
+
+def test_what_answers_in_a_container_gives_no_facts_to_the_host_of_a_play() -> None:
+    open_ones = [
+        (path.name, mapping["delegate_to"])
+        for path in TASK_FILES
+        for mapping in mappings(load(path))
+        if mapping.get("delegate_to") not in TRUSTED and mapping.get("delegate_facts") is not True
+    ]
+    assert open_ones == []
 
 
 @pytest.mark.parametrize("role", ALL_ROLES, ids=name_of)
