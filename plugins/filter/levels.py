@@ -102,7 +102,8 @@ def runtime(name: str, hostvars: Hostvars) -> str:
     """Return the runtime of a container as the level above reports it, or nothing."""
     via, hops = way(name, hostvars)
     lines: list[str] = hostvars[via].get("nested_kata_runtimes", {}).get("stdout_lines", []) if via else []
-    return dict(line.split(" ", 1) for line in lines).get(f"/{hops[-1]}", "") if hops else ""
+    runtimes = {container: found for container, _space, found in (line.partition(" ") for line in lines)}
+    return runtimes.get(f"/{hops[-1]}", "") if hops else ""
 
 
 def row(kind: str, name: str, hostvars: Hostvars) -> list[str | int]:

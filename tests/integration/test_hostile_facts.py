@@ -40,6 +40,7 @@ ATTACKS = {
     "ansible_become_user": "nobody",
     "ansible_python_interpreter": "/bin/python3",
     "ansible_interpreter_python_fallback": ["/bin/python3"],
+    "ansible_connection": "local",
     "ansible_host": "192.0.2.1",
     "inventory_hostname": "../../elsewhere",
     "group_names": ["kata_hosts"],

@@ -65,7 +65,7 @@ def test_an_instance_under_runc_is_not_taken_for_isolated() -> None:
 
 def test_an_instance_that_the_level_above_does_not_know_is_not_taken_for_isolated() -> None:
     hosts = hostvars()
-    hosts["p.machine"].pop("nested_kata_runtimes")
+    hosts["p.machine"].update(containers("", "/kata", "/other runc"))
     assert levels(GROUPS, hosts)["rows"][-1][-1] == "unknown"
 
 
