@@ -73,8 +73,8 @@ RUN apt-get update \\
 GO_IMAGE = _named("go", GO_DOCKERFILE)
 
 # Docker 29, which Debian does not have yet: built from the Go module that it is. Without the drivers that send logs to
-# somebody's cloud, whose libraries are a tenth of all that is compiled, and without optimization, which takes longer
-# than it saves here.
+# somebody's cloud, whose libraries are a tenth of all that is compiled, without optimization, which takes longer than
+# it saves here, and by compilers that never collect garbage.
 MOBY = "v2.0.0-beta.24"
 BUILD_MOBY = f"""
 exec 3>&1 >&2
@@ -83,7 +83,8 @@ cp -r "$(echo "$told" | sed -n 's/.*"Dir": "\\(.*\\)".*/\\1/p')" /build
 cd /build
 chmod -R u+w .
 sed -i -E '/logger\\/(awslogs|fluentd|gcplogs|gelf|journald|splunk|syslog)"/d' daemon/logdrivers_linux.go
-CGO_ENABLED=0 GOFLAGS=-mod=mod go build -gcflags 'all=-N -l' -tags 'netgo osusergo static_build' \\
+export CGO_ENABLED=0 GOFLAGS=-mod=mod GOGC=off
+go build -gcflags 'all=-N -l' -tags 'netgo osusergo static_build' \\
   -ldflags '-s -w -X github.com/moby/moby/v2/dockerversion.Version=29.0.0-moby-{MOBY}' -o dockerd ./cmd/dockerd
 cat dockerd >&3
 """
