@@ -9,17 +9,17 @@ usage() {
   cat <<'END'
 Usage: ./test.sh [--all] [--keep] [PART [ARGUMENT ...]]
 
-Without a PART all of them run, two beside each other: 25 to 30 minutes on two processors, of which a machine that has run
+Without a PART all of them run, two beside each other: 30 to 40 minutes on two processors, of which a machine that has run
 them before needs some less. With a PART only that one runs, and shows what it does as it goes:
 
   unit [PYTEST ARGUMENT ...]           1 min  unit tests and repository consistency checks
   lint [LINTER ...]                    1 min  ruff, ruff-format, mypy, yamllint, ansible-lint, shellcheck, reuse, antsibull-changelog,
                                               antsibull-docs
-  sanity [ANSIBLE-TEST ARGUMENT ...]   2 min  ansible-test sanity on the collection as it would be published
-  integration [PYTEST ARGUMENT ...]   12 min  modules and plugins on real daemons, disks, kernel trees and connections
-  molecule [SCENARIO ...]              8 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
+  sanity [ANSIBLE-TEST ARGUMENT ...]   3 min  ansible-test sanity on the collection as it would be published
+  integration [PYTEST ARGUMENT ...]   20 min  modules and plugins on real daemons, disks, kernel trees and connections
+  molecule [SCENARIO ...]             10 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
                                               for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
-  quickstart [PYTEST ARGUMENT ...]     7 min  run.sh from end to end
+  quickstart [PYTEST ARGUMENT ...]    10 min  run.sh from end to end
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
