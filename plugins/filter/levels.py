@@ -70,17 +70,17 @@ Known = Mapping[str, Any]
 def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any]:
     """Return the tables of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
-    targets = [(name, known) for kind, name, known in hosts if kind != "instance"]
+    targets = [(called(name, hostvars), known) for kind, name, known in hosts if kind != "instance"]
     rows = [
-        row(kind, name, hostvars)
+        row(kind, name, known, hostvars)
         for kind, name, known in hosts
         if known.get("nested_kata_docker", {}).get("rc", 1) == 0
     ]
     return {
         "rows": rows,
         "disks": [
-            disk(called(name, hostvars), image)
-            for name, known in targets
+            disk(level, image)
+            for level, known in targets
             for image in known.get("nested_kata_disks", {}).get("images", [])
         ],
         "missing": [
@@ -106,9 +106,8 @@ def runtime(name: str, hostvars: Hostvars) -> str:
     return runtimes.get(f"/{hops[-1]}", "") if hops else ""
 
 
-def row(kind: str, name: str, hostvars: Hostvars) -> list[str | int]:
+def row(kind: str, name: str, known: Known, hostvars: Hostvars) -> list[str | int]:
     """Return the row of a level."""
-    known = hostvars[name]
     info = json.loads(known["nested_kata_docker"]["stdout"])
     found = runtime(name, hostvars)
     isolation = ISOLATION.get((kind, found), f"VM ({found})" if found else "unknown")

@@ -423,7 +423,7 @@ def others(first: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.fixture(scope="module")
 def held(others: None) -> list[dict[str, list[str]]]:
-    """What all levels hold, which no bad input changes: one of them that did would be told by each after it, too."""
+    """What all levels hold before the bad inputs. If one of these changes something, the tests after it fail too."""
     return all_levels_hold()
 
 

@@ -19,7 +19,7 @@ class Found:
     checksum: Checksum | None = None
     """Of the file, by the wanted algorithm."""
     signed_by: str | None = None
-    """Fingerprint of the key that signed the file. Looked up only where there is no checksum to compare."""
+    """Fingerprint of the key that signed the file. It is determined only where no checksum can be compared."""
     part: int = 0
     """Bytes of a download that was interrupted."""
 

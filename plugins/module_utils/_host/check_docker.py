@@ -96,7 +96,7 @@ class Docker:
     added: tuple[str, ...] = ()  # names of runtimes that its flag --add-runtime brings
     configuration: Configuration = Configuration()
     holders: tuple[Holder, ...] = ()
-    images: frozenset[str] = frozenset()  # of the images that were asked about, those that it has
+    images: frozenset[str] = frozenset()  # those of the requested images that it has
 
     @property
     def managed_runs(self) -> bool:
