@@ -10,8 +10,8 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Turns options into the arguments C(--OPTION VALUE), in their order.
-  - The roles compare an existing container with the wanted one by a hash over these arguments. Values therefore keep
-    their type, and the same options always yield the same list.
+  - Earlier releases compared containers by a hash over these arguments. Values therefore keep their type, and the same
+    options always yield the same list.
   - Pure computation on the control node.
 options:
   _input:

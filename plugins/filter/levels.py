@@ -38,6 +38,8 @@ _value:
       isolation.
     - C(disks) has for each disk image the level, path, apparent size, room taken, shared room, and room that it may
       still take.
+    - C(differences) has for each option of a container that was made with another value than is wanted, and was left as
+      it is, the level, container, option, the values that it has and those that it would have.
     - C(missing) has for each finding that keeps Kata from running its id and remedy.
     - C(standin) is V(true) where an instance runs under runc.
   type: dict
@@ -46,6 +48,7 @@ _value:
       - [machine, host1, 6.12.104, 26.1.5, overlay2, 1, "-"]
       - [instance, web, 6.12.104-docker, 26.1.5, btrfs, 0, VM (kata)]
     disks: [[kata-in-docker, disks/web.img, 20.00 GB, 1.20 GB, 0.00 Bytes, 18.80 GB]]
+    differences: [[kata-in-docker, web, memory, 4 GiB, 8 GiB]]
     missing: []
     standin: false
 """
@@ -82,6 +85,12 @@ def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any
             disk(level, image)
             for level, known in targets
             for image in known.get("nested_kata_disks", {}).get("images", [])
+        ],
+        "differences": [
+            difference(level, container, one)
+            for level, known in targets
+            for container, listed in differing(known)
+            for one in listed
         ],
         "missing": [
             f"{finding['id']}: {finding['remedy']}"
@@ -127,6 +136,17 @@ def disk(level: str, image: Mapping[str, Any]) -> list[str]:
     return [level, os.path.relpath(image["path"], HOME)] + [
         bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")
     ]
+
+
+def differing(known: Known) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the containers on a target that differ from what is wanted, with the differences."""
+    notes = (json.loads(line) for line in known.get("nested_kata_differences", {}).get("stdout_lines", []))
+    return sorted((note["name"], note["differences"]) for note in notes)
+
+
+def difference(level: str, container: str, found: Mapping[str, Any]) -> list[str]:
+    """Return the row of an option that differs."""
+    return [level, container, found["item"], *(", ".join(found[key]) or "-" for key in ("is", "would_be"))]
 
 
 def errors(known: Known) -> list[dict[str, Any]]:

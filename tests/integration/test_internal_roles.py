@@ -19,6 +19,13 @@ ENTRY_POINTS = sorted(
 VARIABLES = {
     "internal_common_packages": ["no-such-package"],
     "internal_common_directories": ["/nowhere"],
+    "internal_machine_names": ["t-nobody"],
+    "internal_machine_replaced": "t-nobody",
+    "internal_machine_removed": "t-nobody",
+    "internal_machine_recreate": "always",
+    "internal_machine_option": "none",
+    "internal_machine_unit": "",
+    "internal_machine_stop_timeout": 1,
     "internal_machine_container": {"name": "t-nobody", "image": "t-nothing", "arguments": [], "stop_timeout": 1},
     "internal_machine_awaited": {"name": "t-nobody", "timeout": 1, "option": "none"},
 }
@@ -72,7 +79,7 @@ def test_a_playbook_of_this_collection_may_call_them() -> None:
                                 "tasks_from": "resolvers",
                             },
                         },
-                        {"name": "Show", "ansible.builtin.debug": {"var": "internal_common_resolvers_file"}},
+                        {"name": "Show", "ansible.builtin.debug": {"var": "internal_common_resolvers_mounts"}},
                     ],
                 }
             ]

@@ -418,17 +418,17 @@ def test_another_profile_makes_the_container_anew_but_not_in_check_mode(
         encoding="utf-8",
     )
     before = running()
+    again = {"kata_proxy_image": proxy, "kata_proxy_recreate": "always"}
 
-    assert not re.search(
-        r"changed=0 ", made(directory, "--check", kata_proxy_image=proxy, kata_proxy_seccomp_profile=str(own))
-    )
+    shown = made(directory, "--check", **again, kata_proxy_seccomp_profile=str(own))
+    assert not re.search(r"changed=0 ", shown)
     assert running() == before
 
-    made(directory, kata_proxy_image=proxy, kata_proxy_seccomp_profile=str(own))
+    made(directory, **again, kata_proxy_seccomp_profile=str(own))
     assert '"names":["swapon"]' in output(
         "docker", "inspect", "--format", "{{.HostConfig.SecurityOpt}}", PROXY
     ).replace(" ", "")
     assert filters() == "2"
 
-    made(directory, kata_proxy_image=proxy, kata_proxy_seccomp_profile="unconfined")
+    made(directory, **again, kata_proxy_seccomp_profile="unconfined")
     assert filters() == "0"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 
 import pytest
 import yaml
@@ -67,11 +68,13 @@ def arguments_of(role: str, variables: dict) -> list:
 
 
 FACTS = {"ansible_facts": {"memtotal_mb": 8000, "processor_vcpus": 4, "env": {}}, "inventory_hostname": "machine"}
-RESOLVERS = {"internal_common_resolvers_file": "/etc/resolv.conf"}
+MOUNT = "type=bind,source={},target=/usr/lib/nested-kata/resolv.conf,readonly"
+RESOLVERS = {"internal_common_resolvers_mounts": [MOUNT.format("/etc/resolv.conf")]}
 PROXY = {
     **FACTS,
     **RESOLVERS,
     "role_path": "/roles/kata_proxy",
+    "internal_machine_found": {"kata-in-docker": {"made_from": {}}},
     "kata_proxy_volumes": ["/srv:/srv"],
     "kata_proxy_resolvers": ["192.0.2.1", "192.0.2.2"],
     "kata_proxy_addresses": {"target": "10.213.64.0/18"},
@@ -87,13 +90,66 @@ INSTANCE = {
     **RESOLVERS,
     "kata_instance_disk": {"uuid": "5b0f0f5e-0000-4000-8000-000000000001"},
     "kata_instance_pool": "10.213.128.0/18",
+    "internal_machine_found": {"web": {"made_from": {}}},
     "kata_instance": {"name": "web", "cpus": 2, "memory": 1073741824, "runtime": "kata", "network": ""},
     "kata_instance_extra_args": ["--publish", "8080:80"],
 }
-# What the releases so far made of these: a difference would make every container of everybody again.
+# What the releases so far made of these. They noted a hash over the arguments in their order, so that with other ones
+# all their containers would be reported as different.
 HASHES = {"kata_proxy": "66569520ad143505", "kata_instance": "1b005ce963b7dc92"}
 
 
 @pytest.mark.parametrize(("role", "variables"), [("kata_proxy", PROXY), ("kata_instance", INSTANCE)])
 def test_the_containers_that_people_have_stay_as_they_are(role: str, variables: dict) -> None:
     assert hashlib.sha256(json.dumps(arguments_of(role, variables)).encode()).hexdigest()[:16] == HASHES[role]
+
+
+# On another day the machine has other facts, and the container what was chosen for it once.
+LATER = {
+    "ansible_facts": {"memtotal_mb": 16000, "processor_vcpus": 1, "env": {}},
+    "internal_common_resolvers_mounts": [
+        MOUNT.format("/run/systemd/resolve/resolv.conf"),
+        MOUNT.format("/etc/resolv.conf"),
+    ],
+}
+KEPT = {
+    "shm-size": ["7G"],
+    "cpus": ["2"],
+    "device": ["/dev/loop-control", "/dev/kvm"],
+    "mount": [MOUNT.format("/etc/resolv.conf")],
+}
+NO_DEVICES = {"results": [{"kata_proxy_device": "/dev/kvm", "stat": {"exists": False}}]}
+
+
+def values(arguments: list, option: str) -> list:
+    return [value for name, value in pairwise(arguments) if name == f"--{option}"]
+
+
+def test_what_facts_chose_for_a_proxy_stays_whatever_the_facts_are_now() -> None:
+    known = {"internal_machine_found": {"kata-in-docker": {"made_from": KEPT}}}
+    before = {**PROXY, **known}
+    assert arguments_of("kata_proxy", {**before, **LATER, "kata_proxy_devices_found": NO_DEVICES}) == arguments_of(
+        "kata_proxy", before
+    )
+    fresh = arguments_of("kata_proxy", {**PROXY, **LATER, "kata_proxy_devices_found": NO_DEVICES})
+    assert values(fresh, "shm-size") == ["15G"]
+    assert values(fresh, "device") == ["/dev/loop-control"]
+    assert values(fresh, "mount") == [MOUNT.format("/run/systemd/resolve/resolv.conf")]
+    asked = arguments_of(
+        "kata_proxy", {**before, "kata_proxy_shm_size": "3G", "kata_proxy_devices": ["/dev/vhost-net"]}
+    )
+    assert (values(asked, "shm-size"), values(asked, "device")) == (["3G"], ["/dev/loop-control"])
+
+
+def test_what_facts_chose_for_an_instance_stays_whatever_the_facts_are_now() -> None:
+    plain = {**INSTANCE, "kata_instance": {**INSTANCE["kata_instance"], "cpus": ""}}
+    before = {**plain, "internal_machine_found": {"web": {"made_from": KEPT}}}
+    assert arguments_of("kata_instance", {**before, **LATER}) == arguments_of("kata_instance", before)
+    fresh = arguments_of("kata_instance", {**plain, **LATER})
+    assert (values(fresh, "cpus"), values(arguments_of("kata_instance", plain), "cpus")) == (["1"], ["2"])
+    assert values(arguments_of("kata_instance", {**INSTANCE, **LATER}), "cpus") == ["2"]
+
+
+def test_a_file_with_resolvers_that_serves_no_more_is_not_kept() -> None:
+    known = {"internal_machine_found": {"web": {"made_from": {"mount": [MOUNT.format("/run/resolvconf")]}}}}
+    assert values(arguments_of("kata_instance", {**INSTANCE, **known}), "mount") == [MOUNT.format("/etc/resolv.conf")]

@@ -77,36 +77,28 @@ def test_only_containers_with_the_label_of_an_instance_are_removed(purge: bool) 
 
 
 @pytest.mark.parametrize(
-    ("containers", "kept"),
+    ("found", "kept"),
     [
-        ([], ""),
-        ([("web", False, {})], ""),
-        ([("web", True, {})], ""),
-        ([("other", True, {"nested.kata.address_pool": "10.9.0.0/16"})], ""),
-        (
-            [
-                ("other", True, {"nested.kata.address_pool": "10.9.0.0/16"}),
-                ("web", True, {"nested.kata.address_pool": "10.1.0.0/16"}),
-            ],
-            "10.1.0.0/16",
-        ),
+        ({}, ""),
+        ({"web": {"made_from": {}}}, ""),
+        ({"other": {"made_from": {"label nested.kata.address_pool": ["10.9.0.0/16"]}}}, ""),
+        ({"web": {"made_from": {"label nested.kata.address_pool": ["10.1.0.0/16"]}}}, "10.1.0.0/16"),
     ],
 )
-def test_an_instance_keeps_the_addresses_that_its_label_has(
-    containers: list[tuple[str, bool, dict]], kept: str
-) -> None:
+def test_an_instance_keeps_the_addresses_that_its_label_has(found: dict, kept: str) -> None:
     (task,) = [
         task
         for task in yaml.safe_load((CHECKOUT / "roles/kata_instance/tasks/instance/network.yml").read_text())
         if "vars" in task
     ]
-    found = [
-        {"kata_instance_name": name, "exists": there, "container": {"Config": {"Labels": labels}} if there else None}
-        for name, there, labels in containers
-    ]
-    variables = {"kata_instance": {"name": "web"}, "kata_instance_containers": {"results": found}}
+    made = yaml.safe_load((CHECKOUT / "roles/kata_instance/vars/main.yml").read_text())["kata_instance_made"]
+    expressions = {**task["vars"], "kata_instance_made": made}
     templar = Templar(
         loader=DataLoader(),
-        variables={**{name: trust_as_template(text) for name, text in task["vars"].items()}, **variables},
+        variables={
+            **{name: trust_as_template(text) for name, text in expressions.items()},
+            "kata_instance": {"name": "web"},
+            "internal_machine_found": found,
+        },
     )
     assert templar.template(trust_as_template("{{ kata_instance_kept }}")) == kept

@@ -78,7 +78,7 @@ def test_a_level_that_was_not_reached_is_left_out(lacking: dict) -> None:
 
 
 def test_an_inventory_without_the_groups_has_no_level() -> None:
-    assert levels({"all": ["x"]}, {}) == {"rows": [], "disks": [], "missing": [], "standin": False}
+    assert levels({"all": ["x"]}, {}) == {"rows": [], "disks": [], "differences": [], "missing": [], "standin": False}
 
 
 def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
@@ -92,6 +92,18 @@ def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
     everywhere = {name: {**facts, "nested_kata_disks": {"images": [image]}} for name, facts in hostvars().items()}
     cells = ["disks/kata.img", "20.00 GB", "1.00 GB", "0.00 Bytes", "19.00 GB"]
     assert levels(GROUPS, everywhere)["disks"] == [["machine", *cells], ["p", *cells]]
+
+
+def test_what_was_left_as_it_is_is_shown_with_both_values() -> None:
+    memory = {"item": "memory", "is": ["4 GiB"], "would_be": ["8 GiB"]}
+    devices = {"item": "device", "is": [], "would_be": ["/dev/kvm", "/dev/vhost-net"]}
+    notes = {"stdout_lines": [json.dumps({"name": name, "differences": [memory, devices]}) for name in ("web", "db")]}
+    found = levels(GROUPS, {**hostvars(), "p.machine": known(1, "machine", ("p",), nested_kata_differences=notes)})
+    assert found["differences"] == [
+        ["p", name, *cells]
+        for name in ("db", "web")
+        for cells in (["memory", "4 GiB", "8 GiB"], ["device", "-", "/dev/kvm, /dev/vhost-net"])
+    ]
 
 
 def test_what_is_missing_for_kata_are_the_errors_of_the_machines() -> None:

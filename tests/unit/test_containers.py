@@ -1,0 +1,287 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a container is left as it is, and what is said of how it differs from the wanted one."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from ansible_collections.nested.kata.plugins.filter.container_plan import FilterModule as PlanFilters
+from ansible_collections.nested.kata.plugins.filter.containers_found import FilterModule as FoundFilters
+from ansible_collections.nested.kata.plugins.plugin_utils.containers import digest
+
+container_plan = PlanFilters().filters()["container_plan"]
+containers_found = FoundFilters().filters()["containers_found"]
+
+IMAGE = {
+    "Id": "sha256:" + "1" * 64,
+    "RootFS": {"Layers": ["sha256:a", "sha256:b"]},
+    "Config": {"Env": ["PATH=/bin"], "Image": "sha256:parent", "Hostname": "build"},
+}
+# The same, built at another time; and one with a layer more.
+REBUILT = {**IMAGE, "Id": "sha256:" + "2" * 64, "Config": {**IMAGE["Config"], "Image": "other", "Hostname": ""}}
+OTHER = {**IMAGE, "Id": "sha256:" + "3" * 64, "RootFS": {"Layers": ["sha256:a", "sha256:b", "sha256:c"]}}
+
+WANTED = {
+    "name": "web",
+    "image": "machine:1",
+    "arguments": [
+        *("--label", "nested.kata.instance=web", "--label", "nested.kata.address_pool=10.1.0.0/18"),
+        *("--runtime", "kata", "--cpus", "2", "--memory", "4g", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
+        *("--security-opt", "seccomp=unconfined", "--device", "/run/disks/web:/dev/docker-disk"),
+        *("--mount", "type=bind,source=/etc/resolv.conf,target=/usr/lib/resolv.conf,readonly"),
+        *("--network", "nested-kata-web", "--env", "NESTED_KATA_RESOLVERS=", "--publish", "8080:80", "--init"),
+    ],
+    "stop_timeout": 120,
+}
+
+
+def wanted(*more: str, **changes: object) -> dict:
+    """Return the wanted container with more arguments, and with others where `FROM` is replaced by `TO`."""
+    changed = {**WANTED, **{key: value for key, value in changes.items() if key != "replace"}}
+    replace = changes.get("replace", {})
+    return {**changed, "arguments": [replace.get(one, one) for one in WANTED["arguments"]] + list(more)}
+
+
+def container(label: str, name: str = "web", running: bool = True, **host: object) -> dict:
+    """Return what Docker reports of a container that was made as wanted, but for its label."""
+    return {
+        "Name": f"/{name}",
+        "Image": IMAGE["Id"],
+        "State": {"Running": running},
+        "Config": {
+            "Image": "machine:1",
+            "Hostname": "web",
+            "StopTimeout": 120,
+            "Env": ["NESTED_KATA_RESOLVERS=", "PATH=/bin"],
+            "Labels": {
+                "nested.kata.instance": "web",
+                "nested.kata.address_pool": "10.1.0.0/18",
+                "nested.kata.image": "machine",
+                **({"nested.kata.arguments": label} if label else {}),
+            },
+        },
+        "HostConfig": {
+            "Runtime": "kata",
+            "NanoCpus": 2_000_000_000,
+            "Memory": 4 << 30,
+            "ShmSize": 64 << 20,
+            "CapAdd": ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"],
+            "Devices": [
+                {
+                    "PathOnHost": "/run/disks/web",
+                    "PathInContainer": "/dev/docker-disk",
+                    "CgroupPermissions": "rwm",
+                }
+            ],
+            "Mounts": [
+                {
+                    "Type": "bind",
+                    "Source": "/etc/resolv.conf",
+                    "Target": "/usr/lib/resolv.conf",
+                    "ReadOnly": True,
+                }
+            ],
+            "Binds": None,
+            "NetworkMode": "nested-kata-web",
+            **host,
+        },
+    }
+
+
+def label(made: dict = WANTED, image: dict = IMAGE) -> str:
+    """Return the label that this release gives a container."""
+    there = containers_found("", ["web"])["web"]
+    return container_plan(made, there=there, image=image, recreate="stopped")["label"].partition("=")[2]
+
+
+def hashed(made: dict = WANTED, image: dict = IMAGE) -> str:
+    """Return the label that an earlier release gave a container."""
+    return digest([made, [image["Id"]]])
+
+
+def planned(*containers: dict, want: dict = WANTED, image: dict = IMAGE, recreate: str = "stopped") -> dict:
+    there = containers_found(json.dumps(containers), ["web"])["web"]
+    return container_plan(want, there=there, image=image, recreate=recreate)
+
+
+# what is wanted beside an existing container that was made from WANTED, and the lines about it
+CHANGES = {
+    "nothing": ({}, []),
+    "more memory": ({"replace": {"4g": "8g"}}, ["memory: 4 GiB -> 8 GiB"]),
+    "the same memory in other words": ({"replace": {"4g": "4096m", "2": "2.0"}}, []),
+    "a timeout": ({"stop_timeout": 60}, ["stop-timeout: 120 -> 60"]),
+    "a capability less": (
+        {"replace": {"NET_ADMIN": "SYS_ADMIN"}},
+        ["cap-add: NET_ADMIN -> SYS_ADMIN"],
+    ),
+    "another order": ({"replace": {"SYS_ADMIN": "NET_ADMIN", "NET_ADMIN": "SYS_ADMIN"}}, []),
+    "an environment": (
+        {"replace": {"NESTED_KATA_RESOLVERS=": "NESTED_KATA_RESOLVERS=192.0.2.1"}},
+        ["env NESTED_KATA_RESOLVERS: '' -> 192.0.2.1"],
+    ),
+    "addresses": (
+        {"replace": {"nested.kata.address_pool=10.1.0.0/18": "nested.kata.address_pool=10.2.0.0/18"}},
+        ["label nested.kata.address_pool: 10.1.0.0/18 -> 10.2.0.0/18"],
+    ),
+    "another mount": (
+        {"replace": {WANTED["arguments"][19]: "type=bind,source=/x,target=/usr/lib/resolv.conf,readonly"}},
+        [f"mount: {WANTED['arguments'][19]} -> type=bind,source=/x,target=/usr/lib/resolv.conf,readonly"],
+    ),
+    "a runtime": ({"replace": {"kata": "runc"}}, ["runtime: kata -> runc"]),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.parametrize("made", [label(), hashed()], ids=["of this release", "of an earlier release"])
+def test_each_option_that_differs_is_reported_with_both_values_and_the_container_is_left(made: str, case: str) -> None:
+    changes, lines = CHANGES[case]
+    plan = planned(container(made), want=wanted(**changes))
+    if made == hashed() and not lines and changes:
+        lines = ["arguments: not known, noted by an earlier release -> other ones"]
+    assert plan["lines"] == lines
+    assert plan["action"] == ("leave" if lines else "keep")
+
+
+# what only a label of this release knows
+NOTED = {
+    "a port": (["--publish", "8443:443"], "publish: nothing -> 8443:443"),
+    "a flag": (["--privileged"], "privileged: nothing -> true"),
+    "written as one": (["--memory-swap=-1"], "memory-swap: nothing -> -1"),
+}
+
+
+@pytest.mark.parametrize("case", NOTED)
+def test_what_docker_does_not_report_is_noted_and_of_an_earlier_release_reported_as_not_known(case: str) -> None:
+    arguments, line = NOTED[case]
+    assert planned(container(label()), want=wanted(*arguments))["lines"] == [line]
+    assert planned(container(hashed()), want=wanted(*arguments))["lines"] == [
+        "arguments: not known, noted by an earlier release -> other ones"
+    ]
+
+
+def test_the_input_of_docker_create_is_noted_as_a_hash() -> None:
+    made = wanted(stdin="profile " * 1000)
+    assert len(label(made)) < 2000
+    assert planned(container(label(made)), want=made)["lines"] == []
+    (line,) = planned(container(label(made)), want=wanted(stdin="another"))["lines"]
+    assert line.startswith("standard input: sha256 ")
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "lines"),
+    [
+        (REBUILT, "machine:1", []),
+        (REBUILT, "machine:2", []),
+        (OTHER, "machine:1", ["image: machine:1 (111111111111) -> machine:1 (333333333333)"]),
+        (OTHER, "machine:2", ["image: machine:1 (111111111111) -> machine:2 (333333333333)"]),
+        ({}, "machine:1", []),
+        ({}, "machine:2", ["image: machine:1 (111111111111) -> machine:2"]),
+    ],
+)
+def test_an_image_with_the_same_content_is_the_same_image(image: dict, name: str, lines: list[str]) -> None:
+    assert planned(container(label()), want=wanted(image=name), image=image)["lines"] == lines
+
+
+def test_of_a_container_of_an_earlier_release_the_image_counts_as_docker_names_it() -> None:
+    assert planned(container(hashed()), image=REBUILT)["lines"] == [
+        "image: machine:1 (111111111111) -> machine:1 (222222222222)"
+    ]
+
+
+def test_the_hash_of_earlier_releases_is_what_their_templates_made_of_a_container() -> None:
+    made = wanted(stdin='{"a": "\u00e4"}', command=["sleep", "1"])
+    template = "{{ (inputs | to_json(sort_keys=true) | hash('sha256'))[:16] }}"
+    templar = Templar(loader=DataLoader(), variables={"inputs": [made, [IMAGE["Id"]]]})
+    assert templar.template(trust_as_template(template)) == hashed(made)
+
+
+def test_a_container_with_no_label_at_all_is_not_taken_for_the_wanted_one() -> None:
+    assert planned(container(""))["action"] == "leave"
+
+
+@pytest.mark.parametrize(
+    ("recreate", "running", "action"),
+    [
+        ("never", True, "leave"),
+        ("never", False, "leave"),
+        ("stopped", True, "leave"),
+        ("stopped", False, "recreate"),
+        ("always", True, "recreate"),
+        ("always", False, "recreate"),
+    ],
+)
+def test_a_container_that_differs_is_made_again_only_where_that_was_asked_for(
+    recreate: str, running: bool, action: str
+) -> None:
+    there = container(label(), running=running)
+    assert planned(there, want=wanted("--privileged"), recreate=recreate)["action"] == action
+    assert planned(there, recreate=recreate)["action"] == "keep"
+
+
+@pytest.mark.parametrize("made", [label(), hashed()], ids=["of this release", "of an earlier release"])
+def test_a_vm_becomes_a_container_of_runc_only_where_that_was_asked_for(made: str) -> None:
+    stopped, without_kvm = container(made, running=False), wanted(replace={"kata": "runc"})
+    assert planned(stopped, want=without_kvm)["action"] == "leave"
+    assert planned(stopped, want=without_kvm, recreate="always")["action"] == "recreate"
+    assert planned(stopped, want=wanted(replace={"kata": "kata-stock"}))["action"] == "recreate"
+
+
+def test_where_there_is_none_it_is_made() -> None:
+    plan = planned(recreate="never")
+    assert (plan["action"], plan["differences"]) == ("create", [])
+
+
+NEW, OLD = "web.nested-kata-new", "web.nested-kata-old"
+# What an interrupted run left, and what is done about it.
+INTERRUPTED = {
+    "before they changed places": (["web", NEW], {"action": "recreate", "leftover": True}),
+    "between the two names": ([NEW, OLD], {"action": "recreate", "leftover": True, "restore": True}),
+    "while the new one was proven": (["web", OLD], {"action": "leave", "pending": True}),
+    "and one was removed by hand": ([OLD], {"action": "recreate", "restore": True}),
+}
+
+
+@pytest.mark.parametrize("case", INTERRUPTED)
+def test_a_run_that_was_interrupted_is_finished_and_loses_no_container(case: str) -> None:
+    names, expected = INTERRUPTED[case]
+    there = [container(label(), name=name, running=False) for name in names]
+    plan = planned(*there, want=wanted("--privileged"))
+    answered = {"leftover": False, "restore": False, "pending": False, **expected}
+    assert {key: plan[key] for key in answered} == answered
+    assert containers_found(json.dumps(there), ["web"])["web"]["names"] == names
+
+
+def test_a_container_of_somebody_else_with_such_a_name_is_not_touched() -> None:
+    theirs = container("", name=OLD)
+    another = container(label(), name=NEW)
+    another["Config"]["Hostname"] = NEW
+    for there in ([theirs, another], [theirs, another, container(label())]):
+        answer = containers_found(json.dumps(there), ["web"])["web"]
+        assert sorted(answer["others"]) == [NEW, OLD]
+        assert answer["names"] == ["web"] * (len(there) - 2)
+
+
+# what today's facts of a machine make of a container must be what it had
+@pytest.mark.parametrize("made", [label(), hashed()], ids=["of this release", "of an earlier release"])
+def test_what_was_chosen_for_a_container_is_read_from_it_as_it_was_written(made: str) -> None:
+    there = containers_found(json.dumps([container(made, ShmSize=7 << 30)]), ["web", "other"])
+    assert there["other"]["made_from"] == {}
+    known = there["web"]["made_from"]
+    assert known["cpus"] == ["2"]
+    assert known["device"] == ["/run/disks/web:/dev/docker-disk"]
+    assert known["label nested.kata.address_pool"] == ["10.1.0.0/18"]
+    assert known["mount"] == ["type=bind,source=/etc/resolv.conf,target=/usr/lib/resolv.conf,readonly"]
+    assert known.get("shm-size", ["7G"]) == ["7G"]
+
+
+def test_what_was_inspected_is_not_changed() -> None:
+    there = container(label())
+    before = copy.deepcopy(there)
+    planned(there, want=wanted("--privileged"))
+    assert there == before

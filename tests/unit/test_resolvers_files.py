@@ -1,0 +1,31 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which file names resolvers that a container can reach."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.nested.kata.plugins.filter.resolvers_files import FilterModule
+
+resolvers_files = FilterModule().filters()["resolvers_files"]
+
+RESOLVED, PLAIN = "/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"
+
+
+@pytest.mark.parametrize(
+    ("lines", "files"),
+    [
+        ([], [PLAIN]),
+        ([f"{PLAIN}:nameserver 192.0.2.1"], [PLAIN]),
+        ([f"{RESOLVED}:nameserver 192.0.2.1", f"{PLAIN}:nameserver 127.0.0.53"], [RESOLVED]),
+        ([f"{RESOLVED}:nameserver 192.0.2.1", f"{PLAIN}:nameserver 192.0.2.2"], [RESOLVED, PLAIN]),
+        ([f"{RESOLVED}:# nameserver 192.0.2.1", f"{PLAIN}:nameserver 2001:db8::1"], [PLAIN]),
+        ([f"{RESOLVED}:", f"{PLAIN}:nameserver ::1"], [RESOLVED, PLAIN]),
+        ([f"{PLAIN}:  nameserver\t::1234", f"{PLAIN}:nameserver 192.0.2.3", f"{PLAIN}:search a"], [PLAIN]),
+    ],
+)
+def test_a_file_serves_where_it_names_a_resolver_that_is_not_on_the_loopback(
+    lines: list[str], files: list[str]
+) -> None:
+    assert resolvers_files(lines) == files
