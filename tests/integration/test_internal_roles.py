@@ -25,6 +25,8 @@ VARIABLES = {
     "internal_machine_recreate": "always",
     "internal_machine_option": "none",
     "internal_machine_unit": "",
+    "internal_machine_network": "t-nobody",
+    "internal_machine_owner": {"label": "none", "name": "t-nobody"},
     "internal_machine_stop_timeout": 1,
     "internal_machine_container": {"name": "t-nobody", "image": "t-nothing", "arguments": [], "stop_timeout": 1},
     "internal_machine_awaited": {"name": "t-nobody", "timeout": 1, "option": "none"},

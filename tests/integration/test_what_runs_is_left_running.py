@@ -263,6 +263,76 @@ def test_a_container_of_somebody_else_with_such_a_name_is_refused_before_anythin
         inner("docker", "rm", f"{ONE}.nested-kata-old")
 
 
+NETWORK = "{{.Id}} {{json .Options}} {{len .Containers}}"
+
+
+def network(name: str) -> str:
+    """Return the id of a network in the proxy, its driver's options, and how many running containers are on it."""
+    return inner("docker", "network", "inspect", "--format", NETWORK, name)
+
+
+def test_a_network_keeps_the_mtu_that_it_was_made_with_and_nobody_is_disconnected(runs: Runs) -> None:
+    before = network(f"nested-kata-{ONE}"), instances()
+    assert before[0].endswith(" 1")
+    mtu = inner("cat", "/sys/class/net/eth0/mtu")
+    inner("ip", "link", "set", "dev", "eth0", "mtu", str(int(mtu) - 80))
+    try:
+        runs.made("instances", kata_instance_memory="700m")
+    finally:
+        inner("ip", "link", "set", "dev", "eth0", "mtu", mtu)
+    assert (network(f"nested-kata-{ONE}"), instances()) == before
+
+
+def test_a_network_of_somebody_else_is_not_taken_over_and_not_removed(runs: Runs) -> None:
+    both = {"kata_instance_list": [{"name": ONE}, {"name": "three"}], "kata_instance_memory": "700m"}
+    inner("docker", "network", "create", "--opt", "com.docker.network.driver.mtu=1400", "nested-kata-three")
+    inner(
+        "docker", "run", "--detach", "--name", "t-theirs", "--network", "nested-kata-three", BASE, "sleep", "infinity"
+    )
+    before = network("nested-kata-three")
+    try:
+        shown = " ".join(runs.failed("instances", **both).split())
+        assert "1 of 2 instances" in shown
+        assert "The network nested-kata-three on" in shown
+        assert "is not managed by nested.kata and was not touched" in shown
+        runs.made("instances", kata_instance_list=[{"name": "three", "state": "absent", "purge": True}])
+        assert network("nested-kata-three") == before
+    finally:
+        inner("docker", "rm", "--force", "t-theirs")
+        inner("docker", "network", "rm", "nested-kata-three")
+
+
+@pytest.mark.parametrize("command", [["docker", "run", "--detach"], ["docker", "create"]], ids=["runs", "is stopped"])
+def test_an_instance_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs, command: list[str]) -> None:
+    three = {"name": "three", "disk": {"size": "300M"}}
+    runs.made("instances", kata_instance_list=[three], kata_instance_memory="700m")
+    inner(*command, "--name", "t-theirs", "--network", "nested-kata-three", BASE, "sleep", "infinity")
+    before = instances()
+    absent = {"kata_instance_list": [{**three, "state": "absent", "purge": True}]}
+    try:
+        shown = " ".join(runs.failed("instances", **absent).split())
+        assert "three on " in shown
+        assert "was not removed: t-theirs would lose the network nested-kata-three" in shown
+        assert instances() == before
+    finally:
+        inner("docker", "rm", "--force", "t-theirs")
+    runs.made("instances", **absent)
+    assert "three" not in " ".join(instances())
+    assert "nested-kata-three" not in inner("docker", "network", "ls")
+
+
+def test_a_proxy_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs) -> None:
+    theirs = f"t-theirs-{MARK}"
+    output("docker", "create", "--name", theirs, "--network", PROXY, BASE, "sleep", "infinity")
+    before = proxies()
+    try:
+        shown = " ".join(runs.failed("proxy", kata_proxy_state="absent").split())
+        assert f"was not removed: {theirs} would lose the network {PROXY}" in shown
+        assert proxies() == before
+    finally:
+        output("docker", "rm", theirs)
+
+
 def test_the_earlier_proxy_is_back_where_the_new_one_does_not_start(runs: Runs) -> None:
     output("docker", "exec", PROXY, "sh", "-c", "echo mine >/root/mine")
     before = proxies()
