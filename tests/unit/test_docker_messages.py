@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import Unexpected
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import (
     messages,
     refusal,
@@ -88,3 +90,34 @@ def test_an_error_behind_an_archive_is_found(tail: bytes, failure: str | None) -
 )
 def test_a_layer_that_is_unpacked_is_told(message: dict, line: str) -> None:
     assert unpacking(message) == line
+
+
+@pytest.mark.parametrize(
+    ("pieces", "why"),
+    [
+        ([b'{"a":"'] + [b"x" * 4096] * 100, "more than 65536 characters"),
+        ([b'{"a":' * 1000 + b"1" + b"}" * 1000], "levels"),
+        ([b'{"a":' * 100 + b"1" + b"}" * 100], "more than 64 levels"),
+        ([b'{"a":' + b"9" * 5000 + b"}"], "a number has 5000 digits"),
+        ([b" " * (1 << 20)] * 1000, "more than 268435456 bytes"),
+    ],
+)
+def test_messages_that_no_daemon_sends_are_refused_at_once(pieces: list[bytes], why: str) -> None:
+    start = time.process_time()
+    with pytest.raises(Unexpected, match=why):
+        list(messages(pieces))
+    assert time.process_time() - start < 10
+
+
+def test_many_small_messages_take_no_more_than_their_sum() -> None:
+    start = time.process_time()
+    assert sum(1 for _message in messages([b"{}" * 2048] * 100)) == 204_800
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    "said", [[], [1], "x", 7, {"current": "a", "total": 5}, {"current": -1, "total": 5}, {"total": {}}]
+)
+def test_progress_of_other_types_is_none(said: object) -> None:
+    assert unpacking({"progressDetail": said}) == ""
+    assert refusal({"errorDetail": said, "error": "full"}) == "full"

@@ -222,7 +222,7 @@ HOSTILE: dict[str, tuple[Callable[[], Iterator[bytes]], str]] = {
             json_file("c", {"rootfs": {"diff_ids": [1]}}),
             file("x"),
         ),
-        "in neither OCI's nor Docker's format (TypeError",
+        "in neither OCI's nor Docker's format (Unexpected: Layers is not a text",
     ),
 }
 

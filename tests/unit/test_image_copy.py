@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import hostile_tars
@@ -22,6 +23,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.options import 
 from ansible_collections.nested.kata.plugins.modules.image_transfer import DOCUMENTATION
 from ansible_runner import CHECKOUT, module_command, module_environment, run_module
 from image_builder import layer, legacy, made, oci
+from scripted_daemon import HOSTILE as HOSTILE_ANSWERS
+from scripted_daemon import ScriptedDaemon, answer
 
 IMAGE = made([layer(b"base" * 5000), layer(b"top")])
 OTHER = made([layer(b"base" * 5000), layer(b"other")])
@@ -261,3 +264,27 @@ def test_a_hostile_archive_is_refused_at_both_ends(tmp_path: Path, archive: Path
         assert why in result["msg"]
     assert hostile.read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["hostile.tar", "source.tar"]
+
+
+# Several destinations, of which one is hostile
+
+
+@pytest.mark.parametrize("answered", ["a list", "many levels", "other types", "an error that is a list"])
+@pytest.mark.parametrize("question", ["/version", "/images/a:1/json", "/info", "/images/load", "/images/json"])
+def test_whatever_one_destination_answers_the_others_get_their_images(
+    tmp_path: Path, archive: Path, question: str, answered: str
+) -> None:
+    other = {"Id": OTHER.id, "RootFS": {"Layers": [*OTHER.diff_ids]}, "Config": {}, "RepoTags": ["a:1"]}
+    with ExitStack() as stack:
+        daemon = ScriptedDaemon(tmp_path / "docker.sock")
+        stack.callback(daemon.close)
+        daemon.answers.update({"/images/a:1/json": answer(other), "/info": answer({}), "/images/json": answer([other])})
+        daemon.answers[question] = HOSTILE_ANSWERS[answered]
+        hostile, good = {"socket": daemon.path}, {"archive": str(tmp_path / "good.tar")}
+        result = copied(images=["a:1"], source={"archive": str(archive)}, destinations=[hostile, good])
+    assert result["failed"]
+    assert result["msg"].startswith("1 of 2 destinations failed: ")
+    assert str(tmp_path / "docker.sock") in result["msg"]
+    assert [(one["name"], one["destination"]) for one in result["images"]] == [("a:1", str(tmp_path / "good.tar"))]
+    again = copied(images=["a:1"], source={"archive": str(archive)}, destination=good)
+    assert (again["failed"], again["changed"]) == (False, False)

@@ -5,72 +5,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
 import textwrap
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils._docker import streams
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import LARGEST
+from ansible_collections.nested.kata.plugins.module_utils._docker import client as sdk_client
+from ansible_collections.nested.kata.plugins.module_utils._docker import messages, streams
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image import daemon
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
-from unix_server import UnixServer
+from scripted_daemon import HOSTILE, ScriptedDaemon, answer
 
 IMAGE = {"Id": "sha256:" + "1" * 64, "RootFS": {"Layers": ["sha256:" + "a" * 64]}, "Config": {}}
-
-
-def answer(body: bytes | dict | list, status: str = "200 OK", *headers: str) -> bytes:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", *headers, "", ""]).encode() + data
-
-
-class ScriptedDaemon(UnixServer):
-    """Answers each path by a function of the connection; what it was asked and what bodies came is kept."""
-
-    def __init__(self, path: Path) -> None:
-        self.asked: list[str] = []
-        self.bodies: list[bytes] = []
-        self.answers: dict[str, bytes | Callable[[socket.socket, object], None]] = {
-            "/version": answer({"ApiVersion": "1.41", "MinAPIVersion": "1.12"}),
-        }
-        super().__init__(path)
-
-    def attend(self, connection: socket.socket) -> None:
-        with connection.makefile("rb") as stream:
-            while True:
-                line = stream.readline().decode()
-                if not line:
-                    return
-                path = line.split()[1].partition("?")[0]
-                while stream.readline() not in (b"\r\n", b""):
-                    pass
-                self.asked.append(path)
-                unknown = answer({"message": f"no script for {path}"}, "500 Oops")
-                scripted = next((found for name, found in self.answers.items() if path.endswith(name)), unknown)
-                if callable(scripted):
-                    if scripted(connection, stream) == "hang up":
-                        return
-                else:
-                    connection.sendall(scripted)
-
-    def read_body(self, stream) -> bool:
-        """Read a chunked body; return whether it came to its end."""
-        body = b""
-        while True:
-            size = int(stream.readline() or b"-1", 16)
-            if size == 0:
-                stream.readline()
-            if size <= 0:
-                self.bodies.append(body)
-                return size == 0
-            body += stream.read(size)
-            stream.readline()
 
 
 @pytest.fixture
@@ -406,3 +361,99 @@ def test_a_stream_that_dies_names_the_hop_that_is_gone(scripted: ScriptedDaemon,
     with pytest.raises(DaemonError) as error:
         Daemon(Endpoint(hops=("outer", "inner")), title="destination")
     assert str(error.value) == "destination outer > inner: hop 2 of 2 (inner in outer): is not running (exited)"
+
+
+# A daemon that lies
+
+
+class Counted:
+    """The bytes that a daemon's connections sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, server: ScriptedDaemon) -> None:
+        self.sent = 0
+        attend = server.attend
+
+        def counted(connection: socket.socket) -> None:
+            attend(Counting(connection, self))  # type: ignore[arg-type]
+
+        monkeypatch.setattr(server, "attend", counted)
+
+
+class Counting:
+    """A connection, the bytes of which are counted."""
+
+    def __init__(self, connection: socket.socket, counted: Counted) -> None:
+        self._connection, self._counted = connection, counted
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.sendall(data)
+        self._counted.sent += len(data)
+
+    def makefile(self, mode: str) -> object:
+        return self._connection.makefile(mode)
+
+
+def after_the_body(
+    server: ScriptedDaemon, answered: bytes | Callable[[socket.socket, BinaryIO], object]
+) -> Callable[[socket.socket, BinaryIO], object]:
+    """Answer when the body of the request was read."""
+
+    def act(connection: socket.socket, stream: BinaryIO) -> object:
+        server.read_body(stream)
+        return answered(connection, stream) if callable(answered) else connection.sendall(answered)
+
+    return act
+
+
+QUESTIONS: dict[str, tuple[bytes, Callable[[Daemon], object]]] = {
+    "/version": (answer({"ApiVersion": "1.41"}), lambda one: None),
+    "/images/x:1/json": (answer(IMAGE), lambda one: one.image("x:1")),
+    "/images/json": (answer([{"Id": "x:1", "RepoTags": ["x:1"]}]), lambda one: (one.tags(), one.layers())),
+    "/info": (answer({"DriverStatus": [["a", "b"]]}), lambda one: one.has_containerd_store()),
+    "/images/load": (answer({"stream": "Loaded image: x:1"}), lambda one: list(one.load("x:1", iter([b"archive"])))),
+}
+# Answers that are harmless to some questions.
+HARMLESS = {
+    "/images/json": {"a list", "null"},
+    "/info": {"null", "other types", "layers that are numbers", "a path"},
+    "/images/load": {"a list", "null", "a text", "other types", "layers that are numbers", "a path"},
+}
+
+
+# A load may take long: what follows its request is limited where several destinations take an image (fan_out.py).
+ASKED = [
+    (question, answered)
+    for question in QUESTIONS
+    for answered in HOSTILE
+    if question != "/images/load" or "now and then" not in answered
+]
+
+
+@pytest.mark.parametrize(("question", "answered"), ASKED)
+def test_whatever_a_daemon_answers_is_its_failure_and_takes_neither_time_nor_memory(
+    scripted: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch, question: str, answered: str
+) -> None:
+    without_end = "now and then" in answered or answered == "to be continued"
+    monkeypatch.setattr(sdk_client, "ANSWER_SECONDS", 1.0 if without_end else 30.0)
+    monkeypatch.setattr(messages, "LARGEST_STREAM", 1 << 24)
+    counted = Counted(monkeypatch, scripted)
+    scripted.answers.update({path: usual for path, (usual, _ask) in QUESTIONS.items()})
+    scripted.answers[question] = HOSTILE[answered]
+    scripted.answers["/images/load"] = after_the_body(scripted, scripted.answers["/images/load"])
+    start = time.monotonic()
+    tracemalloc.start()
+    try:
+        with Daemon(Endpoint(socket=scripted.path), silence=2) as one:
+            QUESTIONS[question][1](one)
+        complaint = ""
+    except DaemonError as error:
+        complaint = str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert (complaint == "") == (answered in HARMLESS.get(question, ()))
+    assert complaint.isprintable()
+    assert len(complaint) <= 1000
+    assert time.monotonic() - start < 25
+    assert peak < 4 * LARGEST
+    assert counted.sent < 2 * LARGEST

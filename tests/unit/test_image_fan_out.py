@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import pytest
+from ansible_collections.nested.kata.plugins.module_utils._image import fan_out
 from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import DEPTH, Feed, deliver
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import Sent
@@ -92,3 +94,93 @@ def test_how_far_it_is_is_told_while_it_goes_on() -> None:
     )
     deliver(parts, [lambda given: Sent("", len(list(given)))], said.append)
     assert said[:2] == ["2 MiB, layer 1", "3 MiB, layer 2"]
+
+
+def slow(pause: float, tell: Callable[[], None] = lambda: None) -> Callable[[Iterator[Part]], Sent]:
+    """Return a destination that takes a part now and then."""
+
+    def take(parts: Iterator[Part]) -> Sent:
+        for _part in parts:
+            tell()
+            time.sleep(pause)
+        return Sent("")
+
+    return take
+
+
+def test_a_destination_that_others_wait_for_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_out, "WAITING", {True: (0.5, 1 << 18), False: (60.0, 1)})
+    start = time.monotonic()
+    jobs = deliver((bytes(1000) for _number in range(50)), [everything, slow(0.2)], lambda line: None)
+    assert time.monotonic() - start < 8  # it alone would take 10 s
+    assert jobs[0].sent == Sent("", 50_000)
+    assert jobs[1].sent is None
+    assert str(jobs[1].error).endswith("it took less than 256 KiB/s: it was dropped")
+
+
+def test_a_destination_that_is_fast_enough_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_out, "WAITING", {True: (0.3, 1000), False: (60.0, 1)})
+    jobs = deliver((bytes(1000) for _number in range(20)), [everything, slow(0.1)], lambda line: None)
+    assert [job.error for job in jobs] == [None, None]
+
+
+def test_a_destination_that_was_fast_before_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_out, "WAITING", {True: (0.3, 1 << 18), False: (60.0, 1)})
+    taken: list[int] = []
+
+    def stops(parts: Iterator[Part]) -> Sent:
+        for part in parts:
+            taken.append(len(part))
+            if len(taken) > 20:
+                time.sleep(60)
+        return Sent("")
+
+    jobs = deliver((bytes(1 << 20) for _number in range(100)), [everything, stops], lambda line: None)
+    assert jobs[0].sent == Sent("", 100 << 20)
+    assert isinstance(jobs[1].error, fan_out.Late)
+
+
+def test_nobody_else_waits_for_the_last_one_whose_limit_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_out, "WAITING", {True: (0.1, 1 << 30), False: (0.5, 1 << 14)})
+    parts = (bytes(1 << 13) for _number in range(20))
+    assert deliver(parts, [slow(0.1)], lambda line: None)[0].error is None
+    parts = (bytes(1 << 8) for _number in range(20))
+    assert isinstance(deliver(parts, [slow(0.1)], lambda line: None)[0].error, fan_out.Late)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_destination_that_never_completes_an_image_is_dropped(monkeypatch: pytest.MonkeyPatch, others: int) -> None:
+    monkeypatch.setattr(fan_out, "COMPLETING", 0.5)
+    never = threading.Event()
+
+    def take(parts: Iterator[Part]) -> Sent:
+        sent = everything(parts)
+        never.wait(60)
+        return sent
+
+    jobs = deliver(numbered(10, []), [everything] * others + [take], lambda line: None)
+    assert [job.sent for job in jobs] == [Sent("", 10)] * others + [None]
+    assert "did not complete it in" in str(jobs[-1].error)
+    never.set()
+    jobs[-1].join(10)
+    assert jobs[-1].sent is None  # what it says later does not count
+
+
+def test_what_a_dropped_destination_has_not_taken_ends_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fan_out, "WAITING", {True: (0.3, 1 << 18), False: (60.0, 1)})
+    go, caught = threading.Event(), []
+
+    def take(parts: Iterator[Part]) -> Sent:
+        next(parts)
+        go.wait(60)
+        try:
+            return everything(parts)
+        except Exception as error:
+            caught.append(error)
+            raise
+
+    jobs = deliver(numbered(100, []), [everything, take], lambda line: None)
+    assert isinstance(jobs[1].error, fan_out.Late)
+    go.set()
+    jobs[1].join(10)
+    assert caught == [jobs[1].error]

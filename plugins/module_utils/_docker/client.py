@@ -3,16 +3,34 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Docker SDK's own client on top of the streams of a transport.
 
-Only this file imports the SDK.
+Only this file imports the SDK. A daemon may be a tenant's: no answer is larger than untrusted.py allows, none takes
+longer than ANSWER_SECONDS, and none leads anywhere else.
 """
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import io
 import json
+import re
+import socket
 import ssl
+import threading
+import time
 import traceback
 from typing import Any, Iterator, Mapping
 
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
+    LARGEST,
+    Unexpected,
+    joined,
+    mapping,
+    parsed,
+    shown,
+    text,
+)
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Transport
@@ -24,7 +42,7 @@ try:
     from docker.constants import DEFAULT_DOCKER_API_VERSION
     from requests.adapters import HTTPAdapter
     from requests.exceptions import RequestException
-    from requests.models import PreparedRequest
+    from requests.models import PreparedRequest, Response
     from urllib3.connection import HTTPConnection
     from urllib3.connectionpool import HTTPConnectionPool
     from urllib3.exceptions import HTTPError
@@ -40,14 +58,58 @@ except ImportError:
 OLDEST_SDK = (5, 0, 3)
 URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, for requests and for archives
 PLATFORM_API = (1, 48)  # the first in which an image can be saved for one platform (Docker 28)
+PATIENCE = 600.0  # seconds that all answers of a daemon may take in one task, but for archives
+LONGEST_LINE = 1 << 16  # bytes of a header, or of the size of a chunk
+LARGEST_HEAD = 1 << 20  # bytes of a status, headers, and what comes before them
+LARGEST_ERROR = 1 << 16  # bytes
+API_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 
 def sdk_too_old(version: str = SDK_VERSION) -> bool:
     return version_of(version) < OLDEST_SDK
 
 
+class Bounded(io.BufferedReader):
+    """The reading end of a connection. The libraries ask it for lines of any length, and for chunks of the sizes that
+    the daemon names, also negative ones, which would read all that comes.
+    """
+
+    head = 0  # bytes of the lines that were read in front of the body
+    in_head = False
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(min(LONGEST_LINE + 1, LONGEST_LINE + 1 if size is None or size < 0 else size))
+        self.head += len(line) if self.in_head else 0
+        if len(line) > LONGEST_LINE or self.head > LARGEST_HEAD:
+            raise Unexpected("the answer has more than any header takes")
+        return line
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > LARGEST:
+            raise Unexpected(f"the answer has a piece of {size} bytes")
+        if size is not None and size >= 0:
+            return super().read(size)
+        return joined(iter(lambda: super(Bounded, self).read(PIECE), b""))
+
+
+class Answer(http.client.HTTPResponse):
+    """An answer that is read within bounds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp: Any = Bounded(self.fp.detach())
+
+    def begin(self) -> None:
+        # A daemon may say without end that it is going to say something.
+        reader, reader.in_head = self.fp, True
+        super().begin()
+        reader.in_head = False
+
+
 class Connection(HTTPConnection):
     """An HTTP connection over a stream that a transport opened."""
+
+    response_class = Answer
 
     def __init__(self, adapter: Adapter, silence: float, bulk: bool) -> None:
         super().__init__("localhost", timeout=silence)
@@ -58,6 +120,7 @@ class Connection(HTTPConnection):
     def connect(self) -> None:
         self.sock = self.adapter.transport.open(self.bulk)
         self.sock.settimeout(self.silence)
+        self.adapter.streams.append(self.sock)
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         # A reused connection still has the time limit of the previous answer.
@@ -94,6 +157,8 @@ class Adapter(HTTPAdapter):
     def __init__(self, transport: Transport, silence: float) -> None:
         self.transport = transport
         self.hung_up = False  # the daemon hung up in the middle of the request
+        self.streams: list[socket.socket] = []
+        self.patience = PATIENCE
         self.pool = Pool(self, silence)
         self.bulk_pool = Pool(self, silence, bulk=True)
         super().__init__()
@@ -110,6 +175,36 @@ class Adapter(HTTPAdapter):
     def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
         return request.path_url
 
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
+        response = super().send(request, *args, **kwargs)
+        if response.is_redirect:
+            raise Unexpected("the answer leads elsewhere, which no answer of a Docker daemon does")
+        return response
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Break all streams when an answer takes longer, or all answers of this daemon together take too long: a limit
+        between two bytes is none for a daemon that sends one now and then.
+        """
+        start, seconds = time.monotonic(), min(seconds, self.patience)
+        late = threading.Timer(max(seconds, 0), self.break_off)
+        late.daemon = True
+        late.start()
+        try:
+            yield
+        except Exception as error:
+            if time.monotonic() - start < seconds:
+                raise
+            raise Unexpected(f"the answer was not complete after {seconds:.0f} s") from error
+        finally:
+            late.cancel()
+            self.patience -= time.monotonic() - start
+
+    def break_off(self) -> None:
+        for stream in self.streams:
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         super().close()
         self.pool.close()
@@ -123,13 +218,32 @@ def api_version(daemon: Mapping[str, Any], known: str = DEFAULT_DOCKER_API_VERSI
 
     That is safe: the requests of this collection have been the same since 1.24.
     """
-    newest = min(str(daemon["ApiVersion"]), known, key=version_of)
-    return max(newest, str(daemon.get("MinAPIVersion") or newest), key=version_of)
+    newest = min(one_version(daemon["ApiVersion"]), known, key=version_of)
+    return max(newest, one_version(daemon.get("MinAPIVersion") or newest), key=version_of)
+
+
+def one_version(value: Any) -> str:
+    """Return a version of the API, which becomes a part of every URL."""
+    if not API_VERSION.fullmatch(text(value, "a version of the API")):
+        raise Unexpected(f"a version of the API is {shown(value, 40)!r}")
+    return str(value)
 
 
 def described(platform: str) -> str:
     """Return a platform as the API spells it."""
     return json.dumps(dict(zip(("os", "architecture", "variant"), platform.split("/"))))
+
+
+def read(response: Response) -> None:
+    """Read an answer, but for errors that are longer than anybody reads.
+
+    Not as the library does it, which inflates what is compressed, to a thousand times its size, and guesses encodings.
+    """
+    response._content = joined(
+        response.raw.stream(PIECE, decode_content=False), LARGEST if response.ok else LARGEST_ERROR
+    )
+    response._content_consumed = True
+    response.encoding = "utf-8"
 
 
 class Client(APIClient):
@@ -147,8 +261,25 @@ class Client(APIClient):
         self._custom_adapter = Adapter(transport, silence)
         self.mount("http+docker://", self._custom_adapter)
 
+    def send(self, request: PreparedRequest, **kwargs: Any) -> Response:
+        """Send a request. An answer that is no stream is read here."""
+        streamed = kwargs.pop("stream", False)
+        with contextlib.nullcontext() if streamed else self._custom_adapter.within(ANSWER_SECONDS):
+            response = super().send(request, stream=True, **kwargs)
+            if not streamed:
+                read(response)
+        if streamed and not response.ok:
+            with self._custom_adapter.within(ANSWER_SECONDS):
+                read(response)
+        return response
+
+    # The SDK calls it for every answer.
+    def _result(self, response: Response, json: bool = False, binary: bool = False) -> Any:
+        self._raise_for_status(response)
+        return parsed(response.content) if json else super()._result(response, json, binary)
+
     def negotiate(self) -> None:
-        self._version = api_version(self.version(api_version=False))
+        self._version = api_version(mapping(self.version(api_version=False), "its version"))
 
     def hung_up(self) -> bool:
         """Return whether the daemon hung up in the middle of the request that is being sent."""

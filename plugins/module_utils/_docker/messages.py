@@ -6,10 +6,22 @@
 from __future__ import annotations
 
 import codecs
-import json
+import re
 from typing import Any, Iterable, Iterator, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
+    DECODER,
+    Unexpected,
+    mapping,
+    parsed,
+    shallow,
+    size,
+)
+
+LONGEST_MESSAGE = 1 << 16  # characters
+LARGEST_STREAM = 1 << 28  # bytes: a load of 100 GiB reports its progress in a tenth of that
+BLANK = re.compile(r"\s*")
 
 # The containerd store reports this as an ordinary line of a load that it then calls a success.
 NOT_UNPACKED = "Error unpacking image"
@@ -17,17 +29,26 @@ NOT_UNPACKED = "Error unpacking image"
 
 def messages(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a stream, however it is cut into pieces."""
-    text, utf8, json_decoder = "", codecs.getincrementaldecoder("utf-8")("replace"), json.JSONDecoder()
+    text, utf8, taken = "", codecs.getincrementaldecoder("utf-8")("replace"), 0
     for piece in pieces:
-        text = (text + utf8.decode(piece)).lstrip()
-        while text:
+        taken += len(piece)
+        if taken > LARGEST_STREAM:
+            raise Unexpected(f"its messages have more than {LARGEST_STREAM} bytes")
+        text, start = text + utf8.decode(piece), 0
+        while (start := BLANK.match(text, start).end()) < len(text):  # type: ignore[union-attr]  # it matches nothing too
             try:
-                message, end = json_decoder.raw_decode(text)
+                message, start = DECODER.raw_decode(text, start)
+            except Unexpected:
+                raise
             except ValueError:
                 break  # the rest of this object is still to come
-            text = text[end:].lstrip()
+            except RecursionError as error:
+                raise Unexpected("a message has too many levels") from error
             if isinstance(message, dict):
-                yield message
+                yield shallow(message, "a message")
+        text = text[start:]
+        if len(text) > LONGEST_MESSAGE:
+            raise Unexpected(f"a message has more than {LONGEST_MESSAGE} characters")
     if text:
         raise ValueError(f"the stream ends in the middle of a message: {text[:200]!r}")
 
@@ -36,7 +57,8 @@ def refusal(message: Mapping[str, Any]) -> str | None:
     """Return the error in a message of a load, or None."""
     detail = message.get("errorDetail")
     if message.get("error") or detail:
-        return str((detail or {}).get("message") or message.get("error") or detail).strip()
+        said = detail.get("message") if isinstance(detail, dict) else None
+        return str(said or message.get("error") or detail).strip()
     for key in ("status", "stream"):
         line = str(message.get(key) or "")
         if NOT_UNPACKED in line:
@@ -54,14 +76,16 @@ def trailing_error(tail: bytes) -> str | None:
     if start < 0:
         return None
     try:
-        return refusal(json.loads(tail[start:]))
-    except ValueError:
+        return refusal(mapping(parsed(tail[start:]), "an error"))
+    except Unexpected:
         return None
 
 
 def unpacking(message: Mapping[str, Any]) -> str:
     """Return how far a daemon is with a layer that it unpacks, or nothing where the message is about something else."""
-    detail = message.get("progressDetail") or {}
-    if not detail.get("total"):
+    try:
+        detail = mapping(message.get("progressDetail"), "progress")
+        current, total = size(detail.get("current", 0), "current"), size(detail.get("total", 0), "total")
+    except Unexpected:
         return ""
-    return f"unpacking {message.get('id', 'a layer')}, {amount(detail.get('current', 0), detail['total'])}"
+    return f"unpacking {message.get('id', 'a layer')}, {amount(current, total)}" if total else ""

@@ -21,8 +21,9 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Callable, Mapping, Sequence
+from typing import IO, Callable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import reading_end
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET, SshHost, TlsHost
@@ -30,6 +31,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.hops import An
 
 ANSWER_SECONDS = 60  # how long a daemon may take to answer a question
 PROBE_SECONDS = 30  # how long a command may take that examines why a stream broke
+PROBE_BYTES = 1 << 20  # how much it may write
 DYING_SECONDS = 5  # how long a container that was killed may be reported to run
 GONE_SECONDS = 5  # how long a child may take to end by itself once its stream is closed
 STDERR_BYTES = 4096
@@ -174,18 +176,29 @@ class Child:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Answer:
+    """Run a command, which may write without end where it runs in somebody's container."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    late = threading.Timer(PROBE_SECONDS, process.kill)
+    late.start()
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return Answer(124, "", f"no answer within {PROBE_SECONDS} s")
-    return Answer(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        with process, ThreadPoolExecutor(2) as pool:
+            out, err = pool.map(lambda pipe: some_of(pipe, process), (process.stdout, process.stderr))
+        # The timer ends when it killed the process, or when it is cancelled below.
+        if not late.is_alive():
+            return Answer(124, "", f"no answer within {PROBE_SECONDS} s")
+    finally:
+        late.cancel()
+    return Answer(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def some_of(pipe: IO[bytes] | None, process: subprocess.Popen[bytes]) -> bytes:
+    """Return what a command writes. One that writes too much is killed."""
+    found = reading_end(pipe).read(PROBE_BYTES + 1)
+    if len(found) > PROBE_BYTES:
+        process.kill()
+    return found[:PROBE_BYTES]
 
 
 class Ssh(Transport):

@@ -16,6 +16,7 @@ import posixpath
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
 
+from ansible_collections.nested.kata.plugins.module_utils._common import untrusted
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import TRAILER, Content, members
@@ -148,9 +149,9 @@ def limit(what: str, count: int, most: int) -> None:
 
 def parsed(path: str, data: bytes) -> Any:
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} in it is not valid JSON: {error}") from error
+        return untrusted.parsed(data, f"{path} in it")
+    except untrusted.Unexpected as error:
+        raise Damaged(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -311,7 +312,7 @@ def _packed(reading: Reading, names: Sequence[str], config_path: str, layers: Se
     limit("layers", reading.layers, MOST_LAYERS)
     config = reading.document(config_path)
     image = Image.from_config(sha256(config), parsed(config_path, config))
-    if not all(isinstance(digest, str) for digest in (*image.layers, *(digest for dummy, digest in layers))):
+    if not all(isinstance(digest, str) for dummy, digest in layers):
         raise TypeError("a digest is not a text")
     if len(image.layers) != len(layers):
         raise Damaged(

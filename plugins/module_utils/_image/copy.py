@@ -13,9 +13,10 @@ from typing import Any, Callable, Dict, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Transport
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError, require_sdk
-from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import deliver
+from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import Late, deliver
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part
@@ -59,6 +60,14 @@ def transports_to(locations: Sequence[Location]) -> Iterator[Transports]:
     finally:
         for transport in transports.values():
             transport.close()
+
+
+def trouble(work: Work, error: Exception) -> str:
+    """Return what went wrong at a destination. Whatever that is, the others get their images."""
+    if isinstance(error, (DaemonError, Refused)):
+        return str(error)
+    title = work.opened.title if work.opened else f"destination {work.location}"
+    return shown(f"{title}: {error if isinstance(error, Late) else f'{type(error).__name__}: {error}'}")
 
 
 # Look
@@ -112,8 +121,8 @@ def act(reference: str, works: Sequence[Work], source: Source, progress: Progres
         step = next(step for step in work.plan.steps if step.reference == reference)
         try:
             settled = work.destination.settle(step)
-        except DaemonError as error:
-            work.trouble = str(error)
+        except Exception as error:
+            work.trouble = trouble(work, error)
             continue
         if settled:
             work.done.append(outcome(work, step, settled))
@@ -167,10 +176,8 @@ def send(
                 f" ({job.error})"
             )
             again.append((work, step))
-        elif isinstance(job.error, (DaemonError, Refused)):
-            work.trouble = str(job.error)
         else:
-            raise job.error or TypeError(f"{work.location}: nothing was reported")
+            work.trouble = trouble(work, job.error or TypeError("nothing was reported"))
     return again
 
 
@@ -193,8 +200,8 @@ def finish(work: Work, warn: Callable[[str], None]) -> None:
                 work.pruned.append(name)
             else:
                 warn(f"{work.destination.title}: prune_other_tags keeps {name}: {kept}")
-    except DaemonError as error:
-        work.trouble = str(error)
+    except Exception as error:
+        work.trouble = trouble(work, error)
 
 
 # All together
@@ -229,8 +236,8 @@ def copy(
                     work.destination.look_for_layers()
                 if check_mode:
                     pretend(work)
-            except (DaemonError, Refused) as error:
-                work.trouble = str(error)
+            except Exception as error:
+                work.trouble = trouble(work, error)
 
         with ThreadPoolExecutor(min(AT_ONCE, len(works))) as pool:
             list(pool.map(prepare, works))

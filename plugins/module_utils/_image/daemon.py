@@ -16,6 +16,14 @@ from typing import Any, Iterable, Iterator, Mapping
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
+    Unexpected,
+    array,
+    mapping,
+    shown,
+    text,
+    texts,
+)
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import messages, trailing_error
@@ -26,6 +34,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.image import Im
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
 ANSWER_BYTES = 4096
 NOT_FOUND, CONFLICT = 404, 409
+# What is raised where an answer has other types than it should.
+UNEXPECTED = (Unexpected, AttributeError, KeyError, RecursionError, TypeError)
 PACKAGES = "package python3-docker of Debian, docker of PyPI"
 
 
@@ -33,7 +43,7 @@ class DaemonError(Exception):
     """One line that names a location and what is wrong with it or with the way there."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(shown(message))
 
 
 def sdk() -> Any:
@@ -132,7 +142,9 @@ class Daemon:
             raise DaemonError(f"{subject}: {error}") from error
         except self._sdk.errors.APIError as error:
             raise DaemonError(f"{subject}: {error.explanation or error}") from error
-        except (*self._sdk.FAILURES, OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        except UNEXPECTED as error:
+            raise DaemonError(f"{subject}: no Docker daemon answers like that: {error}") from error
+        except (*self._sdk.FAILURES, OSError, http.client.HTTPException, ValueError) as error:
             raise DaemonError(f"{subject}: {self.transport.why() or plainly(error, seconds)}") from error
 
     def image(self, reference: str) -> Image | None:
@@ -143,11 +155,15 @@ class Daemon:
             except self._sdk.errors.ImageNotFound:
                 return None
 
+    def _images(self) -> list[dict[str, Any]]:
+        return [mapping(image, "an image") for image in array(self.client.images(), "the list of images")]
+
     def tags(self) -> list[str]:
         """Return the names of all images."""
         with self.reporting("listing its images"):
             return sorted(
-                {tag for found in self.client.images() for tag in found.get("RepoTags") or () if tag != "<none>:<none>"}
+                {tag for found in self._images() for tag in texts(found.get("RepoTags"), "RepoTags")}
+                - {"<none>:<none>"}
             )
 
     def info(self) -> Mapping[str, Any]:
@@ -156,20 +172,22 @@ class Daemon:
         """
         if self._info is None:
             with self.reporting("asking for its storage"):
-                self._info = self.client.info()
+                self._info = mapping(self.client.info(), "its description")
         return self._info
 
     def has_containerd_store(self) -> bool:
         """Return whether images are in containerd's store, where an id is the digest of a manifest."""
-        return any(
-            "containerd.snapshotter" in " ".join(map(str, pair)) for pair in self.info().get("DriverStatus") or ()
-        )
+        with self.reporting("asking for its storage"):
+            return any(
+                "containerd.snapshotter" in " ".join(texts(pair, "DriverStatus"))
+                for pair in array(self.info().get("DriverStatus"), "DriverStatus")
+            )
 
     def layers(self) -> list[tuple[str, ...]]:
         """Return the layers of each image, also of those that have no name."""
         with self.reporting("listing its layers"):
             found = []
-            for image_id in {image["Id"] for image in self.client.images()}:
+            for image_id in {text(image["Id"], "Id") for image in self._images()}:
                 try:
                     found.append(Image.parse(self.client.inspect_image(image_id)).layers)
                 except self._sdk.errors.ImageNotFound:
@@ -229,6 +247,7 @@ class Daemon:
             size = None
             if self.transport.parts(0) != self.transport.parts(None):  # the size makes a difference
                 pieces, size = beginning(pieces, FEW_BYTES)
-            yield from messages(self.client.loaded(body(), size).iter_content(ANSWER_BYTES))
+            answer = self.client.loaded(body(), size)
+            yield from messages(answer.raw.stream(ANSWER_BYTES, decode_content=False))
             if not whole:
                 raise Broken(self.transport.why() or "it hung up before it had the whole archive")

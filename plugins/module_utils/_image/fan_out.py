@@ -1,12 +1,16 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Delivery of an image from one source to many destinations at once."""
+"""Delivery of an image from one source to many destinations at once. None of them holds up the others for long: it may
+be a tenant's daemon, which takes a byte now and then.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from typing import Any, Callable, Generator, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
@@ -15,6 +19,14 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
 
 DEPTH = 4  # parts, of 2 MiB at most, by which a destination may lag behind the source
 LOOK = 0.2  # seconds between two checks whether a destination that takes nothing has failed
+# The seconds to wait for a destination, and the bytes that it takes in each of them, or it is dropped: while others
+# wait for it too, and otherwise.
+WAITING = {True: (60.0, 1 << 18), False: (600.0, 1 << 14)}
+COMPLETING = 3600.0  # seconds that a destination may take to complete an image that it has as a whole
+
+
+class Late(Exception):
+    """A destination takes an image too slowly."""
 
 
 class Feed:
@@ -25,17 +37,46 @@ class Feed:
     def __init__(self) -> None:
         self._parts: queue.Queue[Any] = queue.Queue(DEPTH)
         self.left = threading.Event()  # the destination takes nothing any more
+        self._waited = 0.0
+        self._taken = 0
 
-    def put(self, part: Any) -> None:
-        while not self.left.is_set():
+    def put(self, part: Any, others: bool = False) -> None:
+        """Add a part when there is room. Raise Late where there is none for too long."""
+        there = False
+        while not there and not self.left.is_set():
+            start = time.monotonic()
             try:
                 self._parts.put(part, timeout=LOOK)
-                return
             except queue.Full:
-                continue
+                pass
+            else:
+                there = True
+                self._taken += len(part) if isinstance(part, bytes) else 0
+            self._waited += time.monotonic() - start
+            self._judge(*WAITING[others])
 
-    def end(self, error: BaseException | None = None) -> None:
-        self.put(error or self._END)
+    def _judge(self, most: float, rate: int) -> None:
+        if self._waited < most:
+            return
+        if self._taken < self._waited * rate:
+            raise Late(
+                f"in {self._waited:.0f} s of waiting for it, it took less than {rate >> 10} KiB/s: it was dropped"
+            )
+        self._waited, self._taken = 0.0, 0
+
+    def end(self, error: BaseException | None = None) -> bool:
+        """Add the end when there is room, and return whether there was."""
+        try:
+            self._parts.put_nowait(error or self._END)
+        except queue.Full:
+            return False
+        return True
+
+    def cut(self, error: BaseException) -> None:
+        """Put the end in place of all that was not taken."""
+        while not self.end(error):
+            with contextlib.suppress(queue.Empty):
+                self._parts.get_nowait()
 
     def __iter__(self) -> Iterator[Part]:
         while True:
@@ -56,14 +97,31 @@ class Job(threading.Thread):
         self.feed = Feed()
         self.sent: Sent | None = None
         self.error: Exception | None = None
+        self._ending = threading.Lock()
 
     def run(self) -> None:
         try:
-            self.sent = self._take(iter(self.feed))
+            sent = self._take(iter(self.feed))
         except Exception as error:  # it is reported for this destination, and the others continue
-            self.error = error
-        finally:
-            self.feed.left.set()
+            self._end(None, error)
+        else:
+            self._end(sent, None)
+
+    def drop(self, error: Exception) -> None:
+        """Wait for it no longer."""
+        self._end(None, error)
+        self.feed.cut(error)
+
+    def _end(self, sent: Sent | None, error: Exception | None) -> None:
+        with self._ending:
+            if not self.feed.left.is_set():
+                self.sent, self.error = sent, error
+                self.feed.left.set()
+
+
+def staying(jobs: Sequence[Job]) -> list[Job]:
+    """Return those that take an image still."""
+    return [job for job in jobs if not job.feed.left.is_set()]
 
 
 def deliver(
@@ -77,23 +135,34 @@ def deliver(
     done = layers = 0
     try:
         for part in parts:
-            if all(job.feed.left.is_set() for job in jobs):
+            takers_left = staying(jobs)
+            if not takers_left:
                 break
             if isinstance(part, Blob):
                 layers += 1
             elif not isinstance(part, Manifest):
                 done += len(part)
                 say(f"{amount(done)}, layer {layers}")
-            for job in jobs:
-                job.feed.put(part)
+            for job in takers_left:
+                try:
+                    job.feed.put(part, others=len(takers_left) > 1)
+                except Late as late:
+                    job.drop(late)
     except Exception as caught:  # it ends each destination
         error = caught
     finally:
         parts.close()
-    for job in jobs:
-        job.feed.end(error)
-    for job in jobs:
-        while job.is_alive():
-            job.join(1.0)
-            say("")
+    complete(jobs, error, say)
     return jobs
+
+
+def complete(jobs: Sequence[Job], error: Exception | None, say: Callable[[str], None]) -> None:
+    """Wait until all have completed what they were given, but not for ever."""
+    unended, end = list(jobs), time.monotonic() + COMPLETING
+    while left := staying(jobs):
+        unended = [job for job in unended if not job.feed.end(error)]
+        left[0].join(LOOK if unended else 1.0)
+        say("")
+        if time.monotonic() > end:
+            for job in left:
+                job.drop(Late(f"it had the whole image, and did not complete it in {COMPLETING:.0f} s: it was dropped"))

@@ -9,6 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import mapping, text, texts
+
 # The fields that distinguish images of different stores, beside their layers. The other fields describe the container
 # in which a layer was built, or the daemon.
 FIELDS = ("Architecture", "Author", "Created", "Os", "OsVersion", "Variant")
@@ -41,14 +43,14 @@ class Image:
     @classmethod
     def parse(cls, inspected: Mapping[str, Any]) -> Image:
         """Parse the answer to GET /images/NAME/json."""
-        config = _filled(inspected, FIELDS)
-        config["Config"] = _filled(inspected.get("Config") or {}, CONFIG_FIELDS)
+        config: dict[str, Any] = _filled(mapping(inspected, "an image"), FIELDS)
+        config["Config"] = _filled(mapping(inspected.get("Config"), "Config"), CONFIG_FIELDS)
         # An image without a time of creation: older daemons print Go's zero time, newer ones nothing.
         if str(config.get("Created", "")).startswith("0001-01-01T00:00:00"):
             del config["Created"]
         return cls(
-            id=inspected["Id"],
-            layers=tuple((inspected.get("RootFS") or {}).get("Layers") or ()),
+            id=text(inspected["Id"], "Id"),
+            layers=tuple(texts(mapping(inspected.get("RootFS"), "RootFS").get("Layers"), "Layers")),
             config=json.dumps(config, sort_keys=True),
             platform="/".join(str(inspected[key]) for key in ("Os", "Architecture", "Variant") if inspected.get(key)),
         )
@@ -60,7 +62,7 @@ class Image:
             key: config.get(name)
             for key, name in zip(FIELDS, ("architecture", "author", "created", "os", "os.version", "variant"))
         }
-        layers = (config.get("rootfs") or {}).get("diff_ids")
+        layers = mapping(config.get("rootfs"), "rootfs").get("diff_ids")
         return cls.parse({**inspected, "Id": image_id, "Config": config.get("config"), "RootFS": {"Layers": layers}})
 
     def runs_on(self, platform: str) -> bool:
