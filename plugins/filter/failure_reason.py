@@ -11,6 +11,7 @@ author: The nested.kata founders (@nested-kata)
 description:
   - Takes the result of a task that failed, C(ansible_failed_result) in a C(rescue). Of a loop the first item that
     failed counts.
+  - What may hide in it, as escape sequences do, is made visible, and it is cut where it is very long.
   - The reason is the message of a module or, of a command, the last lines of its output.
   - Pure computation on the control node.
 options:
@@ -55,26 +56,9 @@ _value:
   sample: "b.patch: patching file Makefile / Hunk #1 FAILED at 1."
 """
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-LINES = 4  # the last ones of a command
-UNKNOWN = "no reason given"
-
-
-def failure_reason(result: Mapping[str, Any], item: str = "", line: str = "") -> str:
-    """Return why the task failed."""
-    failure = next((one for one in result.get("results") or [] if one.get("failed")), result)
-    if line:
-        lines = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
-        reported: str = next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN))
-        return reported
-    written = [*(failure.get("stderr_lines") or []), *(failure.get("stdout_lines") or [])]
-    message = failure.get("msg", UNKNOWN)
-    reason = " / ".join(written[-LINES:]) if written and "non-zero return code" in str(message) else message
-    blamed = failure.get(item, failure.get("url", "")) if item else ""
-    return f"{blamed}: {reason}" if blamed else str(reason)
+from ansible_collections.nested.kata.plugins.plugin_utils.failures import failure_reason
 
 
 class FilterModule:

@@ -36,6 +36,7 @@ _value:
   description:
     - C(rows) has for each level its kind, name, kernel, Docker's version, storage driver, running containers, and
       isolation.
+    - C(broken) has for each level that gave no useful answer its name and why.
     - C(disks) has for each disk image the level, path, apparent size, room taken, shared room, and room that it may
       still take.
     - C(differences) has for each option of a container that was made with another value than is wanted, and was left as
@@ -47,6 +48,7 @@ _value:
     rows:
       - [machine, host1, 6.12.104, 26.1.5, overlay2, 1, "-"]
       - [instance, web, 6.12.104-docker, 26.1.5, btrfs, 0, VM (kata)]
+    broken: [[ci, Timed out after 60 second(s).]]
     disks: [[kata-in-docker, disks/web.img, 20.00 GB, 1.20 GB, 0.00 Bytes, 18.80 GB]]
     differences: [[kata-in-docker, web, memory, 4 GiB, 8 GiB]]
     missing: []
@@ -59,8 +61,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
+    Unexpected,
+    mapping,
+    parsed,
+    shown,
+    size,
+    text,
+)
+from ansible_collections.nested.kata.plugins.plugin_utils.failures import failure_reason
 from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, way
 
+LONGEST = 60  # characters of what a level says of itself
 HOME = "/var/lib/nested-kata"
 KINDS = {"kata_hosts": "machine", "kata_proxies": "proxy", "kata_instances": "instance"}
 STANDIN = "none: runc, the stand-in for Kata"
@@ -74,13 +86,16 @@ def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any
     """Return the tables of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
     targets = [(called(name, hostvars), known) for kind, name, known in hosts if kind != "instance"]
-    rows = [
-        row(kind, name, known, hostvars)
-        for kind, name, known in hosts
-        if known.get("nested_kata_docker", {}).get("rc", 1) == 0
-    ]
+    rows = [row(kind, name, known, hostvars) for kind, name, known in hosts if "nested_kata_docker" in known]
     return {
         "rows": rows,
+        "broken": [
+            [called(name, hostvars), why]
+            for dummy, name, known in hosts
+            if "nested_kata_docker" in known
+            for why in [reason(known)]
+            if why
+        ],
         "disks": [
             disk(level, image)
             for level, known in targets
@@ -115,20 +130,35 @@ def runtime(name: str, hostvars: Hostvars) -> str:
     return runtimes.get(f"/{hops[-1]}", "") if hops else ""
 
 
+def reason(known: Known) -> str:
+    """Return why a level gave no useful answer, or nothing."""
+    for asked in ("nested_kata_kernel", "nested_kata_docker"):
+        answer = known.get(asked, {"rc": 0})
+        if answer.get("rc", 1) != 0:
+            return shown(failure_reason(answer), LONGEST)
+    try:
+        properties(known)
+    except Unexpected as error:
+        return shown(error, LONGEST)
+    return ""
+
+
+def properties(known: Known) -> list[str | int]:
+    """Return what a level says of itself, or raise Unexpected."""
+    info = mapping(parsed(known["nested_kata_docker"]["stdout"], "what its Docker says"), "what its Docker says")
+    return [
+        shown(known.get("nested_kata_kernel", {}).get("stdout", "-"), LONGEST),
+        *(shown(text(info.get(key), key), LONGEST) for key in ("ServerVersion", "Driver")),
+        size(info.get("ContainersRunning"), "ContainersRunning"),
+    ]
+
+
 def row(kind: str, name: str, known: Known, hostvars: Hostvars) -> list[str | int]:
     """Return the row of a level."""
-    info = json.loads(known["nested_kata_docker"]["stdout"])
+    said = ["-", "broken", "-", "-"] if reason(known) else properties(known)
     found = runtime(name, hostvars)
-    isolation = ISOLATION.get((kind, found), f"VM ({found})" if found else "unknown")
-    return [
-        kind,
-        called(name, hostvars),
-        known["nested_kata_kernel"]["stdout"],
-        info["ServerVersion"],
-        info["Driver"],
-        info["ContainersRunning"],
-        isolation,
-    ]
+    isolation = ISOLATION.get((kind, found), f"VM ({shown(found, LONGEST)})" if found else "unknown")
+    return [kind, called(name, hostvars), *said, isolation]
 
 
 def disk(level: str, image: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.nested.kata.plugins.filter.failure_reason import FilterModule
+from ansible_collections.nested.kata.plugins.plugin_utils.failures import UNKNOWN
 
 failure_reason = FilterModule().filters()["failure_reason"]
 
@@ -36,14 +37,15 @@ CASES = {
     "the last lines of a command": (COMMAND, {}, "e2 / o1 / o2 / o3"),
     "a command that wrote nothing": ({**COMMAND, "stderr_lines": [], "stdout_lines": []}, {}, "non-zero return code"),
     "a module that also wrote": ({**COMMAND, "msg": "checksum differs"}, {}, "checksum differs"),
-    "no message": ({"failed": True}, {}, "no reason given"),
+    "words that hide": ({"msg": "\x1b[2Jfine\u202e" + "x" * 2000}, {}, "\\x1b[2Jfine\\u202e" + "x" * 981 + " …"),
+    "no message": ({"failed": True}, {}, UNKNOWN),
     "the first item that failed": (LOOP, {"item": "patch"}, "b.patch: e2 / o1 / o2 / o3"),
     "the item is not asked for": (LOOP, {}, "e2 / o1 / o2 / o3"),
     "a url": ({"msg": "404", "url": "http://m/x"}, {"item": "patch"}, "http://m/x: 404"),
     "a loop in which none failed": ({"msg": "m", "results": [{"changed": True}]}, {}, "m"),
     "an empty loop": ({"msg": "m", "results": []}, {}, "m"),
     "the first line of a kind": (APT, {"line": "(E|W): "}, "E: no key"),
-    "none of that kind": (APT, {"line": "Error: "}, "I: x\nE: no key \nW: y"),
+    "none of that kind": (APT, {"line": "Error: "}, "I: x E: no key W: y"),
     "nothing on stderr": ({"msg": "m", "stderr": "", "stderr_lines": []}, {"line": "E"}, "m"),
     "nothing at all": ({}, {"line": "E"}, "no reason given"),
 }

@@ -29,7 +29,7 @@ def known(running: int, via: str = "", hops: tuple[str, ...] = (), **more: objec
     }
     return {
         "nested_kata_docker": docker,
-        "nested_kata_kernel": {"stdout": "6.12"},
+        "nested_kata_kernel": {"rc": 0, "stdout": "6.12"},
         **({"ansible_nested_via": via, "ansible_nested_hops": list(hops)} if hops else {}),
         **more,
     }
@@ -69,16 +69,64 @@ def test_an_instance_that_the_level_above_does_not_know_is_not_taken_for_isolate
     assert levels(GROUPS, hosts)["rows"][-1][-1] == "unknown"
 
 
-@pytest.mark.parametrize("lacking", [{}, {"nested_kata_docker": {"rc": 1}}, {"nested_kata_docker": {}}])
-def test_a_level_that_was_not_reached_is_left_out(lacking: dict) -> None:
+def test_a_level_that_was_not_looked_at_is_left_out() -> None:
     hosts = hostvars()
-    way = {key: hosts["p.machine"][key] for key in ("ansible_nested_via", "ansible_nested_hops")}
-    rows = levels(GROUPS, {**hosts, "p.machine": {**way, **lacking}})["rows"]
-    assert [row[0] for row in rows] == ["machine", "instance"]
+    del hosts["p.machine"]["nested_kata_docker"]
+    assert [row[0] for row in levels(GROUPS, hosts)["rows"]] == ["machine", "instance"]
+
+
+def docker(stdout: str, kernel: str = "6.12") -> dict:
+    return {"nested_kata_kernel": {"rc": 0, "stdout": kernel}, "nested_kata_docker": {"rc": 0, "stdout": stdout}}
+
+
+INFO = {"ServerVersion": "26.1.5", "Driver": "btrfs", "ContainersRunning": 1}
+BROKEN = {
+    "it was not reached": (
+        {"nested_kata_docker": {"unreachable": True, "msg": "no such container"}},
+        "no such container",
+    ),
+    "its kernel is not told": ({"nested_kata_docker": {}, "nested_kata_kernel": {"msg": "Timed out"}}, "Timed out"),
+    "its Docker fails": (
+        {**docker(""), "nested_kata_docker": {"rc": 1, "msg": "non-zero return code", "stderr_lines": ["\x1b[2Jx"]}},
+        "\\x1b[2Jx",
+    ),
+    "nothing": (docker(""), "not valid JSON"),
+    "a list": (docker("[]"), "is not an object"),
+    "a deep list": (docker("[" * 100_000), "not valid JSON"),
+    "other types": (docker(json.dumps({**INFO, "Driver": ["btrfs"]})), "Driver is not a text"),
+    "a number that is none": (docker(json.dumps({**INFO, "ContainersRunning": "many"})), "ContainersRunning is many"),
+    "a negative number": (docker(json.dumps({**INFO, "ContainersRunning": -1})), "ContainersRunning is -1"),
+    "too little": (docker("{}"), "ServerVersion is not a text"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_an_instance_that_gives_no_useful_answer_is_shown_as_broken_beside_the_others(case: str) -> None:
+    facts, why = BROKEN[case]
+    hosts = hostvars()
+    hosts["kata.p.machine"].pop("nested_kata_kernel")
+    hosts["kata.p.machine"].update(facts)
+    found = levels(GROUPS, hosts)
+    assert found["rows"][-1] == ["instance", "kata", "-", "broken", "-", "-", "VM (kata)"]
+    assert [row[3] for row in found["rows"][:-1]] == ["26.1.5", "26.1.5"]
+    ((name, reason),) = found["broken"]
+    assert name == "kata"
+    assert why in reason
+    assert reason.isprintable()
+
+
+def test_what_an_instance_says_of_itself_is_visible_and_short() -> None:
+    hosts = hostvars()
+    said = json.dumps({**INFO, "ServerVersion": "26\x1b[31m\u202e", "Driver": "b" * 1000})
+    hosts["kata.p.machine"].update(docker(said, "6.12\x07"))
+    row = levels(GROUPS, hosts)["rows"][-1]
+    assert row[2:4] == ["6.12\\x07", "26\\x1b[31m\\u202e"]
+    assert len(row[4]) == 60
 
 
 def test_an_inventory_without_the_groups_has_no_level() -> None:
-    assert levels({"all": ["x"]}, {}) == {"rows": [], "disks": [], "differences": [], "missing": [], "standin": False}
+    empty: dict = {"rows": [], "broken": [], "disks": [], "differences": [], "missing": [], "standin": False}
+    assert levels({"all": ["x"]}, {}) == empty
 
 
 def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
