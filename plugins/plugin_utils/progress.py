@@ -38,6 +38,7 @@ from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import LONGEST, VARIABLE
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 
 display = Display()
 
@@ -166,11 +167,7 @@ class _Watch:
     def _look(self) -> str:
         answer = self._action._low_level_execute_command(f"cat {shlex.quote(self._path)}")
         # It comes from the target and goes to a terminal.
-        return (
-            "".join(character for character in answer["stdout"].strip() if character.isprintable())[:LONGEST]
-            if answer["rc"] == 0
-            else ""
-        )
+        return shown(answer["stdout"], LONGEST) if answer["rc"] == 0 else ""
 
 
 def _connection_like(action: ActionBase, variables: dict[str, t.Any]) -> t.Any:

@@ -100,7 +100,7 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def assert_steps(said: list[str], beginning: str, least: int = 2) -> None:
-    matches = [re.fullmatch(rf"    \.\.\. {re.escape(beginning)}\[31mstep (\d+)", line) for line in said]
+    matches = [re.fullmatch(rf"    \.\.\. {re.escape(beginning)}\\x1b\[31mstep (\d+)", line) for line in said]
     assert all(matches), said
     steps = [int(match[1]) for match in matches]
     assert len(steps) >= least, said
@@ -123,7 +123,7 @@ def test_a_line_is_shown_while_it_changes_and_never_twice(directory: Path) -> No
     done = watch(directory, {"machine": here()}, [slow(), slow(still=True)])
     assert done.returncode == 0, done.stdout
     said = lines(done)
-    assert said[-1] == "    ... machine: it [31mstill"
+    assert said[-1] == "    ... machine: it \\x1b[31mstill"
     assert_steps(said[:-1], "machine: it ")
     assert "step" not in done.stdout
     assert leftovers() == []

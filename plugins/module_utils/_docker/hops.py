@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from itertools import chain
 
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
+
 # Docker's own rule for the names of containers; it also prevents a name from being read as an option.
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
@@ -45,7 +47,7 @@ class Answer:
     def line(self) -> str:
         """The last line: docker's own messages come last, and some come on stdout."""
         lines = [line.strip() for line in f"{self.out}\n{self.err}".splitlines() if line.strip()]
-        return lines[-1] if lines else f"exit status {self.rc}"
+        return shown(lines[-1]) if lines else f"exit status {self.rc}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Way:
 
     def blame(self, number: int, what: str) -> str:
         """Return the message that names the hop at fault."""
-        return f"hop {number} of {len(self.hops)} ({self.hops[number - 1]} {self.there(number)}): {what}"
+        return shown(f"hop {number} of {len(self.hops)} ({self.hops[number - 1]} {self.there(number)}): {what}")
 
 
 def refused(names: list[str]) -> str | None:

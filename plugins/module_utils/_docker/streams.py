@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import IO, Callable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import reading_end
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET, SshHost, TlsHost
 from ansible_collections.nested.kata.plugins.module_utils._docker.hops import Answer, Way, fault, missing
 
@@ -172,7 +173,7 @@ class Child:
 
     def last_words(self) -> str:
         lines = [line.strip() for line in self._stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        return shown(lines[-1]) if lines else ""
 
 
 def run(command: Sequence[str], environment: Mapping[str, str]) -> Answer:

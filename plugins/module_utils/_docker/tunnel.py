@@ -19,6 +19,7 @@ import threading
 import time
 from typing import Sequence
 
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import (
     Broken,
     Child,
@@ -180,7 +181,7 @@ def failed(child: Child) -> bool:
 
 
 def text_of(data: bytes) -> str:
-    return " ".join(data.decode("utf-8", "replace").split())
+    return shown(data.decode("utf-8", "replace"))
 
 
 def lacking(words: str) -> str:

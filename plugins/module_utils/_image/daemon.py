@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import itertools
+import re
 import socket
 from typing import Any, Iterable, Iterator, Mapping
 
@@ -33,6 +34,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.image import Im
 
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
 ANSWER_BYTES = 4096
+NAME = re.compile(r"[\w./:@-]+", re.ASCII)  # what names have in them; no image has <none>:<none>, or worse
 NOT_FOUND, CONFLICT = 404, 409
 # What is raised where an answer has other types than it should.
 UNEXPECTED = (Unexpected, AttributeError, KeyError, RecursionError, TypeError)
@@ -162,8 +164,12 @@ class Daemon:
         """Return the names of all images."""
         with self.reporting("listing its images"):
             return sorted(
-                {tag for found in self._images() for tag in texts(found.get("RepoTags"), "RepoTags")}
-                - {"<none>:<none>"}
+                {
+                    tag
+                    for found in self._images()
+                    for tag in texts(found.get("RepoTags"), "RepoTags")
+                    if NAME.fullmatch(tag)
+                }
             )
 
     def info(self) -> Mapping[str, Any]:

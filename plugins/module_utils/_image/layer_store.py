@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Collection, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._image import layer_files
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Stream
@@ -52,7 +53,7 @@ class Store:
     def __init__(self, info: Mapping[str, Any], hops: Sequence[str], quiet: float) -> None:
         self._root, self._driver, self._quiet = str(info["DockerRootDir"]), str(info["Driver"]), quiet
         if self._driver not in layer_files.FILES:
-            raise Unreadable(f"it keeps layers in {self._driver}")
+            raise Unreadable(f"it keeps layers in {shown(self._driver, 40)}")
         self._hops = tuple(hops)
 
     def parts(self, image: Image, wanted: Collection[str]) -> Iterator[Part]:
