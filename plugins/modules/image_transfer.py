@@ -117,8 +117,10 @@ options:
   destinations:
     description:
       - Several destinations. The source is read once for all, and each is sent what it lacks, all at the same time.
-      - When one fails, the others go on, and the module fails at the end and reports the result of each. A destination
-        that accepts no data holds up the others until O(timeout).
+      - When one fails, whatever the error is, the others go on, and the module fails at the end and reports the result
+        of each.
+      - A destination that the others wait for is dropped when it took less than 256 KiB a second in a minute of
+        waiting.
     type: list
     elements: dict
     suboptions: *location
@@ -158,6 +160,9 @@ requirements:
     that it leads to
   - for compressed archives, C(gzip) or C(zstd)
 notes:
+  - What daemons say is not trusted. A destination fails when an answer takes longer than 60 seconds or has more than 32
+    MiB, all answers of a task take longer than 10 minutes, less than 16 KiB of images a second are taken in 10 minutes
+    of waiting, or a whole image is not complete after an hour.
   - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 author:
   - The nested.kata founders (@nested-kata)
