@@ -5,18 +5,30 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: removable_instances
-short_description: Turn the instances of a daemon into entries that remove them
+short_description: Turn the instances on a target into entries that remove them
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Takes containers and returns for each that has the label of an instance managed by nested.kata an entry for
-    C(kata_instance_list) with the state C(absent).
+  - Returns entries for C(kata_instance_list) with the state C(absent), for each instance that a role made, also where a
+    removal was interrupted and only a part is left.
+  - A container is an instance where its label is its own name and there are settings of that name. An image that was
+    made from an instance hands on its labels. The names of other containers are left out.
   - Pure computation on the control node.
 options:
   _input:
-    description: The containers, as M(community.docker.docker_host_info) returns them.
+    description: All containers, as M(community.docker.docker_host_info) returns them.
     type: list
     elements: dict
+    required: true
+  settings:
+    description: The files in C(/etc/nested-kata/instances), each named after an instance.
+    type: list
+    elements: str
+    required: true
+  disks:
+    description: The files in C(/var/lib/nested-kata/disks), each named after an instance.
+    type: list
+    elements: str
     required: true
   purge:
     description: Whether the disks are removed too.
@@ -29,30 +41,34 @@ EXAMPLES = r"""
   ansible.builtin.include_role:
     name: nested.kata.kata_instance
   vars:
-    kata_instance_list: "{{ found.containers | nested.kata.removable_instances }}"
+    kata_instance_list: "{{ found.containers | nested.kata.removable_instances(settings=settings, disks=disks) }}"
 """
 
 RETURN = r"""
 _value:
-  description: The entries.
+  description: The entries, in the order of their names.
   type: list
   elements: dict
   sample: [{"name": "web", "state": "absent", "purge": false}]
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 LABEL = "nested.kata.instance"
+GOLDEN = "nested-kata-golden-"  # begins the names of the containers that make golden disks, which have no settings
 
 
-def removable_instances(containers: Iterable[Mapping[str, Any]], purge: bool = False) -> list[dict[str, Any]]:
-    """Return an entry for each instance among the containers."""
-    return [
-        {"name": one["Names"][0].lstrip("/"), "state": "absent", "purge": purge}
-        for one in containers
-        if LABEL in (one.get("Labels") or {})
-    ]
+def removable_instances(
+    containers: Iterable[Mapping[str, Any]], settings: Iterable[str], disks: Iterable[str], purge: bool = False
+) -> list[dict[str, Any]]:
+    """Return an entry for each instance of which something is there."""
+    known, left = ({PurePath(file).stem for file in files} for files in (settings, disks))
+    labels = {one["Names"][0].lstrip("/"): (one.get("Labels") or {}).get(LABEL) for one in containers}
+    own = {name for name, label in labels.items() if label == name and (name in known or name.startswith(GOLDEN))}
+    names = own | ((known | left) - set(labels))
+    return [{"name": name, "state": "absent", "purge": purge} for name in sorted(names)]
 
 
 class FilterModule:

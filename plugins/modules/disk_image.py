@@ -44,7 +44,7 @@ options:
     type: str
   fstype:
     description:
-      - The file system. A file that holds another one is refused, also by O(state=absent).
+      - The file system. A file that holds another one is refused, also by O(state=absent) without O(any_content).
     type: str
     choices: [btrfs, ext4, xfs]
     default: btrfs
@@ -103,6 +103,13 @@ options:
       - V(false) lets its owner write again. Clones are images of their own and do not change with it.
       - Refused while the file is attached, or open in any process. Goes with O(attached=false).
     type: bool
+  any_content:
+    description:
+      - V(true) detaches or removes the file whatever it holds, and reads nothing of it. It is for a file that was given
+        to somebody else, such as the disk of a tenant, who may have written anything to it.
+      - Goes with O(state=absent), or with O(attached=false) and no option about the content.
+    type: bool
+    default: false
   label:
     description:
       - Label of the file system, printable ASCII, up to 255 characters for btrfs, 16 for ext4 and 12 for xfs.
@@ -148,7 +155,8 @@ options:
     type: raw
   state:
     description:
-      - V(absent) removes the file, if it holds a file system as in O(fstype), O(label) and O(uuid). An attachment that
+      - V(absent) removes the file, if it holds a file system as in O(fstype), O(label) and O(uuid), or with
+        O(any_content=true) whatever it holds. An attachment that
         nobody uses is undone before where O(link) names it or O(attached) is V(false); else an attached file is
         refused.
     type: str
@@ -326,6 +334,7 @@ def main() -> None:
             "resizefs": {"type": "bool", "default": True},
             "trim": {"type": "bool", "default": False},
             "sealed": {"type": "bool"},
+            "any_content": {"type": "bool", "default": False},
             "label": {"type": "str"},
             "uuid": {"type": "str"},
             "attached": {"type": "bool"},

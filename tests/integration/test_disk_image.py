@@ -593,6 +593,37 @@ def test_whatever_else_lies_there_is_refused_and_not_touched(what, state, disks)
     assert snapshot(disks) == before
 
 
+TENANTS = ["ext4", "a partition table", "LUKS", "LVM", "swap", "text", "one byte at the very end"]
+
+
+@pytest.mark.parametrize("what", [*TENANTS, "zeros", "nothing", "its own file system"])
+def test_whatever_a_tenant_wrote_its_disk_is_detached_and_removed_when_that_is_asked_for(what, disks):
+    image, link = disks / "a.img", disks / "link"
+    if what in HELD:
+        HELD[what][0](image)
+    else:
+        made("btrfs")(image)
+    attached_to = tool("losetup", "--find", "--show", image).strip()
+    link.symlink_to(attached_to)
+    if what in ("zeros", "nothing"):
+        os.truncate(image, 0)
+        os.truncate(image, 200 * M if what == "zeros" else 0)
+    options = {"path": str(image), "link": str(link), "any_content": True}
+    before = snapshot(disks)
+    for check in (True, False):
+        detached = directly({**options, "attached": False}, check=check)
+        assert not detached["failed"], detached
+        assert detached["steps"][0] == f"detach {image} from {attached_to}"
+        assert link.is_symlink() == check
+        assert check is False or snapshot(disks) == before
+    assert image.exists()
+    assert not directly({**options, "attached": False})["changed"]
+    removed = directly({**options, "state": "absent"})
+    assert removed["changed"], removed
+    assert not image.exists()
+    assert not directly({**options, "state": "absent"})["changed"]
+
+
 def test_a_uuid_that_another_disk_bears_is_refused(disks):
     given = str(uuid.uuid4())
     first = {"path": str(disks / "a.img"), "fstype": "ext4", "size": "8M", "uuid": given}

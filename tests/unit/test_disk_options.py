@@ -32,6 +32,7 @@ OPTIONS = {
     "resizefs": True,
     "sealed": None,
     "trim": False,
+    "any_content": False,
 }
 BAD_OPTIONS = {
     "a relative path": ({"path": "kata.img"}, "path: 'kata.img' is not the absolute path"),
@@ -89,6 +90,15 @@ BAD_OPTIONS = {
     "a label too long for xfs": (
         {"label": "a" * 13, "fstype": "xfs"},
         "is not a valid label for xfs: 1 to 12 characters",
+    ),
+    "any content of an image that is made": ({"any_content": True}, "any_content: true needs state: absent, or"),
+    "any content and a size": (
+        {"any_content": True, "attached": False, "size": "1G"},
+        "any_content: true cannot go with size",
+    ),
+    "any content and a UUID": (
+        {"any_content": True, "state": "absent", "uuid": UUID},
+        "any_content: true cannot go with uuid",
     ),
     "a truth as mode": ({"mode": True}, "mode: 'True' is not a valid mode"),
 }

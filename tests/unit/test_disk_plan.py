@@ -54,6 +54,7 @@ CLONEABLE = replace(NOTHING, golden=GOLDEN, free=20 * G)
 CLONED = Clone(PATH, GOLDEN_PATH, "btrfs", None, None, None, None, 0o600, replaces_blank=False)
 EMPTY = Found(kind=FILE)
 ZEROS = Found(kind=FILE, size=1 * G, uid=7, gid=8, mode=0o644)
+ALIEN = Found(kind=FILE, size=1 * G, content=Content(alien="a partition table (dos)"))
 WANTED = Wanted(PATH, size=10 * G)
 CLONE = Wanted(PATH, clone_of=GOLDEN_PATH)
 NEW = Create(PATH, 10 * G, "btrfs", None, None, None, None, 0o600, replaces_blank=False)
@@ -282,6 +283,27 @@ STEPS = {
         [Detach(PATH, "/dev/loop3"), Delete(PATH)],
     ),
     "a file that is not there need not be removed": (NOTHING, Wanted(PATH, absent=True), []),
+    "any content is removed": (ALIEN, Wanted(PATH, absent=True, any_content=True), [Delete(PATH)]),
+    "any content is detached and removed": (
+        replace(ALIEN, loops=(LOOP,), link=Link("/dev/loop3")),
+        Wanted(PATH, link=LINK, absent=True, any_content=True),
+        [Detach(PATH, "/dev/loop3"), RemoveLink(LINK), Delete(PATH)],
+    ),
+    "any content is detached and kept": (
+        replace(ALIEN, loops=(LOOP,), link=Link("/dev/loop3")),
+        Wanted(PATH, link=LINK, attached=False, any_content=True),
+        [Detach(PATH, "/dev/loop3"), RemoveLink(LINK)],
+    ),
+    "zeros that are attached are detached as any content": (
+        replace(ZEROS, loops=(LOOP,)),
+        Wanted(PATH, attached=False, any_content=True),
+        [Detach(PATH, "/dev/loop3")],
+    ),
+    "a link is left of an image that is gone": (
+        replace(NOTHING, link=Link("/dev/loop3")),
+        Wanted(PATH, link=LINK, attached=False, any_content=True),
+        [RemoveLink(LINK)],
+    ),
     "nothing is removed where the directory is missing": (
         replace(NOTHING, directory=False),
         Wanted(PATH, absent=True),
@@ -513,6 +535,16 @@ REFUSALS = {
         Wanted(PATH, link=LINK, absent=True),
         "is attached to /dev/loop3: name the link",
     ),
+    "remove any content that is in use": (
+        replace(ALIEN, loops=(LOOP,), link=Link("/dev/loop3"), use="open in process 9 (qemu)"),
+        Wanted(PATH, link=LINK, absent=True, any_content=True),
+        "/dev/loop3 is open in process 9",
+    ),
+    "remove what is no file, with any content": (
+        Found(kind="a symlink"),
+        Wanted(PATH, absent=True, any_content=True),
+        "is a symlink, not a regular file",
+    ),
     "remove another file system": (OURS, Wanted(PATH, fstype="ext4", absent=True), "holds btrfs, not ext4"),
     "remove another UUID": (OURS, Wanted(PATH, uuid=OTHER_UUID, absent=True), "uuid:"),
     "remove zeros": (ZEROS, Wanted(PATH, absent=True), "holds nothing but zeros"),
@@ -636,6 +668,9 @@ def fits(wanted: Wanted) -> bool:
         or (wanted.absent and (wanted.trim or wanted.sealed))
         or (wanted.preallocated and (wanted.clone_of or wanted.trim or wanted.sealed))
         or (wanted.mode is not None and bool(wanted.mode & 0o222) == bool(wanted.sealed))
+        or (wanted.any_content and not (wanted.absent or wanted.attached is False))
+        or (wanted.any_content and (wanted.size or wanted.clone_of or wanted.trim or wanted.sealed))
+        or (wanted.any_content and (wanted.preallocated or wanted.label or wanted.uuid))
     )
 
 
@@ -658,6 +693,7 @@ wants = some.builds(
     sealed=some.sampled_from([None, None, True, False]),
     trim=some.booleans(),
     preallocated=some.booleans(),
+    any_content=some.sampled_from([False, False, False, True]),
 ).filter(fits)
 
 
@@ -715,8 +751,7 @@ def test_whatever_is_found_nothing_that_is_not_ours_is_formatted_shrunk_detached
             assert wanted.absent or wanted.attached is False
         elif isinstance(step, Delete):
             assert wanted.absent
-            assert found.content.fstype == wanted.fstype
-            assert not found.content.alien
+            assert wanted.any_content or (found.content.fstype == wanted.fstype and not found.content.alien)
             assert not found.use
             assert wanted.uuid in (None, found.content.uuid)
             assert wanted.label in (None, found.content.label)
@@ -726,4 +761,8 @@ def test_whatever_is_found_nothing_that_is_not_ours_is_formatted_shrunk_detached
             assert not before.sealed
     after = foresee(found, plan)
     assert decide(after, wanted).steps == ()
-    assert wanted.absent or (after.kind == FILE and after.size >= found.size and after.content.fstype == wanted.fstype)
+    assert (
+        wanted.absent
+        or wanted.any_content
+        or (after.kind == FILE and after.size >= found.size and after.content.fstype == wanted.fstype)
+    )

@@ -65,15 +65,31 @@ def test_disks_are_sparse_and_have_the_names_of_their_instances() -> None:
     ]
 
 
+SETTINGS, DISKS = "/etc/nested-kata/instances", "/var/lib/nested-kata/disks"
+LEFT = {
+    "an instance": ([("web", "web")], ["web"], ["web"], ["web"]),
+    "one whose name has dots": ([("a.b", "a.b")], ["a.b"], ["a.b"], ["a.b"]),
+    "a container of an image that was made from one": ([("mine", "web")], [], [], []),
+    "the same, where the instance is there too": ([("mine", "web"), ("web", "web")], ["web"], ["web"], ["web"]),
+    "a container that only bears the label": ([("web", "web")], [], [], []),
+    "a stranger that has the name": ([("web", None)], ["web"], ["web"], []),
+    "a proxy and others": ([("proxy", None), ("mine", None)], [], [], []),
+    "one without a container": ([], ["web"], ["web"], ["web"]),
+    "one of which only the disk is left": ([], [], ["web"], ["web"]),
+    "a container that makes a golden disk": ([("nested-kata-golden-x",) * 2], [], [], ["nested-kata-golden-x"]),
+    "several": ([("b", "b"), ("a", "a")], ["b", "a"], ["c", "b"], ["a", "b", "c"]),
+}
+
+
 @pytest.mark.parametrize("purge", [False, True])
-def test_only_containers_with_the_label_of_an_instance_are_removed(purge: bool) -> None:
-    containers = [
-        {"Names": ["/web"], "Labels": {"nested.kata.instance": "web"}},
-        {"Names": ["/proxy"], "Labels": {"nested.kata.proxy": "proxy"}},
-        {"Names": ["/mine"], "Labels": None},
-        {"Names": ["/other"], "Labels": {}},
-    ]
-    assert removable_instances(containers, purge=purge) == [{"name": "web", "state": "absent", "purge": purge}]
+@pytest.mark.parametrize("case", LEFT)
+def test_what_is_left_of_instances_is_removed_and_nothing_else(case: str, purge: bool) -> None:
+    found, settings, disks, names = LEFT[case]
+    containers = [{"Names": [f"/{name}"], "Labels": label and {"nested.kata.instance": label}} for name, label in found]
+    settings = [f"{SETTINGS}/{name}.env" for name in settings]
+    disks = [f"{DISKS}/{name}.img" for name in disks]
+    entries = removable_instances(containers, settings=settings, disks=disks, purge=purge)
+    assert entries == [{"name": name, "state": "absent", "purge": purge} for name in names]
 
 
 @pytest.mark.parametrize(

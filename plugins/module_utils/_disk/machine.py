@@ -118,6 +118,8 @@ def look(wanted: Wanted, *, glance: bool = False) -> Found:
     )
     if found.kind != FILE:
         return found
+    if wanted.any_content:
+        return _users(replace(found, data_at=0, loops=loops.loops_of(wanted.path)), wanted)
     saved, block = _saved(wanted.path), superblock.read(wanted.path)
     torn = saved is not None and superblock.torn_ext4(_superblock(wanted.path))
     if saved is not None and torn:

@@ -39,6 +39,7 @@ class Wanted:
     resizefs: bool = True
     sealed: bool | None = None
     trim: bool = False
+    any_content: bool = False
 
 
 def parse(options: dict[str, Any]) -> Wanted:
@@ -75,6 +76,7 @@ def parse(options: dict[str, Any]) -> Wanted:
         resizefs=options["resizefs"],
         sealed=options["sealed"],
         trim=options["trim"],
+        any_content=options["any_content"],
     )
 
 
@@ -93,12 +95,22 @@ def _check_together(options: dict[str, Any], path: str, golden: str | None, mode
             raise Refused(f"{option}: true cannot go with attached: true, it is for an image that nobody uses")
         if options[option] and options["state"] == "absent":
             raise Refused(f"{option}: true cannot go with state: absent")
+    if options["any_content"]:
+        _check_any_content(options)
     if mode is not None and bool(mode & WRITABLE) == bool(options["sealed"]):
         raise Refused(
             f"mode: {mode:04o} allows writing, and sealed: true does not: choose one"
             if options["sealed"]
             else f"mode: {mode:04o} allows no writing, which seals an image: set sealed: true if that is meant"
         )
+
+
+def _check_any_content(options: dict[str, Any]) -> None:
+    if options["state"] != "absent" and options["attached"] is not False:
+        raise Refused("any_content: true needs state: absent, or attached: false")
+    for option in ("size", "mkfs_options", "allocation", "clone_of", "trim", "sealed", "label", "uuid"):
+        if options[option]:
+            raise Refused(f"any_content: true cannot go with {option}, which is about the content")
 
 
 def _parse_mkfs_options(options: list[str] | None) -> tuple[str, ...]:

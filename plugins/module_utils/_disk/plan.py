@@ -125,15 +125,17 @@ def decide(found: Found, wanted: Wanted) -> Plan:
         loops.check_loops(wanted.path, found.loops)
     if wanted.absent:
         steps, reasons = _remove(found, wanted)
+    elif wanted.any_content:
+        steps, reasons = [], []
     elif found.kind is None or found.blank:
         steps, reasons = _make(found, wanted)
     else:
         steps, reasons = _keep(found, wanted)
     if not wanted.absent:
-        for part in (_connect, _settle):
+        for part in (_connect,) if wanted.any_content else (_connect, _settle):
             more, why = part(foresee(found, Plan(tuple(steps), "")), wanted)
             steps, reasons = steps + more, reasons + why
-    if found.torn is not None and not wanted.absent:
+    if found.torn is not None and not wanted.absent and not wanted.any_content:
         steps.insert(0, SettleSuperblock(wanted.path, found.torn, repair=not found.loops and not found.use))
         reasons.append("a run was interrupted while the file system grew")
     if found.leftovers:
@@ -439,7 +441,8 @@ def _disconnect(found: Found, wanted: Wanted, loop: Loop | None) -> tuple[list[S
 def _remove(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
     if found.kind is None:
         return _disconnect(found, wanted, None)
-    _check_content(found, wanted)
+    if not wanted.any_content:
+        _check_content(found, wanted)
     loop = loops.check_loops(wanted.path, found.loops)
     if loop and wanted.attached is None and (not wanted.link or found.link.target != loop.device):
         raise Refused(
