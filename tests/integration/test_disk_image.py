@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -14,6 +15,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -1292,3 +1294,23 @@ def test_runs_at_the_same_time_make_one_file_system_and_one_loop_device(disks):
     assert sorted(answer["changed"] for answer in answers) == [False] * 4 + [True], answers
     assert len({(answer["uuid"], answer["device"], answer["link"]) for answer in answers}) == 1
     assert len(attached(disks)) == 1
+
+
+def test_who_locks_the_directory_holds_up_nobody_and_locks_are_gone_afterwards(disks):
+    held = os.open(disks, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        assert not directly({"path": str(disks / "a.img"), "size": "8M", "fstype": "ext4"})["failed"]
+    finally:
+        os.close(held)
+    there = disks.stat()
+    lock = Path(loop.LOCKS, f"{there.st_dev}-{there.st_ino}")
+    assert not lock.exists()
+    assert stat.S_IMODE(lock.parent.stat().st_mode) == 0o700
+
+
+def test_who_waits_for_too_long_for_another_run_is_told_for_what(disks, monkeypatch):
+    monkeypatch.setattr(loop, "LOCK_SECONDS", 0.3)
+    with loop.locked(str(disks)), pytest.raises(Refused) as refusal, loop.locked(str(disks)):
+        pytest.fail("two are there at once")
+    assert f"{disks} is still locked by another run after 0.3 s: see `fuser " in str(refusal.value)

@@ -6,10 +6,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import (
+    LOCK,
     PIECE,
     alone_in,
     digest_of,
@@ -66,14 +71,60 @@ def test_only_a_directory_is_taken_for_one(tmp_path: Path) -> None:
         sync_directory(str(tmp_path / "file"))
 
 
+def test_who_waits_for_too_long_is_told_for_what(tmp_path: Path) -> None:
+    first, second = (os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT) for dummy in range(2))
+    take_turn(first, pytest.fail)
+    with pytest.raises(Refused, match=rf"^{tmp_path}/file is still locked by another run after 0.3 s: see `fuser "):
+        take_turn(second, lambda: None, seconds=0.3)
+    os.close(first)
+    os.close(second)
+
+
 def test_one_is_alone_in_a_directory_until_it_leaves(tmp_path: Path) -> None:
-    other = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     with pytest.raises(ZeroDivisionError), alone_in(str(tmp_path), pytest.fail):
+        assert stat.S_IMODE((tmp_path / LOCK).stat().st_mode) == 0o600
+        other = os.open(tmp_path / LOCK, os.O_RDWR)
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
         raise ZeroDivisionError
-    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert os.listdir(tmp_path) == []
+
+
+def test_who_locks_the_directory_itself_holds_up_nobody(tmp_path: Path) -> None:
+    other = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with alone_in(str(tmp_path), pytest.fail):
+        pass
     os.close(other)
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / LOCK).symlink_to("victim")
+    with pytest.raises(OSError, match="symbolic links"), alone_in(str(tmp_path), pytest.fail):
+        pass
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_of_many_that_want_a_directory_one_at_a_time_is_there(tmp_path: Path) -> None:
+    inside, most = [], []
+
+    def visit() -> None:
+        for _dummy in range(5):
+            with alone_in(str(tmp_path), lambda: None):
+                inside.append(True)
+                most.append(len(inside))
+                time.sleep(0.005)
+                inside.pop()
+
+    visitors = [threading.Thread(target=visit) for _dummy in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join(60)
+    assert most == [1] * 20
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_file_system_is_synced_by_any_of_its_files_and_by_nothing_else(tmp_path: Path) -> None:

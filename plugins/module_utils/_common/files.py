@@ -16,33 +16,60 @@ import time
 from io import BufferedReader, BufferedWriter
 from typing import IO, Callable, Iterator
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+
 PIECE = 1 << 20
+LOCK = ".nested-kata.lock"
+TURN_SECONDS = 7200.0  # how long another run may hold a lock: the longest builds a kernel
 
 
-def take_turn(descriptor: int, waiting: Callable[[], None]) -> None:
-    """Lock an open file or directory until it is closed. While another process has the lock, `waiting` is called
-    repeatedly.
-    """
+def take_turn(descriptor: int, waiting: Callable[[], None], seconds: float = TURN_SECONDS) -> None:
+    """Lock an open file until it is closed. While another process has the lock, `waiting` is called repeatedly."""
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
+            if time.monotonic() > deadline:
+                path = os.readlink(f"/proc/self/fd/{descriptor}")
+                raise Refused(
+                    f"{path} is still locked by another run after {seconds:g} s: see `fuser {path}`"
+                ) from None
             waiting()
             time.sleep(0.2)
+
+
+def is_at(descriptor: int, path: str) -> bool:
+    """Return whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
 def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
     """Lock a directory against other processes that call this. A process that inherits the yielded descriptor holds the
     lock, too.
+
+    The lock is a file that nobody else may open. Whoever may read a directory can lock that, and hold up root.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        take_turn(descriptor, waiting)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    path = os.path.join(directory, LOCK)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            take_turn(descriptor, waiting)
+            # The process that had the lock removes the file.
+            if is_at(descriptor, path):
+                try:
+                    yield descriptor
+                finally:
+                    if is_at(descriptor, path):
+                        os.unlink(path)
+                return
+        finally:
+            os.close(descriptor)
 
 
 def digest_of(path: str, algorithm: str = "sha256", copy: str | None = None) -> str:

@@ -82,6 +82,7 @@ LOOP_INFO = struct.Struct("=5Q4I64s64s32s2Q")
 LOOP_CONFIG = struct.Struct(f"=2I{LOOP_INFO.size}s8Q")
 
 LOCK_SECONDS = 120
+LOCKS = "/run/nested-kata-locks"
 IDLE_SECONDS = 1.0
 
 
@@ -175,25 +176,41 @@ def probe(path: str) -> Content:
 def locked(directory: str) -> Iterator[None]:
     """Lock a directory of disk images, so that one run at a time creates, attaches, detaches or removes there.
 
+    The lock is a file that nobody else may open. Whoever may read the directory can lock that, and hold up root.
     Commands inherit the lock: where a run is killed, the next one waits for the commands that the killed one started.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    os.set_inheritable(descriptor, True)
-    try:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Refused(
-                        f"{directory} is still locked by another run after {LOCK_SECONDS} s: see `fuser {directory}`"
-                    ) from None
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(descriptor)
+    there = os.stat(directory)
+    os.makedirs(LOCKS, 0o700, exist_ok=True)
+    path = os.path.join(LOCKS, f"{there.st_dev}-{there.st_ino}")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            os.set_inheritable(descriptor, True)
+            wait_for(descriptor, deadline, directory, path)
+            # The run that had the lock removes the file.
+            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                try:
+                    yield
+                finally:
+                    os.unlink(path)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def wait_for(descriptor: int, deadline: float, directory: str, path: str) -> None:
+    """Wait for a lock."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"{directory} is still locked by another run after {LOCK_SECONDS} s: see `fuser {path}`"
+                ) from None
+            time.sleep(0.02)
 
 
 @contextlib.contextmanager

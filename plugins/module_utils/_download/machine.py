@@ -11,7 +11,7 @@ from io import FileIO
 from typing import Callable, Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils._common.files import digest_of, take_turn
+from ansible_collections.nested.kata.plugins.module_utils._common.files import digest_of, is_at, take_turn
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._download.fetch import Received, Wrong, fetch, name_of
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Checksum, Wanted
@@ -83,21 +83,17 @@ def alone_with(path: str, progress: Progress) -> Iterator[FileIO]:
         try:
             take_turn(descriptor, lambda: progress.say(f"{name_of(path)}: waiting for another download of it"))
             # The run that had the lock may have finished and renamed the file.
-            if not _is_at(descriptor, path):
+            if not is_at(descriptor, path):
                 continue
             try:
                 with open(descriptor, "r+b", buffering=0, closefd=False) as file:
                     yield file
             finally:
-                if _is_at(descriptor, path) and os.path.getsize(path) == 0:
+                if is_at(descriptor, path) and os.path.getsize(path) == 0:
                     os.unlink(path)
             return
         finally:
             os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: str) -> bool:
-    return os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path))
 
 
 def carry_out(
