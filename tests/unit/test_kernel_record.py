@@ -31,9 +31,7 @@ GOES_IN = [
     ("plugins/modules", "kernel_config.py"),
     ("plugins/modules", "kernel_build.py"),
     ("plugins/action", "kernel_build.py"),
-    ("plugins/plugin_utils", "progress.py"),
     ("plugins/module_utils", "kconfig.py"),
-    ("plugins/module_utils", "files.py"),
     ("plugins/module_utils", "kvm.py"),
     ("molecule/kernel", "inventory.yml"),
     ("molecule/kernel", "record.py"),
@@ -52,6 +50,8 @@ STAYS_OUT = [
     ("plugins/modules", "download.py"),
     ("plugins/connection", "nested.py"),
     ("plugins/module_utils", "superblock.py"),
+    ("plugins/module_utils", "files.py"),
+    ("plugins/plugin_utils", "progress.py"),
     ("molecule/default", "converge.yml"),
     ("tests/unit", "test_repository.py"),
     ("docs", "contributing.md"),
@@ -87,7 +87,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """
     root = tmp_path_factory.mktemp("checkout")
     stays_out = [str(find(CHECKOUT, *where).relative_to(CHECKOUT)) for where in STAYS_OUT]
-    for path in {*record.covered(CHECKOUT), *stays_out}:
+    for path in {*record.covered(CHECKOUT), *record.NOT_TAKEN, *stays_out}:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / path, root / path, follow_symlinks=False)
     return root, current(root)
@@ -145,6 +145,12 @@ def test_a_change_of_another_file_does_not(original: tuple[Path, str], where: tu
 @pytest.mark.parametrize("name", record.TAKEN_IN_PART)
 def test_what_is_taken_in_part_is_still_a_role_or_plugin(name: str) -> None:
     assert (CHECKOUT / "roles" / name).is_dir() or list(CHECKOUT.glob(f"plugins/*/{name}.py"))
+
+
+def test_what_is_not_taken_would_be_taken_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = record.NOT_TAKEN
+    monkeypatch.setattr(record, "NOT_TAKEN", set())
+    assert names <= set(record.covered(CHECKOUT))
 
 
 @pytest.mark.parametrize(
