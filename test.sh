@@ -520,11 +520,9 @@ tidy() {
   if [[ -n $docker_before ]]; then
     while read -r kind name; do
       case $kind-$name in
-        container-t-*"$MARK"* | container-nested-kata-test-*"$MARK" | container-t-foreign)
-          docker container rm --force --volumes "$name"
-          ;;
-        network-t-*"$MARK"* | network-t-foreign | volume-t-*"$MARK"* | volume-t-foreign) docker "$kind" rm "$name" ;;
-        image-t-*"$MARK"* | image-t-foreign:* | image-nested-kata* | image-"$BASE_IMAGE") docker image rm --force "$name" ;;
+        container-t-*"$MARK"* | container-nested-kata-test-*"$MARK") docker container rm --force --volumes "$name" ;;
+        network-t-*"$MARK"* | volume-t-*"$MARK"*) docker "$kind" rm "$name" ;;
+        image-t-*"$MARK"* | image-nested-kata* | image-"$BASE_IMAGE") docker image rm --force "$name" ;;
       esac
     done < <(docker_holds | grep -vxF "$docker_before") >/dev/null 2>&1 || true
   fi

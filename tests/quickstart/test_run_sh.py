@@ -24,7 +24,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS
 from ansible_runner import CHECKOUT, HEEDING_SIGNALS, play, wait_until
-from host_state import INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
+from host_state import FOREIGN, INSTANCE, PROXY, all_levels_hold, foreign, listed, machine_holds, output
 from kept import MACHINE_IMAGE, locked
 
 pytestmark = pytest.mark.docker
@@ -382,8 +382,8 @@ BAD_INPUT = {
     ),
     "an instance name of somebody else's container": (
         "kata_instance",
-        {"kata_instance_list": [{"name": "t-foreign"}]},
-        ["t-foreign", "not touched"],
+        {"kata_instance_list": [{"name": FOREIGN}]},
+        [FOREIGN, "not touched"],
     ),
     "the runtime kata where there is none": (
         "kata_instance",
@@ -393,8 +393,8 @@ BAD_INPUT = {
     "a proxy name that Docker refuses": ("kata_proxy", {"kata_proxy_name": "-x"}, ["kata_proxy_name", "-x"]),
     "a proxy name of somebody else's container": (
         "kata_proxy",
-        {"kata_proxy_name": "t-foreign"},
-        ["t-foreign", "not touched"],
+        {"kata_proxy_name": FOREIGN},
+        [FOREIGN, "not touched"],
     ),
     "a mirror that cannot be reached": (
         "machine_image",
@@ -411,7 +411,7 @@ BAD_INPUT = {
 @pytest.fixture(scope="module")
 def others(first: subprocess.CompletedProcess[str]) -> None:
     """Somebody else's container in the proxy, and a disk image with somebody's data; they go with the proxy."""
-    output(*PROXY, "docker", "create", "--name", "t-foreign", BASE)
+    output(*PROXY, "docker", "create", "--name", FOREIGN, BASE)
     output(
         *PROXY,
         "sh",

@@ -14,14 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ansible_runner import MARK
+
 PROXY = ["docker", "exec", "kata-in-docker"]
 INSTANCE = [*PROXY, "docker", "exec", "kata"]
 
 # Other work goes on beside the tests. What the quickstart can have made shows one of these in its name, image or
-# labels, or is below a directory of ours; `t-foreign` is somebody else's, made to see that it stays. All else that
-# tests make is called t-... or nested-kata-test-....
-OURS = re.compile(r"\bkata-in-docker\b|\bnested\.kata\.|\bnested-kata/|\bnested-kata-test/base\b|\bt-foreign\b")
-OTHERS = re.compile(r"t-(?!foreign)|nested-kata-test-")
+# labels, or is below a directory of ours; FOREIGN is somebody else's, made to see that it stays. All else that tests
+# make is called t-... or nested-kata-test-....
+FOREIGN = f"t-foreign-{MARK}"
+OURS = re.compile(rf"\bkata-in-docker\b|\bnested\.kata\.|\bnested-kata/|\bnested-kata-test/base\b|\b{FOREIGN}\b")
+OTHERS = re.compile(rf"t-(?!{FOREIGN.removeprefix('t-')}\b)|nested-kata-test-")
 DIRECTORIES = ("/var/lib/nested-kata", "/etc/nested-kata", "/run/nested-kata")
 DISKS = "kata-in-docker-data"  # the volume in which the proxy has its disk images
 
@@ -33,7 +36,7 @@ LISTINGS = {
     "volumes": (["volume", "ls"], "{{.Name}}\t{{.Name}}\t{{.Labels}}."),
     "networks": (["network", "ls", "--no-trunc"], "{{.Name}}\t{{.ID}} {{.Name}}\t{{.Labels}}."),
 }
-IMAGE_LABELS = ("nested.kata.image", "nested.kata.kernel-build", "t-foreign")
+IMAGE_LABELS = ("nested.kata.image", "nested.kata.kernel-build", FOREIGN)
 
 
 def output(*command: str) -> str:
@@ -57,7 +60,7 @@ def docker_holds(*prefix: str) -> dict[str, list[str]]:
 
 
 def machine_holds() -> dict[str, list[str]]:
-    """Return what may be ours, and what is t-foreign, of this machine's Docker, of its loop devices, and of the files
+    """Return what may be ours, and what is FOREIGN, of this machine's Docker, of its loop devices, and of the files
     below our directories.
     """
     labelled = {
@@ -102,7 +105,7 @@ def loop_devices() -> list[str]:
         for device in found
         if (int(device["back-ino"]) in inodes and "/disks/" in device["back-file"])
         or re.match(r"/(disks|golden)/.*\(deleted\)$", device["back-file"])
-        or any(f"{where}/" in device["back-file"] for where in (*DIRECTORIES, DISKS, "t-foreign"))
+        or any(f"{where}/" in device["back-file"] for where in (*DIRECTORIES, DISKS, FOREIGN))
     )
 
 
@@ -120,18 +123,18 @@ def foreign(directory: Path) -> Iterator[None]:
     name, a loop device.
     """
     _remove_foreign()
-    disk = directory / "t-foreign" / "disk.img"
+    disk = directory / FOREIGN / "disk.img"
     disk.parent.mkdir()
     disk.write_bytes(bytes(1 << 20))
     try:
-        output("docker", "create", "--name", "t-foreign", "debian:trixie-slim", "true")
-        output("docker", "network", "create", "t-foreign")
-        output("docker", "volume", "create", "t-foreign")
-        for name in (["t-foreign:1"], []):
+        output("docker", "create", "--name", FOREIGN, "debian:trixie-slim", "true")
+        output("docker", "network", "create", FOREIGN)
+        output("docker", "volume", "create", FOREIGN)
+        for name in ([f"{FOREIGN}:1"], []):
             output(
                 "sh",
                 "-c",
-                'tar --create --directory "$0" disk.img | docker import --change "LABEL t-foreign=1" - "$@"',
+                f'tar --create --directory "$0" disk.img | docker import --change "LABEL {FOREIGN}=1" - "$@"',
                 str(disk.parent),
                 *name,
             )
@@ -147,7 +150,7 @@ def foreign(directory: Path) -> Iterator[None]:
 def _remove_foreign() -> None:
     """Remove them, also those of a run that was killed."""
     for kind in ("container", "network", "volume"):
-        subprocess.run(["docker", kind, "rm", "t-foreign"], capture_output=True, check=False)
-    images = output("docker", "images", "--quiet", "--no-trunc", "--filter", "label=t-foreign").split()
+        subprocess.run(["docker", kind, "rm", FOREIGN], capture_output=True, check=False)
+    images = output("docker", "images", "--quiet", "--no-trunc", "--filter", f"label={FOREIGN}").split()
     if images:
         output("docker", "rmi", "--force", *images)
