@@ -143,7 +143,9 @@ cat /run/t-virtiofsd.log
 """
 
 
-def role(directory: Path, *arguments: str, **variables: object) -> subprocess.CompletedProcess[str]:
+def role(
+    directory: Path, *arguments: str, hosts: str = "localhost", **variables: object
+) -> subprocess.CompletedProcess[str]:
     """Let the role make the proxy, or change or remove it, on this machine; where no image is named, after the role
     that builds one.
     """
@@ -153,7 +155,7 @@ def role(directory: Path, *arguments: str, **variables: object) -> subprocess.Co
             [
                 {
                     "name": "A proxy",
-                    "hosts": "localhost",
+                    "hosts": hosts,
                     "gather_facts": True,
                     "vars": {
                         "machine_image_directory": str(directory),
@@ -380,30 +382,34 @@ def test_the_same_profile_changes_nothing(proxy: str, directory: Path) -> None:
     assert re.search(r"localhost +: ok=\d+ +changed=0 ", made(directory, kata_proxy_image=proxy))
 
 
-# A profile that is none, and what the one error has to say of it beside the variable's name.
+# Profiles that are none, and what the one error has to say of it beside the variable's name.
 NO_PROFILE = {
-    "a file that is not there": (None, "Could not find or access"),
-    "no JSON": ('{"defaultAction": ', "parsing failed"),
-    "a list": ("[]", "must be stored as a dictionary"),
-    "a dictionary of something else": ('{"syscalls": []}', "defaultAction is missing"),
-    "an action that there is not": ('{"defaultAction": "allow"}', "defaultAction is allow"),
+    "missing": (None, "Could not find or access"),
+    "no-json": ('{"defaultAction": ', "parsing failed"),
+    "list": ("[]", "must be stored as a dictionary"),
+    "something-else": ('{"syscalls": []}', "defaultAction is missing"),
+    "no-action": ('{"defaultAction": "allow"}', "defaultAction is allow"),
 }
 
 
-@pytest.mark.parametrize("case", NO_PROFILE)
-def test_what_is_no_profile_is_one_error_and_changes_nothing(
-    proxy: str, directory: Path, tmp_path: Path, case: str
-) -> None:
-    content, words = NO_PROFILE[case]
-    file = tmp_path / "profile.json"
-    if content is not None:
-        file.write_text(content, encoding="utf-8")
+def test_what_is_no_profile_is_one_error_and_changes_nothing(proxy: str, directory: Path, tmp_path: Path) -> None:
+    """All at once, as hosts of a play, since nothing may come of any."""
+    hosts = {}
+    for case, (content, _words) in NO_PROFILE.items():
+        hosts[case] = {"ansible_connection": "local", "kata_proxy_seccomp_profile": str(tmp_path / f"{case}.json")}
+        if content is not None:
+            (tmp_path / f"{case}.json").write_text(content, encoding="utf-8")
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
     before = running()
-    done = role(directory, kata_proxy_image=proxy, kata_proxy_seccomp_profile=str(file))
+    done = role(directory, "-i", str(inventory), hosts="all", kata_proxy_image=proxy)
     assert done.returncode != 0
-    assert done.stdout.count("fatal: ") + done.stderr.count("fatal: ") == 1, done.stdout + done.stderr
-    assert f"kata_proxy_seccomp_profile is '{file}'" in done.stdout + done.stderr
-    assert words in done.stdout + done.stderr
+    failed = re.split(r"^fatal: \[([\w-]+)\]: ", done.stdout + done.stderr, flags=re.MULTILINE)
+    said = dict(zip(failed[1::2], failed[2::2], strict=True))
+    assert (len(failed) // 2, said.keys()) == (len(NO_PROFILE), NO_PROFILE.keys()), done.stdout + done.stderr
+    for case, (_content, words) in NO_PROFILE.items():
+        assert f"kata_proxy_seccomp_profile is '{tmp_path / case}.json'" in said[case]
+        assert words in said[case]
     assert running() == before
 
 
