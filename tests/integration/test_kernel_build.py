@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils._common.files import LOCK
+from ansible_collections.nested.kata.plugins.module_utils._common.files import lock_of
 from ansible_collections.nested.kata.plugins.module_utils._kernel import build_machine
 from ansible_runner import answer, run_module, started, wait_until
 from kernel_trees import copy_of
@@ -53,7 +53,7 @@ class Kernel:
 
     @property
     def lock(self) -> Path:
-        return self.tree / LOCK
+        return Path(lock_of(str(self.tree)))
 
     def options(self, **more: object) -> dict:
         return {"tree": str(self.tree), "path": str(self.path), "arch": "x86_64", "key": "tiny", **more}

@@ -9,15 +9,17 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common import files
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import (
-    LOCK,
     PIECE,
     alone_in,
     digest_of,
+    lock_of,
     sync_directory,
     sync_file_system,
     take_turn,
@@ -82,13 +84,14 @@ def test_who_waits_for_too_long_is_told_for_what(tmp_path: Path) -> None:
 
 def test_one_is_alone_in_a_directory_until_it_leaves(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), alone_in(str(tmp_path), pytest.fail):
-        assert stat.S_IMODE((tmp_path / LOCK).stat().st_mode) == 0o600
-        other = os.open(tmp_path / LOCK, os.O_RDWR)
+        assert stat.S_IMODE(os.stat(lock_of(str(tmp_path))).st_mode) == 0o600
+        other = os.open(lock_of(str(tmp_path)), os.O_RDWR)
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(other)
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == []
+    assert not os.path.exists(lock_of(str(tmp_path)))
 
 
 def test_who_locks_the_directory_itself_holds_up_nobody(tmp_path: Path) -> None:
@@ -101,10 +104,23 @@ def test_who_locks_the_directory_itself_holds_up_nobody(tmp_path: Path) -> None:
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
-    (tmp_path / LOCK).symlink_to("victim")
+    lock = Path(lock_of(str(tmp_path)))
+    lock.symlink_to(tmp_path / "victim")
     with pytest.raises(OSError, match="symbolic links"), alone_in(str(tmp_path), pytest.fail):
         pass
+    lock.unlink()
     assert (tmp_path / "victim").read_text() == "mine"
+
+
+@pytest.mark.parametrize("made", [lambda path: path.touch(), lambda path: path.mkdir(mode=0o755)])
+def test_a_place_for_locks_that_others_may_use_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(files, "LOCKS", str(tmp_path / "locks"))
+    made(tmp_path / "locks")
+    with pytest.raises(Refused, match=rf"^{tmp_path}/locks is not a directory that only the user 0 may use"):
+        lock_of(str(tmp_path))
 
 
 def test_of_many_that_want_a_directory_one_at_a_time_is_there(tmp_path: Path) -> None:

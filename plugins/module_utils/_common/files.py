@@ -11,7 +11,9 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import subprocess
+import tempfile
 import time
 from io import BufferedReader, BufferedWriter
 from typing import IO, Callable, Iterator
@@ -19,8 +21,8 @@ from typing import IO, Callable, Iterator
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 
 PIECE = 1 << 20
-LOCK = ".nested-kata.lock"
-TURN_SECONDS = 7200.0  # how long another run may hold a lock: the longest builds a kernel
+LOCKS = "/run/nested-kata-locks"  # root's
+TURN_SECONDS = 6 * 3600.0  # how long another run may hold a lock: the longest builds a kernel, maybe in an emulator
 
 
 def take_turn(descriptor: int, waiting: Callable[[], None], seconds: float = TURN_SECONDS) -> None:
@@ -48,6 +50,19 @@ def is_at(descriptor: int, path: str) -> bool:
         return False
 
 
+def lock_of(directory: str) -> str:
+    """Return the path of the lock of a directory, in a directory that only root has, or only the user who runs this."""
+    user = os.geteuid()
+    locks = LOCKS if user == 0 else os.path.join(tempfile.gettempdir(), f"nested-kata-locks-{user}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(locks, 0o700)
+    found = os.lstat(locks)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o077:
+        raise Refused(f"{locks} is not a directory that only the user {user} may use: remove it")
+    there = os.stat(directory)
+    return os.path.join(locks, f"{there.st_dev}-{there.st_ino}")
+
+
 @contextlib.contextmanager
 def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
     """Lock a directory against other processes that call this. A process that inherits the yielded descriptor holds the
@@ -55,7 +70,7 @@ def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
 
     The lock is a file that nobody else may open. Whoever may read a directory can lock that, and hold up root.
     """
-    path = os.path.join(directory, LOCK)
+    path = lock_of(directory)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -189,14 +189,23 @@ def locked(directory: str) -> Iterator[None]:
             os.set_inheritable(descriptor, True)
             wait_for(descriptor, deadline, directory, path)
             # The run that had the lock removes the file.
-            if os.path.exists(path) and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            if is_at(descriptor, path):
                 try:
                     yield
                 finally:
-                    os.unlink(path)
+                    if is_at(descriptor, path):
+                        os.unlink(path)
                 return
         finally:
             os.close(descriptor)
+
+
+def is_at(descriptor: int, path: str) -> bool:
+    """Return whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def wait_for(descriptor: int, deadline: float, directory: str, path: str) -> None:
