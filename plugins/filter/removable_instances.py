@@ -11,12 +11,12 @@ author: The nested.kata founders (@nested-kata)
 description:
   - Returns entries for C(kata_instance_list) with the state C(absent), for each instance that a role made, also where a
     removal was interrupted and only a part is left.
-  - A container is an instance where its label is its own name and there are settings of that name. An image that was
-    made from an instance hands on its labels. The names of other containers are left out.
+  - A container is an instance where its label is its own name and there are settings or a disk of that name. An image
+    that was made from an instance hands on its labels. The names of other containers are left out.
   - Pure computation on the control node.
 options:
   _input:
-    description: All containers, as M(community.docker.docker_host_info) returns them.
+    description: All containers, as M(community.docker.docker_host_info) returns them with O(ignore:verbose_output).
     type: list
     elements: dict
     required: true
@@ -65,8 +65,10 @@ def removable_instances(
 ) -> list[dict[str, Any]]:
     """Return an entry for each instance of which something is there."""
     known, left = ({PurePath(file).stem for file in files} for files in (settings, disks))
-    labels = {one["Names"][0].lstrip("/"): (one.get("Labels") or {}).get(LABEL) for one in containers}
-    own = {name for name, label in labels.items() if label == name and (name in known or name.startswith(GOLDEN))}
+    labels = {(one["Names"] or [""])[0].lstrip("/"): (one["Labels"] or {}).get(LABEL) for one in containers}
+    own = {
+        name for name, label in labels.items() if label == name and (name in known | left or name.startswith(GOLDEN))
+    }
     names = own | ((known | left) - set(labels))
     return [{"name": name, "state": "absent", "purge": purge} for name in sorted(names)]
 

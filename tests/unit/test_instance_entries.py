@@ -77,6 +77,8 @@ LEFT = {
     "one without a container": ([], ["web"], ["web"], ["web"]),
     "one of which only the disk is left": ([], [], ["web"], ["web"]),
     "a container that makes a golden disk": ([("nested-kata-golden-x",) * 2], [], [], ["nested-kata-golden-x"]),
+    "one whose settings were not written yet": ([("web", "web")], [], ["web"], ["web"]),
+    "a container that is being removed": ([("", "web")], [], [], []),
     "several": ([("b", "b"), ("a", "a")], ["b", "a"], ["c", "b"], ["a", "b", "c"]),
 }
 
@@ -85,7 +87,10 @@ LEFT = {
 @pytest.mark.parametrize("case", LEFT)
 def test_what_is_left_of_instances_is_removed_and_nothing_else(case: str, purge: bool) -> None:
     found, settings, disks, names = LEFT[case]
-    containers = [{"Names": [f"/{name}"], "Labels": label and {"nested.kata.instance": label}} for name, label in found]
+    containers = [
+        {"Names": [f"/{name}"] if name else None, "Labels": label and {"nested.kata.instance": label}}
+        for name, label in found
+    ]
     settings = [f"{SETTINGS}/{name}.env" for name in settings]
     disks = [f"{DISKS}/{name}.img" for name in disks]
     entries = removable_instances(containers, settings=settings, disks=disks, purge=purge)
