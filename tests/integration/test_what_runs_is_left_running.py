@@ -58,7 +58,7 @@ class Runs:
                     "kata_instance_memory": "512m",
                     "kata_instance_disk_size": "500M",
                     "kata_instance_disk_fstype": "ext4",
-                    "kata_instance_start_timeout": 60,
+                    "kata_instance_start_timeout": 120,
                     **({"kata_proxy_image": self.image, "kata_instance_image": self.image} if self.image else {}),
                 }
             },
@@ -77,6 +77,24 @@ class Runs:
             *("-i", str(self.directory / "hosts.yml"), *extra, *options),
             ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
         )
+
+    def removed(self, **variables: object) -> str:
+        """Remove everything from the proxy, as from a machine that is itself the target."""
+        inventory = {
+            "all": {
+                "hosts": {"machine": LOCAL},
+                "children": {"kata_hosts": {"hosts": {f"{PROXY}.machine": self.way("machine", PROXY)}}},
+            }
+        }
+        (self.directory / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
+        done = play(
+            CHECKOUT / "playbooks" / "remove.yml",
+            *("-i", str(self.directory / "hosts.yml")),
+            *("--extra-vars", json.dumps({"nested_kata_target": "host", **variables})),
+            ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     @staticmethod
     def way(via: str, hop: str) -> dict:
@@ -136,6 +154,11 @@ def instances() -> list[str]:
     return inner("sh", "-c", f"docker ps --all --quiet | xargs docker inspect --format '{FORMAT}'").splitlines()
 
 
+def memory() -> str:
+    """Return the memory of the instance, as the roles take it."""
+    return f"{int(inner('docker', 'inspect', '--format', '{{.HostConfig.Memory}}', ONE)) >> 20}m"
+
+
 def test_a_proxy_and_an_instance_that_run_are_left_running_and_each_difference_is_reported(runs: Runs) -> None:
     before = proxies(), instances()
     in_one("sh", "-c", "echo mine >/root/mine")
@@ -159,6 +182,7 @@ def test_a_proxy_and_an_instance_that_run_are_left_running_and_each_difference_i
     assert in_one("cat", "/root/mine") == "mine"
 
 
+@pytest.mark.thorough
 def test_what_facts_of_the_day_chose_is_no_difference(runs: Runs) -> None:
     before = proxies(), instances()
     today = {
@@ -182,38 +206,41 @@ def test_an_instance_is_made_again_on_its_disk_where_that_is_asked_for(runs: Run
     assert after.split()[1] not in before[0]
     assert after.split()[::2] == [f"/{ONE}", "true"]
     assert in_one("cat", "/var/lib/docker/mine") == "mine"
-    assert inner("docker", "inspect", "--format", "{{.HostConfig.Memory}}", ONE) == str(640 << 20)
+    assert memory() == "640m"
     assert inner("sh", "-c", f"ls {NOTES} || true") == ""
 
 
-def test_the_earlier_instance_is_back_where_the_new_one_does_not_start_and_no_other_is_made_again(runs: Runs) -> None:
-    both = {"kata_instance_list": [{"name": ONE}, {"name": TWO}], "kata_instance_memory": "640m"}
-    runs.made("instances", **both)
+@pytest.mark.parametrize("more", [pytest.param([], id="alone"), pytest.param([TWO], marks=pytest.mark.thorough)])
+def test_the_earlier_instance_is_back_where_the_new_one_does_not_start_and_no_other_is_made_again(
+    runs: Runs, more: list[str]
+) -> None:
+    wanted = {"kata_instance_list": [{"name": name} for name in (ONE, *more)], "kata_instance_memory": "640m"}
+    if more:
+        runs.made("instances", **wanted)
     in_one("sh", "-c", "echo mine >/root/mine")
     before = sorted(instances())
     shown = runs.failed(
         *("instances",),
-        **both,
+        **wanted,
         kata_instance_recreate="always",
         kata_instance_extra_args=["--device", "/dev/no-such-device"],
     )
-    assert "1 of 2 instances" in shown
+    assert f"1 of {1 + len(more)} instances" in shown
     assert "the earlier one is back in its place" in shown
     assert "no-such-device" in shown
     after = sorted(instances())
-    # The first one was stopped and is started again, the second one was not touched.
+    # The first one was stopped and is started again, another one was not touched.
     assert [line.split()[:3] for line in after] == [line.split()[:3] for line in before]
-    assert after[1] == before[1]
+    assert after[1:] == before[1:]
     assert in_one("cat", "/root/mine") == "mine"
     assert inner("systemctl", "is-active", f"nested-kata-instance@{ONE}") == "active"
-    runs.made("instances", **both)
-    runs.made(
-        *("instances",),
-        kata_instance_list=[{"name": ONE}, {"name": TWO, "state": "absent", "purge": True}],
-        kata_instance_memory="640m",
-    )
+    if more:
+        runs.made("instances", **wanted)
+        absent = [{"name": name, "state": "absent", "purge": True} for name in more]
+        runs.made("instances", kata_instance_list=[{"name": ONE}, *absent], kata_instance_memory="640m")
 
 
+@pytest.mark.thorough
 def test_two_instances_are_made_again_at_the_same_time_and_a_stopped_one_without_being_asked(runs: Runs) -> None:
     both = {"kata_instance_list": [{"name": ONE}, {"name": TWO}], "kata_instance_memory": "640m"}
     runs.made("instances", **both)
@@ -238,7 +265,12 @@ def copied(name: str, image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["before they changed places", "between the two names", "before the earlier one went"]
+    "moment",
+    [
+        pytest.param("before they changed places", marks=pytest.mark.thorough),
+        "between the two names",
+        pytest.param("before the earlier one went", marks=pytest.mark.thorough),
+    ],
 )
 def test_what_an_interrupted_run_left_is_finished_and_the_tenant_s_container_is_there(runs: Runs, moment: str) -> None:
     in_one("sh", "-c", "echo mine >/root/mine")
@@ -247,7 +279,7 @@ def test_what_an_interrupted_run_left_is_finished_and_the_tenant_s_container_is_
     if moment == "between the two names":
         inner("systemctl", "stop", f"nested-kata-instance@{ONE}")
         inner("docker", "rename", ONE, f"{ONE}.nested-kata-old")
-    runs.made("instances", kata_instance_memory="700m")
+    runs.made("instances", kata_instance_memory=memory())
     assert [line.split()[:3] for line in instances() if f"/{TWO} " not in line] == [[f"/{ONE}", mine, "true"]]
     assert in_one("cat", "/root/mine") == "mine"
 
@@ -271,20 +303,22 @@ def network(name: str) -> str:
     return inner("docker", "network", "inspect", "--format", NETWORK, name)
 
 
+@pytest.mark.thorough
 def test_a_network_keeps_the_mtu_that_it_was_made_with_and_nobody_is_disconnected(runs: Runs) -> None:
     before = network(f"nested-kata-{ONE}"), instances()
     assert before[0].endswith(" 1")
     mtu = inner("cat", "/sys/class/net/eth0/mtu")
     inner("ip", "link", "set", "dev", "eth0", "mtu", str(int(mtu) - 80))
     try:
-        runs.made("instances", kata_instance_memory="700m")
+        runs.made("instances", kata_instance_memory=memory())
     finally:
         inner("ip", "link", "set", "dev", "eth0", "mtu", mtu)
     assert (network(f"nested-kata-{ONE}"), instances()) == before
 
 
+@pytest.mark.thorough
 def test_a_network_of_somebody_else_is_not_taken_over_and_not_removed(runs: Runs) -> None:
-    both = {"kata_instance_list": [{"name": ONE}, {"name": "three"}], "kata_instance_memory": "700m"}
+    both = {"kata_instance_list": [{"name": ONE}, {"name": "three"}], "kata_instance_memory": memory()}
     inner("docker", "network", "create", "--opt", "com.docker.network.driver.mtu=1400", "nested-kata-three")
     inner(
         "docker", "run", "--detach", "--name", "t-theirs", "--network", "nested-kata-three", BASE, "sleep", "infinity"
@@ -302,6 +336,7 @@ def test_a_network_of_somebody_else_is_not_taken_over_and_not_removed(runs: Runs
         inner("docker", "network", "rm", "nested-kata-three")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [["docker", "run", "--detach"], ["docker", "create"]], ids=["runs", "is stopped"])
 def test_an_instance_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs, command: list[str]) -> None:
     three = {"name": "three", "disk": {"size": "300M"}}
@@ -321,6 +356,7 @@ def test_an_instance_is_not_removed_while_somebody_else_is_on_its_network(runs: 
     assert "nested-kata-three" not in inner("docker", "network", "ls")
 
 
+@pytest.mark.thorough
 def test_a_proxy_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs) -> None:
     theirs = f"t-theirs-{MARK}"
     output("docker", "create", "--name", theirs, "--network", PROXY, BASE, "sleep", "infinity")
@@ -336,7 +372,7 @@ def test_a_proxy_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs
 def test_the_earlier_proxy_is_back_where_the_new_one_does_not_start(runs: Runs) -> None:
     output("docker", "exec", PROXY, "sh", "-c", "echo mine >/root/mine")
     before = proxies()
-    shown = runs.failed("proxy", kata_proxy_recreate="always", kata_proxy_image=BASE, kata_proxy_start_timeout=5)
+    shown = runs.failed("proxy", kata_proxy_recreate="always", kata_proxy_image=BASE, kata_proxy_start_timeout=30)
     assert "the earlier one is back in its place" in shown
     after = proxies()
     assert [line.split()[:3] for line in after] == [line.split()[:3] for line in before]
@@ -346,10 +382,26 @@ def test_the_earlier_proxy_is_back_where_the_new_one_does_not_start(runs: Runs) 
 def test_a_proxy_is_made_again_with_its_instances_where_that_is_asked_for(runs: Runs) -> None:
     before = proxies()
     shown = runs.made(
-        "proxy", "instances", kata_proxy_recreate="always", kata_proxy_shm_size="2G", kata_instance_memory="700m"
+        "proxy", "instances", kata_proxy_recreate="always", kata_proxy_shm_size="2G", kata_instance_memory=memory()
     )
     assert "made again (kata_proxy_recreate=always)" in shown
     (after,) = proxies()
     assert after.split()[1] not in before[0]
     assert output("docker", "inspect", "--format", "{{.HostConfig.ShmSize}}", PROXY) == str(2 << 30)
     assert in_one("cat", "/var/lib/docker/mine") == "mine"
+
+
+def test_a_target_is_rid_of_its_instances_first_without_and_then_with_their_disks(runs: Runs) -> None:
+    disks = "ls /var/lib/nested-kata/disks 2>/dev/null || true"
+    inner(
+        "docker", "run", "--detach", "--name", "t-theirs", "--label", f"nested.kata.instance={ONE}", BASE, "sleep", "9"
+    )
+    assert "changed=0" not in runs.removed()
+    assert {line.split()[0] for line in instances()} == {"/t-theirs"}
+    assert f"nested-kata-{ONE}" not in inner("docker", "network", "ls")
+    assert inner("sh", "-c", disks) == f"{ONE}.img"
+    runs.removed(nested_kata_purge=True)
+    left = "find /var/lib/nested-kata /etc/nested-kata -name '*.img' -o -name '*.env'; losetup | grep /disks/one; true"
+    assert inner("sh", "-c", left) == ""
+    assert "changed=0" in runs.removed(nested_kata_purge=True)
+    assert {line.split()[0] for line in instances()} == {"/t-theirs"}
