@@ -435,7 +435,9 @@ class Connection(ConnectionBase):
         if rc == NO_FILE:
             message = f"there is no file {path} in {self._way.hops[-1]}"
             raise AnsibleFileNotFound(message)
-        found = re.search(rb"^size (\d+)\s*$", err, re.MULTILINE)
+        found = re.search(rb"^size (\d{1,18})\s*$", err, re.MULTILINE)
+        if len(out) > FETCH_PIECE:
+            raise AnsibleError(f"failed to fetch {path}: {len(out)} bytes arrived where {FETCH_PIECE} were asked for")
         if rc != 0 or not found:
             messages = err[found.end() :] if found else err
             raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(messages or err, rc)}")

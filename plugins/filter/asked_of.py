@@ -53,7 +53,8 @@ _value:
 
 from collections.abc import Callable, Iterable
 
-STDOUT, STDERR = 1 << 20, 1 << 16  # bytes
+STDOUT = 1 << 20  # bytes
+STDERR = 1 << 16
 
 # The output goes around the limit of the errors, by descriptor 3. A command that goes on writing ends by SIGPIPE.
 ASK = (

@@ -145,7 +145,8 @@ def reason(known: Known) -> str:
 
 def properties(known: Known) -> list[str | int]:
     """Return what a level says of itself, or raise Unexpected."""
-    info = mapping(parsed(known["nested_kata_docker"]["stdout"], "what its Docker says"), "what its Docker says")
+    said = text(known["nested_kata_docker"].get("stdout"), "what its Docker says")
+    info = mapping(parsed(said, "what its Docker says"), "what its Docker says")
     return [
         shown(known.get("nested_kata_kernel", {}).get("stdout", "-"), LONGEST),
         *(shown(text(info.get(key), key), LONGEST) for key in ("ServerVersion", "Driver")),

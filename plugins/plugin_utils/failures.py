@@ -16,13 +16,23 @@ UNKNOWN = "no reason given"
 
 
 def failure_reason(result: Mapping[str, Any], item: str = "", line: str = "") -> str:
-    """Return why the task failed."""
-    failure = next((one for one in result.get("results") or [] if one.get("failed")), result)
+    """Return why the task failed. Its result may be what the Python of somebody else made up."""
+    items = [one for one in _listed(result, "results") if isinstance(one, Mapping)]
+    failure = next((one for one in items if one.get("failed")), result)
     if line:
-        lines = [one.strip() for one in failure.get("stderr_lines", []) if re.match(line, one)]
+        lines = [one.strip() for one in _lines(failure, "stderr_lines") if re.match(line, one)]
         return shown(next(iter(lines), failure.get("stderr") or failure.get("msg", UNKNOWN)))
-    written = [*(failure.get("stderr_lines") or []), *(failure.get("stdout_lines") or [])]
+    written = [*_lines(failure, "stderr_lines"), *_lines(failure, "stdout_lines")]
     message = failure.get("msg", UNKNOWN)
     reason = " / ".join(written[-LINES:]) if written and "non-zero return code" in str(message) else message
     blamed = failure.get(item, failure.get("url", "")) if item else ""
     return shown(f"{blamed}: {reason}" if blamed else reason)
+
+
+def _listed(result: Mapping[str, Any], key: str) -> list[Any]:
+    value = result.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _lines(result: Mapping[str, Any], key: str) -> list[str]:
+    return [str(one) for one in _listed(result, key)]

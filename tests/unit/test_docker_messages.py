@@ -109,6 +109,14 @@ def test_messages_that_no_daemon_sends_are_refused_at_once(pieces: list[bytes], 
     assert time.process_time() - start < 10
 
 
+def test_a_long_message_in_small_pieces_is_not_read_again_with_each_of_them() -> None:
+    message = b'{"a":[' + b"{}," * 10_000 + b"{}]}"
+    start = time.process_time()
+    (found,) = messages(message[at : at + 1] for at in range(len(message)))
+    assert len(found["a"]) == 10_001
+    assert time.process_time() - start < 5
+
+
 def test_many_small_messages_take_no_more_than_their_sum() -> None:
     start = time.process_time()
     assert sum(1 for _message in messages([b"{}" * 2048] * 100)) == 204_800

@@ -96,6 +96,13 @@ BROKEN = {
     "other types": (docker(json.dumps({**INFO, "Driver": ["btrfs"]})), "Driver is not a text"),
     "a number that is none": (docker(json.dumps({**INFO, "ContainersRunning": "many"})), "ContainersRunning is many"),
     "a negative number": (docker(json.dumps({**INFO, "ContainersRunning": -1})), "ContainersRunning is -1"),
+    "a result with an item that is none": ({"nested_kata_docker": {"rc": 1, "results": [1]}}, "no reason given"),
+    "a result with lines that are none": (
+        {"nested_kata_docker": {"rc": 1, "msg": "non-zero return code", "stderr_lines": [1], "stdout_lines": 2}},
+        "1",
+    ),
+    "no text": ({**docker(""), "nested_kata_docker": {"rc": 0, "stdout": 5}}, "what its Docker says is not a text: 5"),
+    "no answer": ({**docker(""), "nested_kata_docker": {"rc": 0}}, "what its Docker says is not a text"),
     "too little": (docker("{}"), "ServerVersion is not a text"),
 }
 

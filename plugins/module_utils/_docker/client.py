@@ -58,7 +58,7 @@ except ImportError:
 OLDEST_SDK = (5, 0, 3)
 URL, BULK_URL = "http+docker://localhost", "http+docker://bulk"  # the same daemon, for requests and for archives
 PLATFORM_API = (1, 48)  # the first in which an image can be saved for one platform (Docker 28)
-PATIENCE = 600.0  # seconds that all answers of a daemon may take in one task, but for archives
+PATIENCE = 3600.0  # seconds that all answers of a daemon may take in one task, but for archives
 LONGEST_LINE = 1 << 16  # bytes of a header, or of the size of a chunk
 LARGEST_HEAD = 1 << 20  # bytes of a status, headers, and what comes before them
 LARGEST_ERROR = 1 << 16  # bytes
@@ -67,6 +67,10 @@ API_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,3}")
 
 def sdk_too_old(version: str = SDK_VERSION) -> bool:
     return version_of(version) < OLDEST_SDK
+
+
+class TooSlow(Exception):
+    """An answer, or all answers of a daemon together, took too long."""
 
 
 class Bounded(io.BufferedReader):
@@ -195,7 +199,7 @@ class Adapter(HTTPAdapter):
         except Exception as error:
             if time.monotonic() - start < seconds:
                 raise
-            raise Unexpected(f"the answer was not complete after {seconds:.0f} s") from error
+            raise TooSlow(f"the answer was not complete after {seconds:.0f} s") from error
         finally:
             late.cancel()
             self.patience -= time.monotonic() - start

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from typing import Any, Iterable, Iterator, Mapping
 
@@ -20,6 +21,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.untrusted impo
 )
 
 LONGEST_MESSAGE = 1 << 16  # characters
+SHORT = 1 << 10  # characters: what is longer is not read again with every piece that comes
 LARGEST_STREAM = 1 << 28  # bytes: a load of 100 GiB reports its progress in a tenth of that
 BLANK = re.compile(r"\s*")
 
@@ -29,12 +31,14 @@ NOT_UNPACKED = "Error unpacking image"
 
 def messages(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a stream, however it is cut into pieces."""
-    text, utf8, taken = "", codecs.getincrementaldecoder("utf-8")("replace"), 0
-    for piece in pieces:
+    text, utf8, taken, enough = "", codecs.getincrementaldecoder("utf-8")("replace"), 0, 0
+    for piece in itertools.chain(pieces, [b""]):
         taken += len(piece)
         if taken > LARGEST_STREAM:
             raise Unexpected(f"its messages have more than {LARGEST_STREAM} bytes")
         text, start = text + utf8.decode(piece), 0
+        if piece and len(text) < min(enough, LONGEST_MESSAGE):
+            continue
         while (start := BLANK.match(text, start).end()) < len(text):  # type: ignore[union-attr]  # it matches nothing too
             try:
                 message, start = DECODER.raw_decode(text, start)
@@ -47,6 +51,7 @@ def messages(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
             if isinstance(message, dict):
                 yield shallow(message, "a message")
         text = text[start:]
+        enough = 2 * len(text) if len(text) > SHORT else 0
         if len(text) > LONGEST_MESSAGE:
             raise Unexpected(f"a message has more than {LONGEST_MESSAGE} characters")
     if text:

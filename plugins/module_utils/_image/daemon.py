@@ -144,6 +144,8 @@ class Daemon:
             raise DaemonError(f"{subject}: {error}") from error
         except self._sdk.errors.APIError as error:
             raise DaemonError(f"{subject}: {error.explanation or error}") from error
+        except self._sdk.TooSlow as error:
+            raise DaemonError(f"{subject}: {self.transport.why() or error}") from error
         except UNEXPECTED as error:
             raise DaemonError(f"{subject}: no Docker daemon answers like that: {error}") from error
         except (*self._sdk.FAILURES, OSError, http.client.HTTPException, ValueError) as error:

@@ -22,7 +22,9 @@ LOOK = 0.2  # seconds between two checks whether a destination that takes nothin
 # The seconds to wait for a destination, and the bytes that it takes in each of them, or it is dropped: while others
 # wait for it too, and otherwise.
 WAITING = {True: (60.0, 1 << 18), False: (600.0, 1 << 14)}
-COMPLETING = 3600.0  # seconds that a destination may take to complete an image that it has as a whole
+# The seconds that a destination may take to complete an image that it has as a whole, and the bytes that it unpacks in
+# each one more.
+COMPLETING, UNPACKED = 3600.0, 1 << 20
 
 
 class Late(Exception):
@@ -152,17 +154,17 @@ def deliver(
         error = caught
     finally:
         parts.close()
-    complete(jobs, error, say)
+    complete(jobs, error, say, COMPLETING + done / UNPACKED)
     return jobs
 
 
-def complete(jobs: Sequence[Job], error: Exception | None, say: Callable[[str], None]) -> None:
+def complete(jobs: Sequence[Job], error: Exception | None, say: Callable[[str], None], seconds: float) -> None:
     """Wait until all have completed what they were given, but not for ever."""
-    unended, end = list(jobs), time.monotonic() + COMPLETING
+    unended, end = list(jobs), time.monotonic() + seconds
     while left := staying(jobs):
         unended = [job for job in unended if not job.feed.end(error)]
         left[0].join(LOOK if unended else 1.0)
         say("")
         if time.monotonic() > end:
             for job in left:
-                job.drop(Late(f"it had the whole image, and did not complete it in {COMPLETING:.0f} s: it was dropped"))
+                job.drop(Late(f"it had the whole image, and did not complete it in {seconds:.0f} s: it was dropped"))
