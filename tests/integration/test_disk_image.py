@@ -696,6 +696,7 @@ def test_a_run_that_finds_all_as_asked_starts_no_program(disks, monkeypatch):
                 "attached": True,
                 "resizefs": True,
                 "trim": False,
+                "any_content": False,
                 "state": "present",
             }
         )
