@@ -9,6 +9,7 @@ import json
 import platform
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -396,7 +397,11 @@ def test_what_is_no_profile_is_one_error_and_changes_nothing(proxy: str, directo
     """All at once, as hosts of a play, since nothing may come of any."""
     hosts = {}
     for case, (content, _words) in NO_PROFILE.items():
-        hosts[case] = {"ansible_connection": "local", "kata_proxy_seccomp_profile": str(tmp_path / f"{case}.json")}
+        hosts[case] = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "kata_proxy_seccomp_profile": str(tmp_path / f"{case}.json"),
+        }
         if content is not None:
             (tmp_path / f"{case}.json").write_text(content, encoding="utf-8")
     inventory = tmp_path / "hosts.yml"

@@ -18,7 +18,8 @@ from ansible_runner import CHECKOUT, MARK, play
 from host_state import output
 from kept import MACHINE_IMAGE, locked
 
-pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.loop]
+# Some thirty runs of the roles. The scenario default of molecule tries the main cases in every run of the tests.
+pytestmark = [pytest.mark.root, pytest.mark.docker, pytest.mark.loop, pytest.mark.thorough]
 
 PROXY = f"t-left-{MARK}"
 BASE = "debian:trixie-slim"
@@ -78,24 +79,6 @@ class Runs:
             ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
         )
 
-    def removed(self, **variables: object) -> str:
-        """Remove everything from the proxy, as from a machine that is itself the target."""
-        inventory = {
-            "all": {
-                "hosts": {"machine": LOCAL},
-                "children": {"kata_hosts": {"hosts": {f"{PROXY}.machine": self.way("machine", PROXY)}}},
-            }
-        }
-        (self.directory / "hosts.yml").write_text(json.dumps(inventory), encoding="utf-8")
-        done = play(
-            CHECKOUT / "playbooks" / "remove.yml",
-            *("-i", str(self.directory / "hosts.yml")),
-            *("--extra-vars", json.dumps({"nested_kata_target": "host", **variables})),
-            ANSIBLE_STDOUT_CALLBACK="ansible.builtin.default",
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
     @staticmethod
     def way(via: str, hop: str) -> dict:
         return {
@@ -122,9 +105,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     runs = Runs(tmp_path_factory.mktemp("left"))
     with locked(MACHINE_IMAGE):
         try:
-            runs.made("image", "proxy")
+            runs.made("image", "proxy", "instances", kata_proxy_images=[BASE, "{{ machine_image_reference }}"])
             runs.image = output("docker", "inspect", "--format", "{{.Config.Image}}", PROXY)
-            runs.made("proxy", "instances", kata_proxy_images=[BASE, runs.image])
             yield runs
         finally:
             runs.image = ""
@@ -159,7 +141,10 @@ def memory() -> str:
     return f"{int(inner('docker', 'inspect', '--format', '{{.HostConfig.Memory}}', ONE)) >> 20}m"
 
 
-def test_a_proxy_and_an_instance_that_run_are_left_running_and_each_difference_is_reported(runs: Runs) -> None:
+@pytest.mark.parametrize("options", [pytest.param((), id="run"), pytest.param(("--check", "--diff"), id="check mode")])
+def test_a_proxy_and_an_instance_that_run_are_left_running_and_each_difference_is_reported(
+    runs: Runs, options: tuple[str, ...]
+) -> None:
     before = proxies(), instances()
     in_one("sh", "-c", "echo mine >/root/mine")
     changed = {
@@ -167,22 +152,20 @@ def test_a_proxy_and_an_instance_that_run_are_left_running_and_each_difference_i
         "kata_instance_memory": "600m",
         "kata_instance_extra_args": ["--env", "MORE=1"],
     }
-    for options in (), ("--check", "--diff"):
-        shown = runs.made("proxy", "instances", "status", options=options, **changed)
-        assert "shm-size: 1 GiB -> 2 GiB" in shown
-        assert "memory: 512 MiB -> 600 MiB" in shown
-        assert "env MORE: nothing -> 1" in shown
-        assert shown.count("left as it is (kata_") == 2
-        assert shown.count("changed=0") == shown.count("changed=")
-        table = [" ".join(line.split()).strip(' ",') for line in shown.splitlines()]
-        assert f"machine {PROXY} shm-size 1 GiB 2 GiB" in table
-        assert f"{PROXY} {ONE} memory 512 MiB 600 MiB" in table
-        assert f"{PROXY} {ONE} env MORE - 1" in table
+    shown = runs.made("proxy", "instances", "status", options=options, **changed)
+    assert "shm-size: 1 GiB -> 2 GiB" in shown
+    assert "memory: 512 MiB -> 600 MiB" in shown
+    assert "env MORE: nothing -> 1" in shown
+    assert shown.count("left as it is (kata_") == 2
+    assert shown.count("changed=0") == shown.count("changed=")
+    table = [" ".join(line.split()).strip(' ",') for line in shown.splitlines()]
+    assert f"machine {PROXY} shm-size 1 GiB 2 GiB" in table
+    assert f"{PROXY} {ONE} memory 512 MiB 600 MiB" in table
+    assert f"{PROXY} {ONE} env MORE - 1" in table
     assert (proxies(), instances()) == before
     assert in_one("cat", "/root/mine") == "mine"
 
 
-@pytest.mark.thorough
 def test_what_facts_of_the_day_chose_is_no_difference(runs: Runs) -> None:
     before = proxies(), instances()
     today = {
@@ -210,7 +193,7 @@ def test_an_instance_is_made_again_on_its_disk_where_that_is_asked_for(runs: Run
     assert inner("sh", "-c", f"ls {NOTES} || true") == ""
 
 
-@pytest.mark.parametrize("more", [pytest.param([], id="alone"), pytest.param([TWO], marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("more", [pytest.param([], id="alone"), pytest.param([TWO], id="beside another")])
 def test_the_earlier_instance_is_back_where_the_new_one_does_not_start_and_no_other_is_made_again(
     runs: Runs, more: list[str]
 ) -> None:
@@ -240,7 +223,6 @@ def test_the_earlier_instance_is_back_where_the_new_one_does_not_start_and_no_ot
         runs.made("instances", kata_instance_list=[{"name": ONE}, *absent], kata_instance_memory="640m")
 
 
-@pytest.mark.thorough
 def test_two_instances_are_made_again_at_the_same_time_and_a_stopped_one_without_being_asked(runs: Runs) -> None:
     both = {"kata_instance_list": [{"name": ONE}, {"name": TWO}], "kata_instance_memory": "640m"}
     runs.made("instances", **both)
@@ -265,12 +247,7 @@ def copied(name: str, image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment",
-    [
-        pytest.param("before they changed places", marks=pytest.mark.thorough),
-        "between the two names",
-        pytest.param("before the earlier one went", marks=pytest.mark.thorough),
-    ],
+    "moment", ["before they changed places", "between the two names", "before the earlier one went"]
 )
 def test_what_an_interrupted_run_left_is_finished_and_the_tenant_s_container_is_there(runs: Runs, moment: str) -> None:
     in_one("sh", "-c", "echo mine >/root/mine")
@@ -303,7 +280,6 @@ def network(name: str) -> str:
     return inner("docker", "network", "inspect", "--format", NETWORK, name)
 
 
-@pytest.mark.thorough
 def test_a_network_keeps_the_mtu_that_it_was_made_with_and_nobody_is_disconnected(runs: Runs) -> None:
     before = network(f"nested-kata-{ONE}"), instances()
     assert before[0].endswith(" 1")
@@ -316,7 +292,6 @@ def test_a_network_keeps_the_mtu_that_it_was_made_with_and_nobody_is_disconnecte
     assert (network(f"nested-kata-{ONE}"), instances()) == before
 
 
-@pytest.mark.thorough
 def test_a_network_of_somebody_else_is_not_taken_over_and_not_removed(runs: Runs) -> None:
     both = {"kata_instance_list": [{"name": ONE}, {"name": "three"}], "kata_instance_memory": memory()}
     inner("docker", "network", "create", "--opt", "com.docker.network.driver.mtu=1400", "nested-kata-three")
@@ -336,7 +311,6 @@ def test_a_network_of_somebody_else_is_not_taken_over_and_not_removed(runs: Runs
         inner("docker", "network", "rm", "nested-kata-three")
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("command", [["docker", "run", "--detach"], ["docker", "create"]], ids=["runs", "is stopped"])
 def test_an_instance_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs, command: list[str]) -> None:
     three = {"name": "three", "disk": {"size": "300M"}}
@@ -356,7 +330,6 @@ def test_an_instance_is_not_removed_while_somebody_else_is_on_its_network(runs: 
     assert "nested-kata-three" not in inner("docker", "network", "ls")
 
 
-@pytest.mark.thorough
 def test_a_proxy_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs) -> None:
     theirs = f"t-theirs-{MARK}"
     output("docker", "create", "--name", theirs, "--network", PROXY, BASE, "sleep", "infinity")
@@ -389,19 +362,3 @@ def test_a_proxy_is_made_again_with_its_instances_where_that_is_asked_for(runs: 
     assert after.split()[1] not in before[0]
     assert output("docker", "inspect", "--format", "{{.HostConfig.ShmSize}}", PROXY) == str(2 << 30)
     assert in_one("cat", "/var/lib/docker/mine") == "mine"
-
-
-def test_a_target_is_rid_of_its_instances_first_without_and_then_with_their_disks(runs: Runs) -> None:
-    disks = "ls /var/lib/nested-kata/disks 2>/dev/null || true"
-    inner(
-        "docker", "run", "--detach", "--name", "t-theirs", "--label", f"nested.kata.instance={ONE}", BASE, "sleep", "9"
-    )
-    assert "changed=0" not in runs.removed()
-    assert {line.split()[0] for line in instances()} == {"/t-theirs"}
-    assert f"nested-kata-{ONE}" not in inner("docker", "network", "ls")
-    assert inner("sh", "-c", disks) == f"{ONE}.img"
-    runs.removed(nested_kata_purge=True)
-    left = "find /var/lib/nested-kata /etc/nested-kata -name '*.img' -o -name '*.env'; losetup | grep /disks/one; true"
-    assert inner("sh", "-c", left) == ""
-    assert "changed=0" in runs.removed(nested_kata_purge=True)
-    assert {line.split()[0] for line in instances()} == {"/t-theirs"}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -18,7 +20,8 @@ from docker_in_docker import docker
 
 SCENARIO = Path(__file__).resolve().parent.parent
 INVENTORY = SCENARIO / "inventory.yml"
-PROVE = SCENARIO.parent.parent / "playbooks" / "files" / "prove.sh"
+PLAYBOOKS = SCENARIO.parent.parent / "playbooks"
+PROVE = PLAYBOOKS / "files" / "prove.sh"
 BASE = "debian:trixie-slim"
 PROXY = "kata-in-docker.machine-proxy"
 KATA = "/var/lib/nested-kata/kata/4.1.0"
@@ -90,6 +93,31 @@ def wait_for(target: str, instance: str) -> None:
         f"for i in $(seq 60); do docker exec {instance} docker version >/dev/null 2>&1 && exit 0; sleep 1; done;"
         " exit 1",
     )
+
+
+def run(playbook: Path, *arguments: str, status: int = 0) -> str:
+    """Run a playbook that ends with a status, and return what was said in one line."""
+    done = subprocess.run(
+        [shutil.which("ansible-playbook"), "--inventory", str(INVENTORY), str(playbook), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"},
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def role(tmp_path: Path, name: str, host: str, status: int = 0, **variables: object) -> str:
+    """Run a role on a host, and return what was said."""
+    playbook = tmp_path / "role.yml"
+    playbook.write_text(
+        json.dumps(
+            [{"name": "Try", "hosts": host, "gather_facts": True, "vars": variables, "roles": [f"nested.kata.{name}"]}]
+        ),
+        encoding="utf-8",
+    )
+    return run(playbook, status=status)
 
 
 @pytest.mark.parametrize("name", MACHINES)
@@ -246,29 +274,7 @@ def test_a_proxy_that_is_removed_gives_back_its_own_time_limit_and_no_other(tmp_
     directory = "/etc/systemd/system/docker.service.d"
     other = f"{directory}/10-nested-kata-t-other.conf"
     ask("machine-proxy", f"printf '[Service]\\nTimeoutStopSec=300\\n' >{other} && systemctl daemon-reload")
-    playbook = tmp_path / "remove.yml"
-    playbook.write_text(
-        json.dumps(
-            [
-                {
-                    "name": "Remove",
-                    "hosts": "machine-proxy",
-                    "gather_facts": True,
-                    "roles": [
-                        {"role": "nested.kata.kata_proxy", "kata_proxy_name": "t-other", "kata_proxy_state": "absent"}
-                    ],
-                }
-            ]
-        ),
-        encoding="utf-8",
-    )
-    done = subprocess.run(
-        [shutil.which("ansible-playbook"), "--inventory", str(INVENTORY), str(playbook)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    role(tmp_path, "kata_proxy", "machine-proxy", kata_proxy_name="t-other", kata_proxy_state="absent")
     assert ask("machine-proxy", f"ls {directory}") == "10-nested-kata-kata-in-docker.conf"
     assert ask("machine-proxy", "systemctl show docker.service --property TimeoutStopUSec --value") == "3min 30s"
 
@@ -355,3 +361,87 @@ def test_a_bare_machine_got_a_docker_that_runs_without_systemd() -> None:
         " debian:trixie-slim",
     )
     assert ask(name, "docker run --rm debian:trixie-slim echo from a container") == "from a container"
+
+
+# --- what runs, and is wanted otherwise; the file tests/integration/test_what_runs_is_left_running.py tries more ---
+
+
+def containers(target: str) -> list[str]:
+    """Return all containers on a target: name, id, whether and since when each runs."""
+    show = "{{.Name}} {{.Id}} {{.State.Running}} {{.State.StartedAt}}"
+    return sorted(ask(target, f"docker ps --all --quiet | xargs docker inspect --format '{show}'").splitlines())
+
+
+def image_of(target: str, container: str) -> str:
+    return ask(target, f"docker inspect --format '{{{{.Config.Image}}}}' {container}")
+
+
+def test_a_proxy_that_runs_is_left_running_and_the_status_tells_how_it_differs(tmp_path: Path) -> None:
+    before = containers("machine-proxy")
+    image = image_of("machine-proxy", "kata-in-docker")
+    said = role(
+        *(tmp_path, "kata_proxy", "machine-proxy"),
+        kata_proxy_image=image,
+        kata_proxy_images=[image, BASE],
+        kata_proxy_shm_size="2G",
+    )
+    assert re.search(r"shm-size: \S+ GiB -> 2 GiB", said)
+    assert "left as it is (kata_proxy_recreate=stopped)" in said
+    assert "changed=0" in said
+    assert containers("machine-proxy") == before
+    assert re.search(r"kata-in-docker +shm-size +\S+ GiB +2 GiB", run(PLAYBOOKS / "status.yml"))
+
+
+def test_an_instance_is_made_again_on_its_disk_where_that_is_asked_for_and_another_is_left_running(
+    tmp_path: Path,
+) -> None:
+    target, image = "machine-host", image_of("machine-host", "one")
+    one, two = containers(target)
+    ask("one.machine-host", "echo mine >/var/lib/docker/mine")
+    wanted = {"kata_instance_image": image, "kata_instance_memory": "1100m"}
+    said = role(
+        *(tmp_path, "kata_instance", target),
+        **{**wanted, "kata_instance_recreate": "always", "kata_instance_list": [{"name": "one"}]},
+    )
+    assert "memory: 1 GiB -> 1100 MiB" in said
+    assert "made again (kata_instance_recreate=always)" in said
+    again, other = containers(target)
+    assert other == two
+    assert (again.split()[::2], again.split()[1] != one.split()[1]) == (["/one", "true"], True)
+    assert ask("one.machine-host", "cat /var/lib/docker/mine") == "mine"
+    assert ask(target, "docker inspect --format '{{.HostConfig.Memory}}' one") == str(1100 << 20)
+
+
+def test_the_earlier_instance_is_back_where_the_new_one_does_not_start(tmp_path: Path) -> None:
+    target = "machine-host"
+    one, two = containers(target)
+    ask("one.machine-host", "echo mine >/root/mine")
+    said = role(
+        *(tmp_path, "kata_instance", target, 2),
+        kata_instance_image=image_of(target, "one"),
+        kata_instance_memory="1100m",
+        kata_instance_recreate="always",
+        kata_instance_list=[{"name": "one"}],
+        kata_instance_extra_args=["--device", "/dev/no-such-device"],
+    )
+    assert "no-such-device" in said
+    assert "the earlier one is back in its place" in said
+    back, other = containers(target)
+    assert (back.split()[:3], other) == (one.split()[:3], two)
+    assert ask("one.machine-host", "cat /root/mine") == "mine"
+    assert ask(target, "systemctl is-active nested-kata-instance@one.service") == "active"
+
+
+def test_a_target_is_rid_of_its_instances_and_of_nothing_else_first_without_and_then_with_their_disks() -> None:
+    target, disks = "machine-host", "find /var/lib/nested-kata -name '*.img' -printf '%f\\n' | sort"
+    golden, *instances = ask(target, disks).split()
+    assert instances == ["one.img", "two.img"]
+    ask(target, f"docker create --name t-theirs --label nested.kata.instance=one {BASE} true")
+    run(PLAYBOOKS / "remove.yml", "--limit", target)
+    assert [line.split()[0] for line in containers(target)] == ["/t-theirs"]
+    assert ask(target, disks).split() == [golden, *instances]
+    assert ask(target, "docker network ls --quiet --filter label=nested.kata.instance") == ""
+    assert [device_of(target, name) for name in ("one", "two")] == ["", ""]
+    run(PLAYBOOKS / "remove.yml", "--limit", target, "--extra-vars", "nested_kata_purge=true")
+    assert ask(target, disks) == ""
+    assert [line.split()[0] for line in containers(target)] == ["/t-theirs"]
