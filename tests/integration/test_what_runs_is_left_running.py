@@ -345,7 +345,7 @@ def test_a_proxy_is_not_removed_while_somebody_else_is_on_its_network(runs: Runs
 def test_the_earlier_proxy_is_back_where_the_new_one_does_not_start(runs: Runs) -> None:
     output("docker", "exec", PROXY, "sh", "-c", "echo mine >/root/mine")
     before = proxies()
-    shown = runs.failed("proxy", kata_proxy_recreate="always", kata_proxy_image=BASE, kata_proxy_start_timeout=30)
+    shown = runs.failed("proxy", kata_proxy_recreate="always", kata_proxy_image=BASE, kata_proxy_start_timeout=120)
     assert "the earlier one is back in its place" in shown
     after = proxies()
     assert [line.split()[:3] for line in after] == [line.split()[:3] for line in before]

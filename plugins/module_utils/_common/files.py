@@ -54,9 +54,12 @@ def lock_of(directory: str) -> str:
     """Return the path of the lock of a directory, in a directory that only root has, or only the user who runs this."""
     user = os.geteuid()
     locks = LOCKS if user == 0 else os.path.join(tempfile.gettempdir(), f"nested-kata-locks-{user}")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(locks, 0o700)
-    found = os.lstat(locks)
+    found = None
+    while found is None:  # somebody may remove it while it is empty
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(locks, 0o700)
+        with contextlib.suppress(FileNotFoundError):
+            found = os.lstat(locks)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != user or found.st_mode & 0o077:
         raise Refused(f"{locks} is not a directory that only the user {user} may use: remove it")
     there = os.stat(directory)
@@ -70,9 +73,12 @@ def alone_in(directory: str, waiting: Callable[[], None]) -> Iterator[int]:
 
     The lock is a file that nobody else may open. Whoever may read a directory can lock that, and hold up root.
     """
-    path = lock_of(directory)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        path = lock_of(directory)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            continue  # the directory of locks
         try:
             take_turn(descriptor, waiting)
             # The process that had the lock removes the file.

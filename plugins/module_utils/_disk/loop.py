@@ -180,11 +180,14 @@ def locked(directory: str) -> Iterator[None]:
     Commands inherit the lock: where a run is killed, the next one waits for the commands that the killed one started.
     """
     there = os.stat(directory)
-    os.makedirs(LOCKS, 0o700, exist_ok=True)
     path = os.path.join(LOCKS, f"{there.st_dev}-{there.st_ino}")
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        os.makedirs(LOCKS, 0o700, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:
+            continue  # somebody removed the empty directory of locks
         try:
             os.set_inheritable(descriptor, True)
             wait_for(descriptor, deadline, directory, path)
