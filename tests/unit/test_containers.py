@@ -94,20 +94,22 @@ def container(label: str, name: str = "web", running: bool = True, **host: objec
     }
 
 
-def label(made: dict = WANTED, image: dict = IMAGE) -> str:
+def label(made: dict | None = None, image: dict | None = None) -> str:
     """Return the label that this release gives a container."""
-    there = containers_found("", ["web"])["web"]
-    return container_plan(made, there=there, image=image, recreate="stopped")["label"].partition("=")[2]
+    return planned(want=made, image=image)["label"].partition("=")[2]
 
 
-def hashed(made: dict = WANTED, image: dict = IMAGE) -> str:
+def hashed(made: dict | None = None, image: dict | None = None) -> str:
     """Return the label that an earlier release gave a container."""
-    return digest([made, [image["Id"]]])
+    return digest([made or WANTED, [(image or IMAGE)["Id"]]])
 
 
-def planned(*containers: dict, want: dict = WANTED, image: dict = IMAGE, recreate: str = "stopped") -> dict:
+def planned(*containers: dict, want: dict | None = None, image: dict | None = None, recreate: str = "stopped") -> dict:
+    """Return what becomes of a container among others, by default of one that is wanted as it was made."""
     there = containers_found(json.dumps(containers), ["web"])["web"]
-    return container_plan(want, there=there, image=image, recreate=recreate)
+    return container_plan(
+        WANTED if want is None else want, there=there, image=IMAGE if image is None else image, recreate=recreate
+    )
 
 
 # what is wanted beside an existing container that was made from WANTED, and the lines about it

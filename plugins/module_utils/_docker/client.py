@@ -105,7 +105,8 @@ class Answer(http.client.HTTPResponse):
 
     def begin(self) -> None:
         # A daemon may say without end that it is going to say something.
-        reader, reader.in_head = self.fp, True
+        reader = self.fp
+        reader.in_head = True
         super().begin()
         reader.in_head = False
 
