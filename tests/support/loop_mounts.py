@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from functools import partial
@@ -49,7 +50,7 @@ def undo(directory: Path) -> None:
 
 
 def unmount(where: object) -> None:
-    """Unmount, and return when the loop device that mount attached for it is gone too."""
+    """Unmount, and return when nobody holds the device for that mount any more, and one that mount attached is gone."""
     source = (
         tool("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", where).splitlines()[-1].partition("[")[0]
     )
@@ -57,10 +58,26 @@ def unmount(where: object) -> None:
     before = by_mount(own)
     wait_until(partial(unmounted, where), f"{where}, busy, to be let go", LOOKING_SECONDS)
     wait_until(
-        lambda: not before or by_mount(own) != before,
+        lambda: by_mount(own) != before if before else idle(source),
         f"{source}, which was mounted at {where}, to be let go",
         LOOKING_SECONDS,
     )
+
+
+def idle(source: str) -> bool:
+    """Say whether a block device is mounted here still, or used by nobody. A container that is made meanwhile holds a
+    copy of all mounts for a moment.
+    """
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    if not Path(source).is_block_device() or source in {line.partition(" - ")[2].split()[1] for line in mounts}:
+        return True
+    try:
+        os.close(os.open(source, os.O_RDONLY | os.O_EXCL))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
 
 
 def by_mount(device: Path) -> str:
