@@ -12,9 +12,10 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from kept import CACHE, kept, locked
 
@@ -61,12 +62,11 @@ RUN echo 'deb http://deb.debian.org/debian sid main' > /etc/apt/sources.list.d/s
 
 NEWEST_IMAGE = _named("newest", NEWEST_DOCKERFILE)
 
-# What Go programs are built in: Docker 29, and the stand-in for Kata's shim, which needs the two libraries.
+# What Go programs are built in: Docker 29, and the stand-in for Kata's shim.
 GO_DOCKERFILE = f"""
 FROM {CONTAINER_IMAGE}
 RUN apt-get update \\
  && apt-get install -y --no-install-recommends golang-go ca-certificates \\
-      golang-github-containerd-containerd-dev golang-github-burntsushi-toml-dev \\
  && apt-get clean && rm -rf /var/lib/apt/lists/*
 """
 
@@ -136,13 +136,21 @@ FLAGS = (
 )
 
 
+# What docker exec says where runc's own process died before it had begun, as was seen on a machine at its limits:
+# nothing of the command has run.
+NOT_BEGUN = b"waiting for init preliminary setup: read init-p: connection reset by peer"
+
+
 def docker(*arguments: str, hops: Sequence[str] = (), data: bytes | None = None, check: bool = True) -> str:
     """Run a docker command on this machine, or behind the hops, and return what it printed."""
     command = ["docker"]
     for hop in hops:
         command += ["exec", "-i", hop, "docker"]
     stdin = subprocess.DEVNULL if data is None else None
-    done = subprocess.run([*command, *arguments], input=data, stdin=stdin, capture_output=True, check=False)
+    for _dummy in range(3):
+        done = subprocess.run([*command, *arguments], input=data, stdin=stdin, capture_output=True, check=False)
+        if done.returncode == 0 or NOT_BEGUN not in done.stdout + done.stderr:
+            break
     assert done.returncode == 0 or not check, (
         f"{' '.join([*command, *arguments])}: {(done.stdout + done.stderr).decode()}"
     )
@@ -217,10 +225,8 @@ def dockerd_29() -> Path:
     )
 
 
-def go_program(program: Path, script: str, data: bytes = b"", *arguments: str) -> None:
-    """Write what a script prints in a container with Go, which trusts whom this machine trusts, and gets the data and
-    the arguments of docker run.
-    """
+def go_program(program: Path, script: str, data: bytes = b"") -> None:
+    """Write what a script prints in a container with Go, which trusts whom this machine trusts, and gets the data."""
     build_images(GO_IMAGE)
     trusted = ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if CERTIFICATES.exists() else []
     # Ctrl-C ends the compilers too, not only the client that started them.
@@ -233,7 +239,6 @@ def go_program(program: Path, script: str, data: bytes = b"", *arguments: str) -
         "--env",
         "TINI_KILL_PROCESS_GROUP=1",
         *trusted,
-        *arguments,
         GO_IMAGE,
         "sh",
         "-ec",
@@ -258,8 +263,8 @@ def import_image(name: str, hops: Sequence[str] = (), *, size: int, label: str) 
 
 
 def image_id(name: str, hops: Sequence[str] = ()) -> str:
-    """Return the id of an image, or nothing."""
-    return docker("image", "inspect", "--format", "{{.Id}}", name, hops=hops, check=False)
+    """Return the id of an image, or nothing where there is no such image."""
+    return docker("images", "--no-trunc", "--quiet", name, hops=hops)
 
 
 def load(image: str, hop: str) -> None:
@@ -290,13 +295,14 @@ def nested_daemon(
     network: bool = True,
     storage: Sequence[str] = ("--volume", "/var/lib/docker"),
     image: str = DAEMON_IMAGE,
+    environment: Mapping[str, str] = MappingProxyType({}),
     **configuration: object,
 ) -> Iterator[str]:
     """Start a container with a docker daemon that answers, and take it and its volume away afterwards.
 
     It is made in this machine's daemon, or in the one behind the hops, which must have the image. `storage` is what
-    mounts its /var/lib/docker, `configuration` what its daemon.json says beside the usual. Daemons inside each other
-    must do without network: they would take the same addresses.
+    mounts its /var/lib/docker, `environment` what its dockerd finds there, `configuration` what its daemon.json says
+    beside the usual. Daemons inside each other must do without network: they would take the same addresses.
     """
     if not hops:
         build_images(image)
@@ -312,8 +318,7 @@ def nested_daemon(
             *FLAGS,
             *storage,
             *([] if network else ["--network", "none"]),
-            "--env",
-            f"DAEMON_JSON={daemon_json}",
+            *(f"--env={key}={value}" for key, value in {**environment, "DAEMON_JSON": daemon_json}.items()),
             image,
             "sh",
             "-ec",

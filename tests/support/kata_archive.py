@@ -32,6 +32,7 @@ from kept import kept
 
 TESTS = Path(__file__).resolve().parents[1]
 STANDIN = TESTS / "standin"
+SOURCES = (".go", ".mod", ".sum", ".sh")
 
 VERSION = "4.1.0"
 CONFIG_VERSION = 202  # of the guest kernel's configuration; behind its release in the files' names
@@ -225,7 +226,7 @@ def made_up_vmlinux(kernel_release: str) -> bytes:
 
 def standin() -> Path:
     """Return the compiled shim; it is built when its recipe has changed."""
-    sources = sorted(path for path in STANDIN.iterdir() if path.suffix in (".go", ".sh"))
+    sources = sorted(path for path in STANDIN.iterdir() if path.suffix in SOURCES)
     recipe = hashlib.sha256(
         repr((GO_DOCKERFILE, platform.machine(), [(path.name, path.read_text()) for path in sources])).encode()
     ).hexdigest()[:12]
@@ -235,9 +236,10 @@ def standin() -> Path:
 def build(shim: Path) -> None:
     sources = io.BytesIO()
     with tarfile.open(fileobj=sources, mode="w") as archive:
-        for path in STANDIN.glob("*.go"):
-            archive.add(path, path.name)
-    go_program(shim, (STANDIN / "build.sh").read_text(), sources.getvalue(), "--network", "none")
+        for path in STANDIN.iterdir():
+            if path.suffix in SOURCES:
+                archive.add(path, path.name)
+    go_program(shim, (STANDIN / "build.sh").read_text(), sources.getvalue())
 
 
 if __name__ == "__main__":
