@@ -60,8 +60,8 @@ def docker_holds(*prefix: str) -> dict[str, list[str]]:
 
 
 def machine_holds() -> dict[str, list[str]]:
-    """Return what may be ours, and what is FOREIGN, of this machine's Docker, of its loop devices, and of the files
-    below our directories.
+    """Return what may be ours, and what is FOREIGN, of this machine's Docker, of its loop devices, of the files below
+    our directories, and of its firewall.
     """
     labelled = {
         image: f"{label}="
@@ -79,7 +79,8 @@ def machine_holds() -> dict[str, list[str]]:
         for kind in LISTINGS
     }
     files = subprocess.run(["find", *DIRECTORIES], capture_output=True, text=True, check=False)
-    return {**holds, "loop devices": loop_devices(), "files": sorted(files.stdout.splitlines())}
+    tables = re.findall(r"nested-kata\.(?!t-).*", output("nft", "list", "tables", "inet"))
+    return {**holds, "loop devices": loop_devices(), "files": sorted(files.stdout.splitlines()), "firewall": tables}
 
 
 def loop_devices() -> list[str]:

@@ -218,6 +218,36 @@ def test_instances_do_not_reach_each_other() -> None:
     assert status == "1"  # no answer; 2 would be another error
 
 
+@pytest.mark.parametrize(("name", "target", "filesystem", "driver"), INSTANCES)
+def test_an_instance_reaches_its_resolver_but_no_service_of_its_target_or_of_the_machine_above(
+    name: str, target: str, filesystem: str, driver: str
+) -> None:
+    above = {target, target.rpartition(".")[2]}
+    addresses = {address for one in above for address in ask(one, "hostname -I").split()}
+    knock = "timeout 2 bash -c '</dev/tcp/{}/8099' 2>/dev/null"
+    tries = "\n".join(f"{knock.format(address)} && echo {address}" for address in sorted(addresses))
+    serve = "import http.server as h; h.HTTPServer(('0.0.0.0', 8099), h.SimpleHTTPRequestHandler).serve_forever()"
+    try:
+        for one in above:
+            ask(one, f'setsid python3 -c "{serve}" >/dev/null 2>&1 </dev/null &')
+            ask(one, f"until {knock.format('127.0.0.1')}; do sleep 0.1; done")
+        assert ask(name, f"{tries}\ntrue") == ""
+    finally:
+        for one in above:
+            ask(one, "pkill -f '[s]erve_forever'")
+    assert ask(name, "getent hosts deb.debian.org || getent ahosts deb.debian.org")
+
+
+def test_the_firewall_outlives_a_flush_and_a_restart_of_docker() -> None:
+    tables = "nft list tables inet | grep nested-kata | sort"
+    before = ask("machine-host", tables)
+    assert before.split("\n") == ["table inet nested-kata.one", "table inet nested-kata.two"]
+    assert ask("machine-proxy", tables) == "table inet nested-kata.kata-in-docker"
+    ask("machine-proxy", "nft flush ruleset; systemctl restart docker")
+    ask("machine-proxy", "until docker exec kata-in-docker docker exec kata docker version; do sleep 1; done")
+    assert ask("machine-proxy", tables) == "table inet nested-kata.kata-in-docker"
+
+
 def test_stopping_an_instance_detaches_its_disk_and_starting_it_finds_it_again() -> None:
     target = "machine-host"
     ask(target, "systemctl stop nested-kata-instance@two.service")
