@@ -76,6 +76,7 @@ LONGEST = 60  # characters of what a level says of itself
 HOME = "/var/lib/nested-kata"
 KINDS = {"kata_hosts": "machine", "kata_proxies": "proxy", "kata_instances": "instance"}
 STANDIN = "none: runc, the stand-in for Kata"
+BROKEN: list[str | int] = ["-", "broken", "-", "-"]
 ISOLATION = {("machine", ""): "-", ("proxy", "runc"): "container", ("instance", "runc"): STANDIN}
 
 Known = Mapping[str, Any]
@@ -86,16 +87,13 @@ def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any
     """Return the tables of all levels."""
     hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
     targets = [(called(name, hostvars), known) for kind, name, known in hosts if kind != "instance"]
-    rows = [row(kind, name, known, hostvars) for kind, name, known in hosts if "nested_kata_docker" in known]
+    asked = [(kind, name, *said(known)) for kind, name, known in hosts if "nested_kata_docker" in known]
+    rows = [
+        [kind, called(name, hostvars), *cells, isolation(kind, name, hostvars)] for kind, name, cells, _why in asked
+    ]
     return {
         "rows": rows,
-        "broken": [
-            [called(name, hostvars), why]
-            for dummy, name, known in hosts
-            if "nested_kata_docker" in known
-            for why in [reason(known)]
-            if why
-        ],
+        "broken": [[called(name, hostvars), why] for _kind, name, _cells, why in asked if why],
         "disks": [
             disk(level, image)
             for level, known in targets
@@ -130,23 +128,22 @@ def runtime(name: str, hostvars: Hostvars) -> str:
     return runtimes.get(f"/{hops[-1]}", "") if hops else ""
 
 
-def reason(known: Known) -> str:
-    """Return why a level gave no useful answer, or nothing."""
+def said(known: Known) -> tuple[list[str | int], str]:
+    """Return what a level says of itself, and nothing or why it gave no useful answer."""
     for asked in ("nested_kata_kernel", "nested_kata_docker"):
         answer = known.get(asked, {"rc": 0})
         if answer.get("rc", 1) != 0:
-            return shown(failure_reason(answer), LONGEST)
+            return BROKEN, shown(failure_reason(answer), LONGEST)
     try:
-        properties(known)
+        return properties(known), ""
     except Unexpected as error:
-        return shown(error, LONGEST)
-    return ""
+        return BROKEN, shown(error, LONGEST)
 
 
 def properties(known: Known) -> list[str | int]:
     """Return what a level says of itself, or raise Unexpected."""
-    said = text(known["nested_kata_docker"].get("stdout"), "what its Docker says")
-    info = mapping(parsed(said, "what its Docker says"), "what its Docker says")
+    answer = text(known["nested_kata_docker"].get("stdout"), "what its Docker says")
+    info = mapping(parsed(answer, "what its Docker says"), "what its Docker says")
     return [
         shown(known.get("nested_kata_kernel", {}).get("stdout", "-"), LONGEST),
         *(shown(text(info.get(key), key), LONGEST) for key in ("ServerVersion", "Driver")),
@@ -154,12 +151,10 @@ def properties(known: Known) -> list[str | int]:
     ]
 
 
-def row(kind: str, name: str, known: Known, hostvars: Hostvars) -> list[str | int]:
-    """Return the row of a level."""
-    said = ["-", "broken", "-", "-"] if reason(known) else properties(known)
+def isolation(kind: str, name: str, hostvars: Hostvars) -> str:
+    """Return what keeps a level apart from the one above."""
     found = runtime(name, hostvars)
-    isolation = ISOLATION.get((kind, found), f"VM ({shown(found, LONGEST)})" if found else "unknown")
-    return [kind, called(name, hostvars), *said, isolation]
+    return ISOLATION.get((kind, found), f"VM ({shown(found, LONGEST)})" if found else "unknown")
 
 
 def disk(level: str, image: Mapping[str, Any]) -> list[str]:
