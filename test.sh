@@ -36,7 +36,7 @@ END
 readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
 readonly PARTS=(unit lint sanity integration molecule quickstart)
 # What runs beside each other. Within a lane one part follows the other; the second one has all that drives Ansible for long, a process at a time.
-readonly LANES=("integration" "unit lint sanity molecule quickstart")
+readonly LANES=("unit integration" "lint sanity molecule quickstart")
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
@@ -174,11 +174,12 @@ part_integration() {
   run_pytest integration tests/integration --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
   if ! $all; then
     record left_out "integration: $(pytest tests/integration --all -m thorough --collect-only -q | grep -c ::) tests marked thorough, and fault points beside a sample (--all)"
+    record left_out "integration: $(pytest tests/integration --all -m kernel --collect-only -q | grep -c ::) tests that build a kernel, which go with it: ./test.sh molecule kernel, or --all"
   fi
 }
 
 part_molecule() {
-  local scenarios=("$@") profiles=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} scenario file status before verdict
+  local scenarios=("$@") profiles=${KERNEL_PROFILES:-$ALL_KERNEL_PROFILES} scenario file status before verdict failed
   if [[ $# -eq 0 ]]; then
     if ! $all; then profiles=${KERNEL_PROFILES:-docker}; fi
     for file in molecule/*/molecule.yml; do
@@ -205,6 +206,12 @@ part_molecule() {
       flock --close "$STATE/machine-image.lock" molecule test --scenario-name "$scenario" || status=$?
     if [[ $status -eq 0 ]]; then record passed 1; fi # the playbooks, beside the tests of the verifier
     count "molecule $scenario" "$status" "$scratch/molecule-$scenario.xml"
+    if [[ $scenario == kernel ]] && ! $all; then # with --all they are in integration
+      prepare_kernel_tools
+      failed=$(total failed)
+      run_pytest molecule tests/integration/test_kernel_build.py --kernel -m kernel
+      if [[ $(total failed) -gt $failed ]]; then status=1; fi
+    fi
     if [[ $scenario == kernel && $status -eq 0 ]]; then
       if verdict=$(python molecule/kernel/record.py write "$before" "$scratch/molecule-kernel.xml" 2>&1); then
         echo "$verdict"
@@ -459,7 +466,7 @@ prepare_emulator() { # to boot what was built
 
 prepare_docker() { # part: counts as one failure of it where there is no Docker to be had
   local packages
-  mapfile -t packages < <(missing dockerd:docker.io iptables:iptables btrfs:btrfs-progs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount strace:strace sudo:sudo \
+  mapfile -t packages < <(missing dockerd:docker.io iptables:iptables nft:nftables ip:iproute2 sysctl:procps btrfs:btrfs-progs mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs losetup:mount strace:strace sudo:sudo \
     ssh:openssh-client sshd:openssh-server openssl:openssl)
   install_packages "${packages[@]}"
   mapfile -t packages < <(missing docker:docker-cli) # Debian 13 has split it from docker.io

@@ -31,6 +31,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the tests marked `thorough` too, and every point of those that take a sample",
     )
     group.addoption(
+        "--kernel",
+        action="store_true",
+        help="run the tests marked `kernel` too, which build one",
+    )
+    group.addoption(
         "--seed",
         type=int,
         help="the seed of the samples, as an earlier run printed it (default: another one each time)",
@@ -52,13 +57,17 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the thorough tests out, unless all were asked for or one is named on the command line."""
+    """Leave out what takes long, unless it was asked for or a test is named on the command line."""
     if config.option.all or any("::" in argument for argument in config.args):
         return
-    thorough = [item for item in items if item.get_closest_marker("thorough")]
-    if thorough:
-        config.hook.pytest_deselected(items=thorough)
-        items[:] = [item for item in items if not item.get_closest_marker("thorough")]
+    left_out = [
+        item
+        for item in items
+        if item.get_closest_marker("thorough") or (item.get_closest_marker("kernel") and not config.option.kernel)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

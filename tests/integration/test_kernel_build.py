@@ -129,6 +129,7 @@ def test_a_build_that_is_killed_leaves_no_artifact_and_a_mark(kernel: Kernel) ->
     assert not kernel.path.exists()
 
 
+@pytest.mark.kernel
 def test_it_builds_once_also_when_two_want_it(kernel: Kernel, tmp_path: Path) -> None:
     line = tmp_path / "line"
     kernel.log.unlink(missing_ok=True)
@@ -172,6 +173,7 @@ def test_it_builds_once_also_when_two_want_it(kernel: Kernel, tmp_path: Path) ->
     assert not kernel.mark.exists()
 
 
+@pytest.mark.kernel
 def test_again_nothing_is_run(built: Kernel) -> None:
     before = [(path, path.stat().st_mtime_ns, path.stat().st_ino) for path in [built.log, *built.path.iterdir()]]
     for check in (False, True):
@@ -186,6 +188,7 @@ def test_again_nothing_is_run(built: Kernel) -> None:
     ] == before
 
 
+@pytest.mark.kernel
 def test_a_broken_source_is_told_by_file_and_line_and_the_old_build_stays(built: Kernel) -> None:
     before = digests(built.path)
     source = built.tree / "init" / "main.c"
@@ -210,6 +213,7 @@ def test_a_broken_source_is_told_by_file_and_line_and_the_old_build_stays(built:
     assert not built.mark.exists()
 
 
+@pytest.mark.kernel
 def test_the_same_source_gives_the_same_bytes_and_a_new_key_is_recorded(built: Kernel) -> None:
     before = digests(built.path)
     (built.tree / "init" / "main.c").touch()
@@ -222,6 +226,7 @@ def test_the_same_source_gives_the_same_bytes_and_a_new_key_is_recorded(built: K
     assert result["build"]["objects"] > 300
 
 
+@pytest.mark.kernel
 def test_an_artifact_that_was_changed_is_put_right(built: Kernel) -> None:
     before = digests(built.path)
     (built.path / "bzImage").write_bytes(b"not a kernel")
@@ -231,6 +236,7 @@ def test_an_artifact_that_was_changed_is_put_right(built: Kernel) -> None:
     assert {**digests(built.path), "build.json": ""} == {**before, "build.json": ""}
 
 
+@pytest.mark.kernel
 def test_a_configuration_that_is_not_complete_is_never_changed(built: Kernel) -> None:
     config = built.tree / ".config"
     text = config.read_text(encoding="utf-8")
@@ -247,6 +253,7 @@ def test_a_configuration_that_is_not_complete_is_never_changed(built: Kernel) ->
     assert after == short
 
 
+@pytest.mark.kernel
 def test_all_missing_tools_are_named_before_anything_starts(built: Kernel, tmp_path: Path) -> None:
     for tool in ("make", "gcc", "ld", "bison"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
@@ -258,6 +265,7 @@ def test_all_missing_tools_are_named_before_anything_starts(built: Kernel, tmp_p
     assert built.log.stat().st_mtime_ns == before
 
 
+@pytest.mark.kernel
 @pytest.mark.root
 @pytest.mark.parametrize("full", ["the directory for temporary files", "path"])
 def test_a_full_disk_is_told_by_where_it_is_mounted(built: Kernel, tmp_path: Path, full: str) -> None:

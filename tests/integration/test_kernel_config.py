@@ -112,38 +112,41 @@ def test_check_real_again_and_again_in_check_mode(any_tree, tmp_path, fragments,
     assert len(calls_of_make()) == calls
 
 
-@pytest.mark.parametrize("change", ["fragment", "option", "policy", "tree", "result", "result is gone"])
-def test_whatever_the_result_depends_on_brings_kconfig_into_play_again(
-    tree, tmp_path, fragments, calls_of_make, change
-):
-    asked = options(tree, tmp_path / ".config", fragments=fragments)
-    first = run_module("kernel_config", asked)
-    calls = len(calls_of_make())
-    if change == "fragment":
+def test_whatever_the_result_depends_on_brings_kconfig_into_play_again(tree, tmp_path, fragments, calls_of_make):
+    config, asked = tmp_path / ".config", options(tree, tmp_path / ".config", fragments=fragments)
+
+    def other_result() -> None:
+        config.write_text(config.read_text().replace("CONFIG_UNIX=y", "# CONFIG_UNIX is not set"))
+
+    def other_fragment() -> None:
         Path(fragments[0]).write_text(FRAGMENTS["net.config"] + "CONFIG_BRIDGE=y\n")
-    elif change == "option":
-        asked["options"] = {"BRIDGE": "y"}
-    elif change == "policy":
-        asked["on_redefine"] = "error"
-    elif change == "tree":
-        os.utime(tree / "net" / "Kconfig")
-    elif change == "result":
-        (tmp_path / ".config").write_text(first["diff"]["after"].replace("CONFIG_UNIX=y", "# CONFIG_UNIX is not set"))
-    else:
-        (tmp_path / ".config").unlink()
-    second = run_module("kernel_config", asked)
-    assert len(calls_of_make()) > calls
-    assert second["changed"] == (change not in ("policy", "tree"))
-    assert (second["sha256"] == first["sha256"]) == (change not in ("fragment", "option"))
-    assert symbols(tmp_path / ".config")["UNIX"] == "y"
+
+    # What happens, whether the file changes for it, and whether the result is another one.
+    changes = [
+        (other_result, True, False),
+        (config.unlink, True, False),
+        (lambda: os.utime(tree / "net" / "Kconfig"), False, False),
+        (lambda: asked.update(on_redefine="error"), False, False),
+        (other_fragment, True, True),
+        (lambda: asked.update(options={"LLC2": "y"}), True, True),
+    ]
+    last = alone(asked)
+    for number, (happens, changed, another) in enumerate(changes):
+        calls = len(calls_of_make())
+        happens()
+        result = alone(asked)
+        assert (number, len(calls_of_make()) > calls) == (number, True)
+        assert (number, result["changed"], result["sha256"] != last["sha256"]) == (number, changed, another)
+        assert symbols(config)["UNIX"] == "y"
+        last = result
 
 
 def test_the_time_stamp_of_a_configuration_that_comes_out_the_same_is_kept(tree, tmp_path, fragments):
     asked = options(tree, tmp_path / ".config", fragments=fragments)
-    run_module("kernel_config", asked)
+    alone(asked)
     before = (tmp_path / ".config").stat().st_mtime_ns
     asked["options"] = {"UNIX": "y"}  # asked for twice, with the same value
-    again = run_module("kernel_config", asked)
+    again = alone(asked)
     assert not again["changed"]
     assert again["redefined"] == []
     assert (tmp_path / ".config").stat().st_mtime_ns == before
@@ -151,7 +154,7 @@ def test_the_time_stamp_of_a_configuration_that_comes_out_the_same_is_kept(tree,
 
 def test_the_default_path_is_the_one_that_make_reads(tmp_path, fragments):
     tree = copy_of("6.12", tmp_path / "tree")
-    assert run_module("kernel_config", {"tree": str(tree), "arch": "x86_64", "fragments": fragments})["changed"]
+    assert alone({"tree": str(tree), "arch": "x86_64", "fragments": fragments})["changed"]
     asked_again = subprocess.run(
         ["make", "-s", "ARCH=x86_64", "listnewconfig"], cwd=tree, check=True, capture_output=True, text=True
     )
@@ -172,9 +175,7 @@ def by_merge_config(tree: Path, where: Path, inputs: list[str], *flags: str) -> 
 
 @pytest.mark.parametrize(("new_symbols", "flags"), [("no", ["-n"]), ("default", [])])
 def test_the_result_is_that_of_merge_config_byte_for_byte(any_tree, tmp_path, fragments, new_symbols, flags):
-    result = run_module(
-        "kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, new_symbols=new_symbols)
-    )
+    result = alone(options(any_tree, tmp_path / ".config", fragments=fragments, new_symbols=new_symbols))
     assert not result["failed"], result["msg"]
     assert (tmp_path / ".config").read_text().splitlines() == by_merge_config(any_tree, tmp_path, fragments, *flags)
 
@@ -184,7 +185,7 @@ def test_a_base_counts_before_the_fragments_and_what_it_loses_is_no_error(any_tr
     base.write_text(
         "CONFIG_UNIX=n\nCONFIG_GONE_SINCE_5_0=y\nCONFIG_IPV6=y\nCONFIG_VIRTIO_NET=y\n# CONFIG_64BIT is not set\n"
     )
-    result = run_module("kernel_config", options(any_tree, tmp_path / ".config", base=str(base), fragments=fragments))
+    result = alone(options(any_tree, tmp_path / ".config", base=str(base), fragments=fragments))
     assert not result["failed"], result["msg"]
     assert result["redefined"] == []
     assert result["missing"] == []
@@ -202,9 +203,7 @@ def test_a_base_counts_before_the_fragments_and_what_it_loses_is_no_error(any_tr
 
 @pytest.mark.parametrize(("target", "symbol"), [("defconfig", "E1000"), ("tinyconfig", "KERNEL_XZ")])
 def test_a_target_of_make_can_be_the_base(tree, tmp_path, target, symbol):
-    result = run_module(
-        "kernel_config", options(tree, tmp_path / ".config", base_target=target, options={"EXPERT": True})
-    )
+    result = alone(options(tree, tmp_path / ".config", base_target=target, options={"EXPERT": True}))
     assert not result["failed"], result["msg"]
     kept = symbols(tmp_path / ".config")
     assert (kept[symbol], kept["EXPERT"]) == ("y", "y")
@@ -214,7 +213,7 @@ def test_another_architecture_is_configured_without_a_cross_compiler(any_tree, t
     asked = options(any_tree, tmp_path / ".config", options={"VIRTIO_MENU": True, "VIRTIO_MMIO": True, "OF": True}) | {
         "arch": "arm64"
     }
-    result = run_module("kernel_config", asked)
+    result = alone(asked)
     assert not result["failed"], result["msg"]
     kept = symbols(tmp_path / ".config")
     assert (kept["ARM64"], kept["VIRTIO_MMIO"]) == ("y", "y")
@@ -259,7 +258,7 @@ def by_hand(tree: Path, config: Path) -> list[str]:
 
 
 def test_no_is_what_a_person_gets_who_says_no_in_oldconfig(any_tree, tmp_path, fragments):
-    result = run_module("kernel_config", options(any_tree, tmp_path / "ours", fragments=fragments))
+    result = alone(options(any_tree, tmp_path / "ours", fragments=fragments))
     assert not result["failed"], result["msg"]
     (tmp_path / "theirs").write_text("".join(Path(fragment).read_text() for fragment in fragments))
     asked = by_hand(any_tree, tmp_path / "theirs")
@@ -290,7 +289,7 @@ LOSSES = {  # symbol: what is asked for, and how the reason begins, on every tre
 
 def test_each_loss_has_the_reason_that_the_trees_kconfig_has_for_it(any_tree, tmp_path, fragments):
     asked = {name: value for name, (value, dummy) in LOSSES.items()}
-    result = run_module("kernel_config", options(any_tree, tmp_path / ".config", fragments=fragments, options=asked))
+    result = alone(options(any_tree, tmp_path / ".config", fragments=fragments, options=asked))
     assert result["failed"]
     assert f"{len(asked)} of {len(asked) + 10} requested symbols are not in the result" in result["msg"]
     assert "\n" not in result["msg"]
@@ -304,8 +303,7 @@ def test_each_loss_has_the_reason_that_the_trees_kconfig_has_for_it(any_tree, tm
 
 
 def test_one_of_a_choice_loses_to_another(tree, tmp_path, fragments):
-    result = run_module(
-        "kernel_config",
+    result = alone(
         options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_XZ": "y", "KERNEL_ZSTD": "y"}),
     )
     assert [each["why"] for each in result["missing"]] == ["is a choice, KERNEL_ZSTD was chosen"]
@@ -314,9 +312,7 @@ def test_one_of_a_choice_loses_to_another(tree, tmp_path, fragments):
 @pytest.mark.thorough
 def test_what_a_choice_falls_back_to_cannot_be_turned_off_before_6_11(tmp_path, fragments):
     tree = copy_of("6.1", tmp_path / "tree")
-    result = run_module(
-        "kernel_config", options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"})
-    )
+    result = alone(options(tree, tmp_path / ".config", fragments=fragments, options={"KERNEL_GZIP": "n"}))
     assert [each["why"] for each in result["missing"]] == [
         "is a choice, KERNEL_GZIP was chosen: ask for another symbol of the choice"
     ]
@@ -331,7 +327,7 @@ def test_a_loss_that_is_allowed_is_told_with_its_reason(tree, tmp_path, fragment
         allow_missing={"NO_*": "never was"},
     )
     for changed in (True, False):
-        result = run_module("kernel_config", asked)
+        result = alone(asked)
         assert result["changed"] == changed, result["msg"]
         assert [(each["symbol"], each["allowed"]) for each in result["missing"]] == [("NO_SUCH_SYMBOL", "never was")]
 
@@ -387,7 +383,7 @@ def test_bad_input_is_one_error_and_changes_nothing(tree, tmp_path, case):
         more["fragments"] = [str(tmp_path / name)]
     (tmp_path / ".config").write_text("CONFIG_OLD=y\n")
     before = state(tmp_path), source_files(tree)
-    result = run_module("kernel_config", options(tree, tmp_path / ".config") | more)
+    result = alone(options(tree, tmp_path / ".config") | more)
     assert result["failed"] and part in result["msg"], result["msg"]
     assert "\n" not in result["msg"]
     assert (state(tmp_path), source_files(tree)) == before
@@ -418,7 +414,7 @@ def test_a_full_disk_leaves_the_old_configuration(tree, tmp_path, fragments):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", small], check=True)
     try:
         (small / ".config").write_text("CONFIG_OLD=y\n")
-        result = run_module("kernel_config", options(tree, small / ".config", fragments=fragments))
+        result = alone(options(tree, small / ".config", fragments=fragments))
         assert result["failed"] and "No space left on device" in result["msg"] and str(small) in result["msg"], result[
             "msg"
         ]
