@@ -19,6 +19,15 @@ ENTRY_POINTS = sorted(
 VARIABLES = {
     "internal_common_packages": ["no-such-package"],
     "internal_common_directories": ["/nowhere"],
+    "internal_firewall_holder": {
+        "name": "t-nobody",
+        "network": {"Id": "0" * 12},
+        "resolvers": [],
+        "allow": [],
+        "deny": [],
+        "private_networks": True,
+    },
+    "internal_firewall_released": "t-nobody",
     "internal_machine_names": ["t-nobody"],
     "internal_machine_replaced": "t-nobody",
     "internal_machine_removed": "t-nobody",
@@ -34,7 +43,7 @@ VARIABLES = {
 
 
 def test_there_are_entry_points_to_call() -> None:
-    assert {role for role, _entry in ENTRY_POINTS} == {"internal_common", "internal_machine"}
+    assert {role for role, _entry in ENTRY_POINTS} == {"internal_common", "internal_firewall", "internal_machine"}
 
 
 @pytest.mark.parametrize(("role", "entry"), ENTRY_POINTS)
