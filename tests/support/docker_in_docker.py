@@ -263,7 +263,7 @@ def import_image(name: str, hops: Sequence[str] = (), *, size: int, label: str) 
 
 
 def image_id(name: str, hops: Sequence[str] = ()) -> str:
-    """Return the id of an image, or nothing where there is no such image."""
+    """Return the ID of an image, or an empty string if there is no such image."""
     return docker("images", "--no-trunc", "--quiet", name, hops=hops)
 
 
