@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from ansible_collections.nested.kata.plugins.plugin_utils.firewall import chains
@@ -47,7 +47,7 @@ class Site(NamedTuple):
 
 def hold(machine: Machine, directory: Path) -> subprocess.Popen[str]:
     """Start the service of a machine, and return it when it has noted that the rules are there."""
-    command = ["ip", "netns", "exec", machine.name, sys.executable, str(PROGRAM), "hold", str(directory)]
+    command = machine.command(sys.executable, PROGRAM, "hold", directory)
     service = subprocess.Popen(command, text=True, env={**os.environ, "RUNTIME_DIRECTORY": str(directory)})
     wait_until((directory / "nested-kata-firewall.json").exists, f"the rules of {machine.name}", 20)
     return service
@@ -69,6 +69,16 @@ def flush(site: Site) -> None:
     as_docker(site.proxy, site.machine)
 
 
+def attach(above: Machine, space: int, number: int, one: Machine, port: str) -> None:
+    """Connect a machine to a bridge of the one above, over which it reaches everything else."""
+    cable(above, f"to{number}", one, port)
+    bridge(above, f"br-{number}", f"to{number}", f"10.{space}.{number}.1/24", f"fd{space}:{number}::1/64")
+    one.ip(f"addr add 10.{space}.{number}.2/24 dev {port}")
+    one.ip(f"addr add fd{space}:{number}::2/64 dev {port}")
+    one.ip(f"route add default via 10.{space}.{number}.1")
+    one.ip(f"-6 route add default via fd{space}:{number}::1")
+
+
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     """The machines, with nothing between them."""
@@ -76,19 +86,9 @@ def site() -> Iterator[Site]:
     with machines(*names) as made, ExitStack() as stack:
         a, b, proxy, machine, other, world = made
         for number, one in ((1, a), (2, b)):
-            cable(proxy, f"to{number}", one, "eth0")
-            bridge(proxy, f"br-{number}", f"to{number}", f"10.81.{number}.1/24", f"fd81:{number}::1/64")
-            one.ip(f"addr add 10.81.{number}.2/24 dev eth0")
-            one.ip(f"addr add fd81:{number}::2/64 dev eth0")
-            one.ip(f"route add default via 10.81.{number}.1")
-            one.ip(f"-6 route add default via fd81:{number}::1")
+            attach(proxy, 81, number, one, "eth0")
         for number, one in ((1, proxy), (9, other)):
-            cable(machine, f"to{number}", one, "uplink")
-            bridge(machine, f"br-{number}", f"to{number}", f"10.82.{number}.1/24", f"fd82:{number}::1/64")
-            one.ip(f"addr add 10.82.{number}.2/24 dev uplink")
-            one.ip(f"addr add fd82:{number}::2/64 dev uplink")
-            one.ip(f"route add default via 10.82.{number}.1")
-            one.ip(f"-6 route add default via fd82:{number}::1")
+            attach(machine, 82, number, one, "uplink")
         cable(machine, "uplink", world, "eth0")
         machine.ip("addr add 192.0.2.2/24 dev uplink")
         machine.ip("addr add 2001:db8:1::2/64 dev uplink")
@@ -113,12 +113,12 @@ class Rules:
         self.site, self.directory = site, directory
         self.services: list[subprocess.Popen[str]] = []
 
-    def write(self, **options: object) -> None:
+    def write(self, **options: Any) -> None:
         """Write the rules that the roles would."""
         every = ["10.81.1.0/24", "10.81.2.0/24"]
         for number, name in ((1, "a"), (2, "b")):
             neighbours = [one for one in every if not one.startswith(f"10.81.{number}.")]
-            text = chains(f"br-{number}", servers=[RESOLVER], neighbours=neighbours, **options)  # type: ignore[arg-type]
+            text = chains(f"br-{number}", servers=[RESOLVER], neighbours=neighbours, **options)
             (self.directory / "proxy" / f"{name}.nft").write_text(text)
         machine = chains("br-1", servers=[RESOLVER], neighbours=["10.82.9.0/24"])
         (self.directory / "machine" / "kata-in-docker.nft").write_text(machine)
@@ -209,7 +209,7 @@ def test_from_outside_only_published_ports_lead_in_and_the_target_itself_reaches
 
 def firewall(site: Site, rules: Rules, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ip", "netns", "exec", site.proxy.name, sys.executable, PROGRAM, *arguments],
+        site.proxy.command(sys.executable, PROGRAM, *arguments),
         capture_output=True,
         text=True,
         check=False,

@@ -38,15 +38,13 @@ class Machine:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    def command(self, *command: object) -> list[str]:
+        """Return what runs a command in it."""
+        return ["ip", "netns", "exec", self.name, *map(str, command)]
+
     def run(self, *command: object, data: str | None = None) -> str:
         """Run a command in it and return what it prints."""
-        done = subprocess.run(
-            ["ip", "netns", "exec", self.name, *map(str, command)],
-            input=data,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = subprocess.run(self.command(*command), input=data, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{self.name}: {' '.join(map(str, command))}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -55,14 +53,13 @@ class Machine:
 
     def reached(self, goals: Iterable[Goal]) -> set[Goal]:
         """Return those that answer."""
-        told = json.loads(self.run(sys.executable, __file__, "try", data=json.dumps(list(goals))))
-        return {Goal(*one) for one in told}
+        answered = json.loads(self.run(sys.executable, __file__, "try", data=json.dumps(list(goals))))
+        return {Goal(*one) for one in answered}
 
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Answer at each of its addresses meanwhile."""
-        command = ["ip", "netns", "exec", self.name, sys.executable, __file__, "serve"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        with subprocess.Popen(self.command(sys.executable, __file__, "serve"), stdout=subprocess.PIPE) as server:
             assert server.stdout and server.stdout.readline() == b"ready\n"
             try:
                 yield
@@ -170,7 +167,7 @@ def attempt(goals: Sequence[Goal]) -> list[Goal]:
         except BlockingIOError:
             pass
         except OSError:
-            continue  # there is no way to it at all
+            continue  # no route to the address
         waiting.register(one, selectors.EVENT_READ, goal)
     end = time.monotonic() + PATIENCE
     while waiting.get_map() and (left := end - time.monotonic()) > 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
@@ -84,9 +85,9 @@ def test_private_networks_are_within_reach_unless_they_are_closed() -> None:
         ({"network": "10.0.0.1", "protocol": "tcp"}, "has no ports"),
     ],
 )
-def test_an_entry_that_is_no_rule_is_refused(entry: object, words: str) -> None:
+def test_an_entry_that_is_no_rule_is_refused(entry: Any, words: str) -> None:
     with pytest.raises(Invalid, match=words):
-        reach(entry)  # type: ignore[arg-type]
+        reach(entry)
 
 
 def test_a_filter_names_itself_in_its_errors() -> None:

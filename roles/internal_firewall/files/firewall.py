@@ -77,9 +77,9 @@ class Nftables:
             return flags
         return ""
 
-    def load(self, table: str, chains: str, flags: str) -> None:
-        """Make or replace a table, with nothing in between."""
-        earlier = f"delete table inet {table}\n" if table in self.tables() else ""
+    def load(self, table: str, chains: str, flags: str, there: bool) -> None:
+        """Make a table, or replace the one that is there, with nothing in between."""
+        earlier = f"delete table inet {table}\n" if there else ""
         self.run(f"{earlier}table inet {table} {{ {flags}\n{chains}}}\n")
 
 
@@ -95,15 +95,15 @@ def digest(wanted: dict[str, str]) -> str:
 
 def apply(session: Nftables, wanted: dict[str, str], loaded: dict[str, str], flags: str) -> list[str]:
     """Load what has changed, remove the other tables, and return the problems. What cannot be replaced stays."""
-    problems = []
+    problems, there = [], session.tables()
     for table, chains in wanted.items():
         if loaded.get(table) != chains:
             try:
-                session.load(table, chains, flags)
+                session.load(table, chains, flags, table in there)
                 loaded[table] = chains
             except Refused as error:
                 problems.append(f"{table}: {error}")
-    for table in session.tables() - set(wanted):
+    for table in there - set(wanted):
         try:
             session.run(f"delete table inet {table}")
             loaded.pop(table, None)
