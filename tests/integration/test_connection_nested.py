@@ -641,6 +641,14 @@ def test_a_command_that_fails_in_a_doubtful_way_costs_one_question_for_each_hop_
     assert [line.split(" ")[0] for line in log.read_text().splitlines()] == ["exec", "inspect", "exec", "exec"]
 
 
+def test_a_container_that_writes_without_end_is_an_error_of_its_host_alone(inventory):
+    commands = {"outer": "yes", "inner": "yes >&2", "outer-via": "head -c 60000000 /dev/zero"}
+    answers = ask(inventory, ",".join(commands), "raw", f"exec {{{{ {commands}[inventory_hostname] }}}}")
+    for name, way in {"outer": OUTER, "inner": f"{OUTER} > {INNER}"}.items():
+        assert f"a command in {way} wrote more than 64 MiB and was ended" in answers[name]["msg"]
+    assert len(answers["outer-via"]["stdout"]) == 60_000_000
+
+
 WITHOUT_STDIN = """
 from __future__ import annotations
 DOCUMENTATION = "{name: without_stdin, short_description: s, description: d, author: a, \
