@@ -161,8 +161,9 @@ requirements:
   - for compressed archives, C(gzip) or C(zstd)
 notes:
   - What daemons say is not trusted. A destination fails when an answer takes longer than 60 seconds or has more than 32
-    MiB, all answers of a task take longer than 10 minutes, less than 16 KiB of images a second are taken in 10 minutes
-    of waiting, or a whole image is not complete after an hour.
+    MiB, all answers of a task take longer than an hour, or a whole image is not complete after an hour. Whoever gives
+    or takes less than 16 KiB of images a second in 10 minutes of waiting, or in O(timeout) where that is longer, fails
+    too.
   - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 author:
   - The nested.kata founders (@nested-kata)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common import pace
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import LARGEST
 from ansible_collections.nested.kata.plugins.module_utils._docker import client as sdk_client
 from ansible_collections.nested.kata.plugins.module_utils._docker import messages, streams
@@ -279,6 +280,18 @@ def test_a_daemon_that_says_nothing_is_given_up(scripted: ScriptedDaemon) -> Non
         list(found.save("a:1"))
     silent.set()
     assert time.monotonic() - start < 5
+
+
+def test_a_source_that_gives_a_byte_now_and_then_is_given_up(
+    scripted: ScriptedDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "SLOWEST", (0.5, 1 << 14))
+    scripted.answers["/images/a:1/get"] = HOSTILE["a byte now and then"]
+    with (
+        reach(scripted, silence=0.3) as found,
+        pytest.raises(DaemonError, match=r"saving a:1: less than 16 KiB/s in [01] s of waiting for it"),
+    ):
+        b"".join(found.save("a:1"))
 
 
 def test_a_daemon_that_takes_nothing_is_given_up(scripted: ScriptedDaemon) -> None:

@@ -22,6 +22,7 @@ import traceback
 from typing import Any, Iterator, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late, Paced, slowest
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
     LARGEST,
     Unexpected,
@@ -69,10 +70,6 @@ def sdk_too_old(version: str = SDK_VERSION) -> bool:
     return version_of(version) < OLDEST_SDK
 
 
-class TooSlow(Exception):
-    """An answer, or all answers of a daemon together, took too long."""
-
-
 class Bounded(io.BufferedReader):
     """The reading end of a connection. The libraries ask it for lines of any length, and for chunks of the sizes that
     the daemon names, also negative ones, which would read all that comes.
@@ -99,9 +96,11 @@ class Bounded(io.BufferedReader):
 class Answer(http.client.HTTPResponse):
     """An answer that is read within bounds."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fp: Any = Bounded(self.fp.detach())
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.method = kwargs.get("method")
+        self.silence = sock.gettimeout() or 0
+        self.fp: Any = Bounded(Paced(self.fp.detach()))
 
     def begin(self) -> None:
         # A daemon may say without end that it is going to say something.
@@ -109,6 +108,9 @@ class Answer(http.client.HTTPResponse):
         reader.in_head = True
         super().begin()
         reader.in_head = False
+        # Before it begins a daemon prepares an archive; while it loads one, it has little to say.
+        if self.method == "GET":
+            reader.raw.limit = slowest(self.silence)
 
 
 class Connection(HTTPConnection):
@@ -200,7 +202,7 @@ class Adapter(HTTPAdapter):
         except Exception as error:
             if time.monotonic() - start < seconds:
                 raise
-            raise TooSlow(f"the answer was not complete after {seconds:.0f} s") from error
+            raise Late(f"the answer was not complete after {seconds:.0f} s") from error
         finally:
             late.cancel()
             self.patience -= time.monotonic() - start

@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Dict, Iterator, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Transport
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError, require_sdk
-from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import Late, deliver
+from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import deliver
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Part
@@ -114,7 +115,7 @@ def pretend(work: Work) -> None:
     work.pruned = list(work.plan.pruned)
 
 
-def act(reference: str, works: Sequence[Work], source: Source, progress: Progress) -> None:
+def act(reference: str, works: Sequence[Work], source: Source, progress: Progress, silence: float) -> None:
     """Bring one image to all destinations without trouble."""
     sending: list[tuple[Work, Step]] = []
     for work in works:
@@ -130,7 +131,7 @@ def act(reference: str, works: Sequence[Work], source: Source, progress: Progres
             sending.append((work, step))
     refused: dict[Location, str] = {}  # why a destination takes nothing less than all layers
     while sending:
-        sending = send(reference, sending, source, refused, progress)
+        sending = send(reference, sending, source, refused, progress, silence)
 
 
 def send(
@@ -139,6 +140,7 @@ def send(
     source: Source,
     refused: dict[Location, str],
     progress: Progress,
+    silence: float,
 ) -> list[tuple[Work, Step]]:
     """Send one image to several destinations at once; return those that need it again, sent in another way."""
     less = [
@@ -160,7 +162,7 @@ def send(
     progress.say(f"{route}: the source prepares it")
     again: list[tuple[Work, Step]] = []
     for job, (work, step), (leave_out, how) in zip(
-        deliver(source.parts(reference, image, needed), takers, say), sending, less
+        deliver(source.parts(reference, image, needed), takers, say, silence), sending, less
     ):
         if job.sent:
             work.done.append(outcome(work, step, job.sent, f"{how}; {source.read_from}"))
@@ -244,7 +246,7 @@ def copy(
         if check_mode:
             return
         for reference in wanted.names:
-            act(reference, [work for work in works if not work.trouble], source, progress)
+            act(reference, [work for work in works if not work.trouble], source, progress, wanted.silence)
         for work in works:
             if not work.trouble:
                 finish(work, warn)

@@ -17,6 +17,7 @@ from typing import Any, Iterable, Iterator, Mapping
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
     Unexpected,
     array,
@@ -144,7 +145,7 @@ class Daemon:
             raise DaemonError(f"{subject}: {error}") from error
         except self._sdk.errors.APIError as error:
             raise DaemonError(f"{subject}: {error.explanation or error}") from error
-        except self._sdk.TooSlow as error:
+        except Late as error:
             raise DaemonError(f"{subject}: {self.transport.why() or error}") from error
         except UNEXPECTED as error:
             raise DaemonError(f"{subject}: no Docker daemon answers like that: {error}") from error

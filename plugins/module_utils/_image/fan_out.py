@@ -13,34 +13,31 @@ import threading
 import time
 from typing import Any, Callable, Generator, Iterator, Sequence
 
+from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late, Pace, slowest
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import Sent
 
 DEPTH = 4  # parts, of 2 MiB at most, by which a destination may lag behind the source
 LOOK = 0.2  # seconds between two checks whether a destination that takes nothing has failed
-# The seconds to wait for a destination, and the bytes that it takes in each of them, or it is dropped: while others
-# wait for it too, and otherwise.
-WAITING = {True: (60.0, 1 << 18), False: (600.0, 1 << 14)}
+# The seconds to wait for a destination while others wait for it too, and the bytes that it takes in each of them, or it
+# is dropped.
+HOLDING_UP = 60.0, 1 << 18
 # The seconds that a destination may take to complete an image that it has as a whole, and the bytes that it unpacks in
 # each one more.
 COMPLETING, UNPACKED = 3600.0, 1 << 20
 
 
-class Late(Exception):
-    """A destination takes an image too slowly."""
-
-
 class Feed:
-    """The few parts that one destination has not taken yet."""
+    """The few parts that one destination has not taken yet. `silence`: the seconds for which it may take nothing."""
 
     _END = object()
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float) -> None:
         self._parts: queue.Queue[Any] = queue.Queue(DEPTH)
         self.left = threading.Event()  # the destination takes nothing any more
-        self._waited = 0.0
-        self._taken = 0
+        self._pace = Pace()
+        self._alone = slowest(silence)
 
     def put(self, part: Any, others: bool = False) -> None:
         """Add a part when there is room. Raise Late where there is none for too long."""
@@ -53,18 +50,8 @@ class Feed:
                 pass
             else:
                 there = True
-                self._taken += len(part) if isinstance(part, bytes) else 0
-            self._waited += time.monotonic() - start
-            self._judge(*WAITING[others])
-
-    def _judge(self, most: float, rate: int) -> None:
-        if self._waited < most:
-            return
-        if self._taken < self._waited * rate:
-            raise Late(
-                f"in {self._waited:.0f} s of waiting for it, it took less than {rate >> 10} KiB/s: it was dropped"
-            )
-        self._waited, self._taken = 0.0, 0
+            size = len(part) if there and isinstance(part, bytes) else 0
+            self._pace.add(time.monotonic() - start, size, *(HOLDING_UP if others else self._alone))
 
     def end(self, error: BaseException | None = None) -> bool:
         """Add the end when there is room, and return whether there was."""
@@ -93,10 +80,10 @@ class Feed:
 class Job(threading.Thread):
     """The thread in which one destination takes an image."""
 
-    def __init__(self, take: Callable[[Iterator[Part]], Sent]) -> None:
+    def __init__(self, take: Callable[[Iterator[Part]], Sent], silence: float) -> None:
         super().__init__(daemon=True)  # it ends with the module, also when that is interrupted
         self._take = take
-        self.feed = Feed()
+        self.feed = Feed(silence)
         self.sent: Sent | None = None
         self.error: Exception | None = None
         self._ending = threading.Lock()
@@ -127,10 +114,13 @@ def staying(jobs: Sequence[Job]) -> list[Job]:
 
 
 def deliver(
-    parts: Generator[Part, None, None], takers: Sequence[Callable[[Iterator[Part]], Sent]], say: Callable[[str], None]
+    parts: Generator[Part, None, None],
+    takers: Sequence[Callable[[Iterator[Part]], Sent]],
+    say: Callable[[str], None],
+    silence: float,
 ) -> list[Job]:
     """Read an image once and give it to all takers at the same time; return the outcome of each."""
-    jobs = [Job(take) for take in takers]
+    jobs = [Job(take, silence) for take in takers]
     for job in jobs:
         job.start()
     error: Exception | None = None
@@ -149,7 +139,7 @@ def deliver(
                 try:
                     job.feed.put(part, others=len(takers_left) > 1)
                 except Late as late:
-                    job.drop(late)
+                    job.drop(Late(f"it took {late}: it was dropped"))
     except Exception as caught:  # it ends each destination
         error = caught
     finally:

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Collection, Iterator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.pace import Paced, slowest
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._image import layer_files
@@ -100,7 +101,8 @@ class Store:
             raise EOFError(str(error)) from error
         try:
             child.stream.settimeout(self._quiet)
-            with io.BufferedReader(child.stream.makefile("rb", buffering=0), PIECE) as answers:
+            raw = Paced(child.stream.makefile("rb", buffering=0), slowest(self._quiet))
+            with io.BufferedReader(raw, PIECE) as answers:
                 yield answers
         except (OSError, EOFError) as error:
             child.end()  # only then its last words are complete

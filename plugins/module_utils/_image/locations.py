@@ -192,8 +192,9 @@ class DaemonSource:
                 self.forgo(error)
             else:
                 self.read_from = "read from its store"
-                yield from first
-                yield from parts
+                with self._daemon.reporting(f"reading {reference}"):
+                    yield from first
+                    yield from parts
                 return
         self.read_from = f"by docker save, since {self._no_store or 'all layers are wanted, and a tunnel carries them'}"
         try:
