@@ -13,6 +13,7 @@ description:
     removal was interrupted and only a part is left.
   - A container is an instance where its label is its own name and there are settings or a disk of that name. An image
     that was made from an instance hands on its labels. The names of other containers are left out.
+  - An instance on the own network of another one, which is not removed while somebody is on it, comes before that one.
   - Pure computation on the control node.
 options:
   _input:
@@ -46,17 +47,18 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: The entries, in the order of their names.
+  description: The entries, in an order in which they can be removed.
   type: list
   elements: dict
   sample: [{"name": "web", "state": "absent", "purge": false}]
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 LABEL = "nested.kata.instance"
+NETWORK = "nested-kata-"  # begins the name of an instance's own network
 GOLDEN = "nested-kata-golden-"  # begins the names of the containers that make golden disks, which have no settings
 
 
@@ -65,12 +67,24 @@ def removable_instances(
 ) -> list[dict[str, Any]]:
     """Return an entry for each instance of which something is there."""
     known, left = ({PurePath(file).stem for file in files} for files in (settings, disks))
-    labels = {(one["Names"] or [""])[0].lstrip("/"): (one["Labels"] or {}).get(LABEL) for one in containers}
+    there = {(one["Names"] or [""])[0].lstrip("/"): one for one in containers}
+    labels = {name: (one["Labels"] or {}).get(LABEL) for name, one in there.items()}
     own = {
         name for name, label in labels.items() if label == name and (name in known | left or name.startswith(GOLDEN))
     }
-    names = own | ((known | left) - set(labels))
-    return [{"name": name, "state": "absent", "purge": purge} for name in sorted(names)]
+    names = own | ((known | left) - set(there))
+    return [{"name": name, "state": "absent", "purge": purge} for name in _guests_first(names, there)]
+
+
+def _guests_first(names: Iterable[str], there: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the names, each after those whose containers are on its own network, as far as that is possible."""
+    waiting = sorted(names)
+    on = {name: set((there.get(name, {}).get("NetworkSettings") or {}).get("Networks") or {}) for name in waiting}
+    while waiting:
+        alone = (one for one in waiting if not any(NETWORK + one in on[other] for other in waiting if other != one))
+        first = next(alone, waiting[0])
+        waiting.remove(first)
+        yield first
 
 
 class FilterModule:

@@ -98,6 +98,29 @@ def test_what_is_left_of_instances_is_removed_and_nothing_else(case: str, purge:
 
 
 @pytest.mark.parametrize(
+    ("on", "order"),
+    [
+        ({"a": "b", "b": "c", "c": "d"}, "abcd"),  # each on the own network of the next one
+        ({"d": "c", "c": "b", "b": "a"}, "dcba"),
+        ({"b": "a", "d": "a"}, "bcda"),
+        ({"a": "b", "b": "a", "c": "d"}, "cdab"),  # one of a circle is refused, and named
+        ({"b": "stranger"}, "abcd"),
+    ],
+)
+def test_instances_on_the_network_of_another_one_are_removed_before_it(on: dict[str, str], order: str) -> None:
+    containers = [
+        {
+            "Names": [f"/{name}"],
+            "Labels": {"nested.kata.instance": name},
+            "NetworkSettings": {"Networks": {f"nested-kata-{on.get(name, name)}": {}}},
+        }
+        for name in "abcd"
+    ]
+    entries = removable_instances(containers, settings=[f"{SETTINGS}/{name}.env" for name in "abcd"], disks=[])
+    assert [entry["name"] for entry in entries] == list(order)
+
+
+@pytest.mark.parametrize(
     ("found", "kept"),
     [
         ({}, ""),
