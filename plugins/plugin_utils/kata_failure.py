@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
+
 MOST_LINES = 6
 LONGEST = 300
 
@@ -124,14 +126,10 @@ def docker_error(stderr: str) -> str:
         (line for line in messages if "Error response" in line or line.startswith("docker:")),
         messages[-1] if messages else "docker run failed without a message",
     )
-    return shortened(re.sub(r"^docker: (Error response from daemon: )?", "", picked).rstrip("."))
+    return shown(re.sub(r"^docker: (Error response from daemon: )?", "", picked).rstrip("."), LONGEST)
 
 
 def matter(log: str) -> Iterator[str]:
     for line in log.splitlines():
         if SPEAKERS.search(line) and TROUBLE.search(line) and not AFTERMATH.search(line):
-            yield shortened(STAMP.sub("", line.strip()))
-
-
-def shortened(line: str) -> str:
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+            yield shown(STAMP.sub("", line.strip()), LONGEST)

@@ -19,6 +19,8 @@ ENTRY_POINTS = sorted(
 VARIABLES = {
     "internal_common_packages": ["no-such-package"],
     "internal_common_directories": ["/nowhere"],
+    "internal_common_unit": "t-nothing.service",
+    "internal_common_failure": "Nothing works",
     "internal_firewall_holder": {
         "name": "t-nobody",
         "network": {"Id": "0" * 12},
