@@ -114,7 +114,7 @@ prepare_ansible() {
     quietly "python3-venv, which this Python lacks" sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv'
   fi
   "$python" -m venv "$state/venv"
-  quietly "Ansible and its collections from PyPI (half a minute)" "$state/venv/bin/pip" install --disable-pip-version-check --requirement "$here/requirements.txt"
+  quietly "Ansible and its collections from PyPI (half a minute)" "$state/venv/bin/pip" install --no-compile --disable-pip-version-check --requirement "$here/requirements.txt"
   echo "$wanted" >"$state/venv/made-of"
 }
 
