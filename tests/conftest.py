@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import pytest
 from hypothesis import settings
+from samples import sampled
 
 T = TypeVar("T")
 
@@ -73,14 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def sample(request: pytest.FixtureRequest) -> Callable[[Sequence[T], int], list[T]]:
     """Return a function that takes so many of the points of a test, in their order: all of them with --all."""
-    dice = random.Random(f"{request.config.option.seed} {request.node.nodeid}")
-
-    def take(points: Sequence[T], most: int) -> list[T]:
-        if request.config.option.all or len(points) <= most:
-            return list(points)
-        return [points[number] for number in sorted(dice.sample(range(len(points)), most))]
-
-    return take
+    return functools.partial(sampled, request.config, request.node.nodeid)
 
 
 @functools.cache

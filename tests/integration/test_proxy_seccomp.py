@@ -379,6 +379,8 @@ def test_a_restart_keeps_the_profile(proxy: str) -> None:
     assert filters() == "2"
 
 
+# molecule runs everything twice.
+@pytest.mark.thorough
 def test_the_same_profile_changes_nothing(proxy: str, directory: Path) -> None:
     assert re.search(r"localhost +: ok=\d+ +changed=0 ", made(directory, kata_proxy_image=proxy))
 
@@ -418,6 +420,8 @@ def test_what_is_no_profile_is_one_error_and_changes_nothing(proxy: str, directo
     assert running() == before
 
 
+# molecule makes containers again, and the unit tests compare profiles.
+@pytest.mark.thorough
 def test_another_profile_makes_the_container_anew_but_not_in_check_mode(
     proxy: str, directory: Path, tmp_path: Path
 ) -> None:
