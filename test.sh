@@ -9,7 +9,7 @@ usage() {
   cat <<'END'
 Usage: ./test.sh [--all] [--keep] [PART [ARGUMENT ...]]
 
-Without a PART all of them run, two beside each other: 30 to 40 minutes on two processors, of which a machine that has run
+Without a PART all of them run, some beside each other: 30 to 40 minutes on two processors, of which a machine that has run
 them before needs some less. With a PART only that one runs, and shows what it does as it goes:
 
   unit [PYTEST ARGUMENT ...]           1 min  unit tests and repository consistency checks
@@ -35,8 +35,10 @@ END
 
 readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
 readonly PARTS=(unit lint sanity integration molecule quickstart)
-# What runs beside each other. Within a lane one part follows the other; the second one has all that drives Ansible for long, a process at a time.
-readonly LANES=("unit integration" "lint sanity molecule quickstart")
+# What runs beside each other. Within a lane one part follows the other. The first takes longest, and the others leave it the processor: it drives
+# Ansible, a process at a time. Its first parts take about as long as integration has the lock of the machine image, which the others wait for.
+readonly LANES=("lint unit molecule quickstart" "integration" "sanity")
+readonly NICENESS=10 # of all lanes but the first
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
@@ -89,7 +91,7 @@ run_all() {
   prepare_compression
   prepare_kernel_tools
   prepare_docker all || return 0
-  echo "at work, two parts at a time; each shows its output when it ends"
+  echo "at work, up to three parts at a time; each shows its output when it ends"
   for lane in "${LANES[@]}"; do
     set -m # a process group of its own, in which SIGINT is not ignored
     run_lane "$lane" </dev/null &
@@ -117,6 +119,7 @@ lane_works() { # dockerd, where it was started here, is a job of this shell too
 
 run_lane() { # parts, as one word
   local part
+  if [[ $1 != "${LANES[0]}" ]]; then renice -n "$NICENESS" -p "$BASHPID" >/dev/null; fi
   for part in $1; do
     touch "$scratch/$part.running"
     (run_part "$part") >"$scratch/$part.log" 2>&1 || fail "$part: ended before its time, see above" "./test.sh $part" >>"$scratch/$part.log"
@@ -172,10 +175,8 @@ part_integration() {
   prepare_docker integration || return 0
   # A file at a time on each of two workers: the tests of one share daemons and disks of their own, and much of their time is waiting.
   run_pytest integration tests/integration --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"
-  if ! $all; then
-    record left_out "integration: $(pytest tests/integration --all -m thorough --collect-only -q | grep -c ::) tests marked thorough, and fault points beside a sample (--all)"
-    record left_out "integration: $(pytest tests/integration --all -m kernel --collect-only -q | grep -c ::) tests that build a kernel, which go with it: ./test.sh molecule kernel, or --all"
-  fi
+  leave_out integration thorough "marked thorough, and points beside a sample: --all"
+  leave_out integration kernel "that build a kernel, which go with it: ./test.sh molecule kernel, or --all"
 }
 
 part_molecule() {
@@ -246,6 +247,7 @@ part_quickstart() {
   fi
   prepare_docker quickstart || return 0
   run_pytest quickstart tests/quickstart "$@"
+  leave_out quickstart thorough "marked thorough, and interruptions beside a sample: --all"
 }
 
 run_part() {
@@ -260,6 +262,10 @@ run_part() {
 
 record() { # kind, and what there is to say of it in one line
   printf '%s %s\n' "$1" "$2" >>"$results"
+}
+
+leave_out() { # part, marker, what these tests are and what runs them
+  if ! $all; then record left_out "$1: $(pytest "tests/$1" --all -m "$2" --collect-only -q | grep -c ::) tests $3"; fi
 }
 
 reported() { # kind: what was recorded of it
@@ -439,7 +445,8 @@ prepare_python() {
     echo "making $VENV"
     rm -rf "$VENV"
     "$python" -m venv "$VENV"
-    "$VENV/bin/pip" install --quiet --disable-pip-version-check --requirement requirements-test.txt
+    # Python compiles what it imports; all of it would take as long again.
+    "$VENV/bin/pip" install --quiet --no-compile --disable-pip-version-check --requirement requirements-test.txt
     printf '%s\n' "$wanted" >"$VENV/made-from"
   fi
 }
