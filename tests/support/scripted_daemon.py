@@ -91,6 +91,7 @@ HOSTILE: dict[str, bytes | Callable[[socket.socket, BinaryIO], None]] = {
     "a path": answer({"ApiVersion": "../../etc", "Id": "x", "RootFS": {"Layers": {"a": "b"}}}),
     "many levels": answer(b"[" * 100_000 + b"]" * 100_000),
     "some levels": answer(b'{"a":' * 200 + b"1" + b"}" * 200),
+    "many values": answer(b"[" + b"[]," * (1 << 20) + b"0]"),
     "a long number": answer(b'{"ApiVersion": ' + b"9" * 1_000_000 + b"}"),
     "no JSON": answer(b"\xff\xfe"),
     "an error that is a list": answer([], "404 Not Found"),

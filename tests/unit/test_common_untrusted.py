@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
     DEEPEST,
+    MOST,
     Unexpected,
     array,
     joined,
@@ -55,6 +56,7 @@ def test_json_is_what_the_library_makes_of_it(value: object) -> None:
         ("[" * 100_000 + "]" * 100_000, "not valid JSON"),
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), f"more than {DEEPEST} levels"),
         ('{"a":' * (DEEPEST + 1) + "1" + "}" * (DEEPEST + 1), f"more than {DEEPEST} levels"),
+        ("[" + "[]," * MOST + "0]", f"it has more than {MOST} values"),
         ("9" * 10_000_000, "a number has 10000000 digits"),
         ('{"a": -' + "9" * 30 + "}", "a number has 31 digits"),
     ],
@@ -66,8 +68,9 @@ def test_json_that_nobody_writes_is_refused_at_once(said: str | bytes, why: str)
     assert time.process_time() - start < 5
 
 
-def test_as_many_levels_as_are_allowed_are_taken() -> None:
+def test_as_many_levels_and_values_as_are_allowed_are_taken() -> None:
     assert parsed("[" * DEEPEST + "]" * DEEPEST)
+    assert len(parsed("[" + "0," * (MOST - 1) + "0]")) == MOST
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import unicodedata
 from typing import Any, Iterable
 
 LARGEST = 32 << 20  # bytes of an answer: a daemon lists thousands of images in less
+MOST = 1 << 20  # values in JSON, of which each takes about a hundred bytes of memory
 DEEPEST = 64  # levels of JSON within each other: Docker writes up to ten
 LONGEST_NUMBER = 24  # characters: numbers that Docker writes have up to 20
 LONGEST = 1000  # characters of a message that are shown
@@ -54,6 +55,8 @@ def parsed(text: str | bytes, what: str = "the answer") -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode()
+        if sum(map(text.count, ",[{")) > MOST:
+            raise Unexpected(f"it has more than {MOST} values")
         return shallow(DECODER.decode(text), what)
     except (ValueError, RecursionError) as error:
         raise Unexpected(f"{what} is not valid JSON: {error}") from error
@@ -118,7 +121,7 @@ def shown(value: Any, longest: int = LONGEST) -> str:
     """Return a text in one line in which nothing hides, and no more than so many characters of it."""
     words = " ".join(re.split(r"[ \t\r\n]+", str(value)[: longest * 8])).strip(" ")
     visible = "".join(_visible(character) for character in words[: longest + 1])
-    return visible if len(visible) <= longest else f"{visible[: longest - 2]} …"
+    return visible if len(visible) <= longest else f"{visible[: longest - 2].rstrip(' ')} …"
 
 
 def _visible(character: str) -> str:
