@@ -22,6 +22,7 @@ from docker_in_docker import docker, load, nested_daemon, wait_for_daemon
 pytestmark = [pytest.mark.root, pytest.mark.docker]
 
 HOP = f"t-removal-{MARK}"
+AGAIN = f"t-again-{MARK}"
 BASE = "debian:trixie-slim"
 FILES = CHECKOUT / "roles" / "machine_image" / "files"
 
@@ -106,32 +107,29 @@ def daemon() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def removal(daemon: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A playbook that removes the machine image, and an inventory, in one directory."""
+    """A directory whose playbook removes the machine image."""
     directory = tmp_path_factory.mktemp("removal")
-    (directory / "remove.yml").write_text(
-        json.dumps(
-            [
-                {
-                    "name": "Remove",
-                    "hosts": "machine",
-                    "gather_facts": False,
-                    "roles": [{"role": "nested.kata.machine_image", "machine_image_state": "absent"}],
-                }
-            ]
-        )
-    )
-    variables = {
-        "ansible_connection": "nested.kata.nested",
-        "ansible_nested_hops": [HOP],
-        "ansible_python_interpreter": "/usr/bin/python3",
-    }
-    (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"machine": variables}}}))
+    write(directory, HOP, machine_image_state="absent")
     return directory
 
 
-def remove(directory: Path, *arguments: str) -> str:
+def write(directory: Path, hop: str, **variables: object) -> None:
+    """Write a playbook that runs the role in a nested daemon, and an inventory."""
+    role = {"role": "nested.kata.machine_image", **variables}
+    (directory / "play.yml").write_text(
+        json.dumps([{"name": "The image", "hosts": "machine", "gather_facts": True, "roles": [role]}])
+    )
+    host = {
+        "ansible_connection": "nested.kata.nested",
+        "ansible_nested_hops": [hop],
+        "ansible_python_interpreter": "/usr/bin/python3",
+    }
+    (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"machine": host}}}))
+
+
+def run(directory: Path, *arguments: str) -> str:
     done = play(
-        directory / "remove.yml",
+        directory / "play.yml",
         "-i",
         str(directory / "hosts.yml"),
         *arguments,
@@ -174,10 +172,10 @@ def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(remov
     }
     assert holds() == everything
 
-    remove(removal, "--check")
+    run(removal, "--check")
     assert holds() == everything
 
-    said = remove(removal)
+    said = run(removal)
     assert holds() == {"containers": containers, "images": images}
     for line in (
         f"{RUN} stays, used by user-of-ours",
@@ -188,6 +186,36 @@ def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(remov
     assert said.count(" stays, used by ") == 3
     inner_docker("run", "--rm", "--network", "none", "--entrypoint", "cat", "theirs:1", "/mine")
 
-    again = remove(removal)
+    again = run(removal)
     assert re.search(r"machine +: ok=\d+ +changed=0 ", again)
     assert holds() == {"containers": containers, "images": images}
+
+
+def made() -> tuple[str, list[str]]:
+    """Return the name and the layers of the machine image."""
+    (name,) = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "nested-kata/machine", hops=[AGAIN]).split()
+    return name, json.loads(docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", name, hops=[AGAIN]))
+
+
+def base(command: str) -> str:
+    """Make the base image anew, from the same files, and return its id."""
+    return docker("build", "--quiet", "--tag", BASE, "-", data=f"FROM {BASE}\nCMD {command}\n".encode(), hops=[AGAIN])
+
+
+@pytest.mark.thorough
+def test_an_image_that_is_built_again_has_the_same_name_and_the_same_layers(tmp_path: Path) -> None:
+    """Also upon a base image that was made again, which has another id."""
+    write(tmp_path, AGAIN, machine_image_pull=False)
+    with nested_daemon(AGAIN):
+        load(BASE, AGAIN)
+        ids = {base("bash")}
+        run(tmp_path)
+        first = made()
+        ids.add(base("sh"))
+        assert re.search(r"machine +: ok=\d+ +changed=0 ", run(tmp_path))
+        docker("system", "prune", "--all", "--force", hops=[AGAIN])
+        load(BASE, AGAIN)
+        ids.add(base("true"))
+        assert len(ids) == 3
+        run(tmp_path)
+        assert made() == first
