@@ -92,8 +92,8 @@ notes:
     trusted needs C(delegate_facts) too, so that they do not override variables of another host.
   - Passwords that C(become) asks for in the container are answered by the parent. There is no terminal in the
     container, so become plugins that need one are refused.
-  - A command that writes more than 64 MiB to stdout or to stderr is ended, and an error of its host, so that no
-    container fills the memory of the control node. How long a command may run is Ansible's keyword C(timeout).
+  - A command that writes more than 64 MiB to stdout or to stderr is ended, and its host counts as unreachable, so that
+    no container fills the memory of the control node. The keyword C(timeout) of a task limits how long it may run.
   - With a parent that cannot send data to a command (it does not support pipelining), pipelining is off, files are sent
     in small pieces, which is slow, and become cannot use a password.
 """
@@ -147,6 +147,7 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
 from ansible_collections.nested.kata.plugins.module_utils._docker import hops
+from ansible_collections.nested.kata.plugins.plugin_utils.limits import limited
 
 display = Display()
 
@@ -169,17 +170,7 @@ PUT_PIECE = 256 * BLOCK
 FETCH_PIECE = 128 * BLOCK
 PIECE_WITHOUT_STDIN = BLOCK
 
-# What a command may write to stdout, and to stderr.
-LARGEST_OUTPUT = 64 << 20
-# Runs its arguments, but for the first, which is a command that passes on the beginning of its input, and one byte more
-# than that of both outputs. stdout goes around the limit of stderr by descriptor 6, the exit status around both by
-# descriptor 5.
-LIMITED = (
-    f"exec 3>&1 4>&2; some() {{ $limit -c {LARGEST_OUTPUT + 1}; }}; limit=$1; shift; "
-    's=$({ { { "$@" 3>&- 4>&- 5>&-; echo $? >&5; } 2>&1 >&6 6>&- | some >&4; } 6>&1 | some >&3; } 5>&1); exit "$s"'
-)
-LIMIT = "head"
-LIMIT_AT_ONCE = "stdbuf -o0 head"  # head alone would keep a prompt back until more is written
+LARGEST_OUTPUT = 64 << 20  # bytes that a command may write to stdout, and to stderr
 
 # The exit status of the script for fetching when there is no such file (EX_NOINPUT of sysexits.h).
 NO_FILE = 66
@@ -364,8 +355,9 @@ class Connection(ConnectionBase):
         become = self.become if sudoable else None
         self._parent.set_become_plugin(become)
         # docker exec passes the arguments on unchanged: only the machine's own shell needs quotes
-        limit = LIMIT_AT_ONCE if become and become.expect_prompt() else LIMIT
-        command = shlex.join(["sh", "-c", LIMITED, "sh", limit, *argv])
+        asks = bool(become and become.expect_prompt())
+        # one byte more than is allowed shows that there was more
+        command = shlex.join(limited(argv, LARGEST_OUTPUT + 1, LARGEST_OUTPUT + 1, at_once=asks))
         if not in_data and not become:
             # some parents leave stdin open, and a command that reads it would wait for ever
             command += " </dev/null"

@@ -53,25 +53,22 @@ _value:
 
 from collections.abc import Callable, Iterable
 
+from ansible_collections.nested.kata.plugins.plugin_utils.limits import limited
+
 STDOUT = 1 << 20  # bytes
 STDERR = 1 << 16
 
-# The output goes around the limit of the errors, by descriptor 3. A command that goes on writing ends by SIGPIPE.
-ASK = (
-    'set -o pipefail; ask() { { timeout --kill-after=5 "$0" docker exec "$@" 2>&1 >&3 3>&- '
-    f"| head --bytes={STDERR} >&2; }} 3>&1 | head --bytes={STDOUT}; }}"
-)
-ONCE = f'{ASK}; ask "$@"'
 AGAIN = (
-    f'{ASK}; within=$1; shift; until said=$(ask "$@" 2>&1); do status=$?; '
+    'within=$1; shift; until said=$("$@" 2>&1); do status=$?; '
     'if (( SECONDS >= within )); then printf "%s\\n" "$said"; exit "$status"; fi; sleep 1; done; printf "%s\\n" "$said"'
 )
 
 
 def asked_of(command: Iterable[str], container: str, seconds: int = 60, within: int = 0) -> list[str]:
     """Return the command."""
-    start = [AGAIN, str(seconds), str(within)] if int(within) else [ONCE, str(seconds)]
-    return ["bash", "-c", *start, container, *map(str, command)]
+    asking = ["timeout", "--kill-after=5", str(seconds), "docker", "exec", container, *map(str, command)]
+    once = limited(asking, STDOUT, STDERR)
+    return ["bash", "-c", AGAIN, "bash", str(within), *once] if int(within) else once
 
 
 class FilterModule:
