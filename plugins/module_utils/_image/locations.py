@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Collection, Generator, Iterator, Protocol, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import refusal, unpacking
@@ -184,23 +185,28 @@ class DaemonSource:
         by_tunnel = set(image.layers) <= set(wanted) and self._daemon.tunnelled()
         if not self._no_store and not by_tunnel:
             try:
-                parts = Store(self._daemon.info(), self._daemon.endpoint.hops, self._daemon.silence).parts(
-                    image, wanted
-                )
+                parts = self._stored(reference, image, wanted)
                 first = [*itertools.islice(parts, 1)]  # the manifest at least
             except Unreadable as error:
                 self.forgo(error)
             else:
                 self.read_from = "read from its store"
-                with self._daemon.reporting(f"reading {reference}"):
-                    yield from first
-                    yield from parts
+                yield from first
+                yield from parts
                 return
         self.read_from = f"by docker save, since {self._no_store or 'all layers are wanted, and a tunnel carries them'}"
         try:
             yield from verified(saved(self._daemon.save(reference, self._platform), image.layers))
         except Damaged as error:
             raise DaemonError(f"{self.title}: saving {reference}: {error}") from error
+
+    def _stored(self, reference: str, image: Image, wanted: Collection[str]) -> Iterator[Part]:
+        """Yield the parts of an image out of the daemon's store, or raise Unreadable."""
+        store = Store(self._daemon.info(), self._daemon.endpoint.hops, self._daemon.silence)
+        try:
+            yield from store.parts(image, wanted)
+        except Late as error:
+            raise DaemonError(f"{self.title}: reading {reference}: {error}") from error
 
 
 def no_store(endpoint: Endpoint) -> str:
