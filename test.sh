@@ -35,8 +35,8 @@ END
 
 readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
 readonly PARTS=(unit lint sanity integration molecule quickstart)
-# What runs beside each other. Within a lane one part follows the other. The first takes longest, and the others leave it the processor: it drives
-# Ansible, a process at a time. Its first parts take about as long as integration has the lock of the machine image, which the others wait for.
+# What runs beside each other. Within a lane one part follows the other. The first lane takes longest, so the others leave it the processor. It
+# begins with lint and unit, since molecule has to wait for as long as integration holds the lock of the machine image.
 readonly LANES=("lint unit molecule quickstart" "integration" "sanity")
 readonly NICENESS=10 # of all lanes but the first
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes

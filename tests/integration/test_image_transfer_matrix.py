@@ -51,7 +51,7 @@ DAEMONS = {
 CLASSIC = [kind for kind in DAEMONS if "containerd" not in kind]
 # Building it takes an eighth of all that the tests take.
 BUILT = [kind for kind in DAEMONS if kind.startswith("29")]
-# Docker 29 serves no older API, and Docker 28 can be told to do the same.
+# The oldest API version that Docker 29 serves. Docker 28, which serves older ones, can be told to refuse them too.
 OLDEST_API = {"DOCKER_MIN_API_VERSION": "1.44"}
 
 # A round in which each kind is once the source and once the destination, with classic stores and containerd's in every

@@ -11,14 +11,13 @@ import json
 import platform
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible_runner import MARK, play
+from ansible_runner import MARK, play, wait_until
 from docker_in_docker import configure_without, docker, has_runtime, load, nested_daemon, within
 from kata_archive import Release, make_release
 
@@ -36,7 +35,7 @@ CONFIG = {
     "labels": ["site=here"],
 }
 
-# All that the role could write, and where a test keeps it.
+# All that the role could write, and the archive of it after the first run.
 WRITTEN = ("/etc/nested-kata", "/var/lib/nested-kata", "/etc/docker", "/etc/modules-load.d")
 KEPT = "/root/kept.tar"
 
@@ -123,8 +122,7 @@ def first_run(site: Path, releases: dict[str, Release]) -> FirstRun:
 def installed(nothing: None, first_run: FirstRun) -> FirstRun:
     """The old release, as the first run of the role left it."""
     inside("sh", "-ec", f"tar -xf {KEPT} -C /; kill -HUP $(cat /run/docker.pid)")
-    while not has_runtime(NAME, "kata"):
-        time.sleep(0.05)
+    wait_until(lambda: has_runtime(NAME, "kata"), "the runtime kata")
     return first_run
 
 

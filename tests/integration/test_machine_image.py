@@ -198,7 +198,7 @@ def made() -> tuple[str, list[str]]:
 
 
 def base(command: str) -> str:
-    """Make the base image anew, from the same files, and return its id."""
+    """Make the base image again, of the same files but with another command, and return its ID."""
     return docker("build", "--quiet", "--tag", BASE, "-", data=f"FROM {BASE}\nCMD {command}\n".encode(), hops=[AGAIN])
 
 

@@ -379,7 +379,7 @@ def test_a_restart_keeps_the_profile(proxy: str) -> None:
     assert filters() == "2"
 
 
-# molecule runs everything twice.
+# In every run the scenario default of molecule converges twice.
 @pytest.mark.thorough
 def test_the_same_profile_changes_nothing(proxy: str, directory: Path) -> None:
     assert re.search(r"localhost +: ok=\d+ +changed=0 ", made(directory, kata_proxy_image=proxy))
@@ -420,7 +420,7 @@ def test_what_is_no_profile_is_one_error_and_changes_nothing(proxy: str, directo
     assert running() == before
 
 
-# molecule makes containers again, and the unit tests compare profiles.
+# In every run the scenario default of molecule makes containers again, and unit tests compare profiles.
 @pytest.mark.thorough
 def test_another_profile_makes_the_container_anew_but_not_in_check_mode(
     proxy: str, directory: Path, tmp_path: Path

@@ -301,7 +301,7 @@ def test_proxy_and_instance_are_ordinary_hosts_of_the_inventory(
     assert (tmp_path / "fetched").read_text(encoding="utf-8") == "from the control node\n"
 
 
-# molecule runs site.yml twice.
+# In every run the scenario default of molecule runs site.yml twice.
 @pytest.mark.thorough
 def test_site_yml_changes_nothing_after_it(first: subprocess.CompletedProcess[str]) -> None:
     held = all_levels_hold()
@@ -431,7 +431,7 @@ def held(others: None) -> list[dict[str, list[str]]]:
     return all_levels_hold()
 
 
-# What the module disk_image says, by whose own tests it is tried in every run.
+# The module disk_image refuses these, and its own tests try that in every run.
 OF_THE_DISK = {"a size that is none", "a size smaller than what is there", "a disk path that holds other data"}
 
 
