@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._docker import command as docker_command
 from ansible_collections.nested.kata.plugins.module_utils._host import facts
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import Configuration, Docker, Holder
 from ansible_collections.nested.kata.plugins.module_utils._host.facts import (
@@ -121,7 +122,7 @@ def test_a_daemon_that_is_elsewhere_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(facts, "DOCKER_SECONDS", 0.2)
+    monkeypatch.setattr(docker_command, "SECONDS", 0.2)
     docker = Path(client(tmp_path))
     docker.write_text("#!/bin/sh\n[ $1 = context ] && exec echo unix:///var/run/docker.sock\nexec sleep 30\n")
     assert ask(str(docker)).error == "docker version took longer than 0.2 s"

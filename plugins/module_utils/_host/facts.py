@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import stat
-import subprocess
 import threading
 import time
 from http.client import HTTPException
@@ -27,6 +26,7 @@ from ansible.module_utils.urls import SSLValidationError, open_url
 from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import usage_of
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
+from ansible_collections.nested.kata.plugins.module_utils._docker.command import NoAnswer, ask, inspect, run
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import (
     DAEMON_JSON,
     Configuration,
@@ -50,7 +50,6 @@ from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmEr
 from ansible_collections.nested.kata.plugins.module_utils._host.options import Wanted, WantedAnswer, WantedPart
 
 GUEST_SECONDS = 5.0
-DOCKER_SECONDS = 10.0  # a dockerd that hangs accepts the request and sends nothing
 DATA_ROOT = "/var/lib/docker"  # where dockerd keeps its data by default
 
 # The node, the driver's name in /proc/misc, and its kernel module.
@@ -132,10 +131,6 @@ def try_kvm(path: str) -> Kvm:
 # --- Docker ---
 
 
-class NoAnswer(Exception):
-    """Docker did not answer. Carries the message of its client."""
-
-
 def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], images: Sequence[str]) -> Docker:
     """Return the facts about Docker from its client, and from the files that dockerd was started with. names: by kind
     (container, network, volume).
@@ -152,14 +147,14 @@ def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], image
     if is_podman(client):
         return Docker(podman=True, error="it is podman", **facts)
     try:
-        facts["endpoint"] = ask_docker(client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
+        facts["endpoint"] = ask(client, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip()
         # A daemon elsewhere is not this machine's, whatever it answers, and may take long to do so.
         if not facts["endpoint"].startswith("unix://"):
             return Docker(error=f"its client talks to {facts['endpoint']}", **facts)
         # `docker info` of 20.10 hides why it cannot connect when it is given a template; `docker version` reports it
         # in all versions.
-        server = json.loads(ask_docker(client, "version", "--format", "{{json .Server}}"))
-        info = json.loads(ask_docker(client, "info", "--format", "{{json .}}"))
+        server = json.loads(ask(client, "version", "--format", "{{json .Server}}"))
+        info = json.loads(ask(client, "info", "--format", "{{json .}}"))
         holders = [holder for kind in names if names[kind] for holder in look_for(client, kind, names[kind])]
     except NoAnswer as error:
         return Docker(error=str(error), **facts)
@@ -173,36 +168,10 @@ def look_at_docker(client: str | None, names: Mapping[str, Sequence[str]], image
         runtimes=tuple(info.get("Runtimes") or ()),
         holders=tuple(holders),
         images=frozenset(
-            image
-            for image in images
-            if run_docker(client, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
+            image for image in images if run(client, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
         ),
         **facts,
     )
-
-
-def run_docker(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(
-            [client, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=DOCKER_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise NoAnswer(f"docker {arguments[0]} took longer than {DOCKER_SECONDS:g} s") from None
-
-
-def ask_docker(client: str, *arguments: str) -> str:
-    """Return the output of the client, or raise NoAnswer with the first line of its error."""
-    done = run_docker(client, *arguments)
-    if done.returncode != 0:
-        raise NoAnswer(
-            (done.stderr.strip().splitlines() or [f"docker {arguments[0]} ends with status {done.returncode}"])[0]
-        )
-    return done.stdout
 
 
 def is_podman(client: str) -> bool:
@@ -221,12 +190,8 @@ def look_for(client: str, kind: str, names: Sequence[str]) -> list[Holder]:
     """Return the things that have these names. Docker finds containers and networks by the beginning of their ids too:
     those are left out.
     """
-    done = run_docker(client, kind, "inspect", *names)
-    errors = [line for line in done.stderr.splitlines() if not re.search(r"no such|not found", line, re.IGNORECASE)]
-    if done.returncode != 0 and errors:
-        raise NoAnswer(errors[0])
     holders = []
-    for found in json.loads(done.stdout):
+    for found in inspect(client, kind, names):
         name = found["Name"].lstrip("/")
         labels = (found["Config"] if kind == "container" else found).get("Labels") or {}
         if name in names:
@@ -348,10 +313,10 @@ def try_url(url: str, timeout: float) -> str:
         path = unquote(parts.path) if parts.scheme == "file" else url
         return "" if os.path.isfile(path) else "no such file"
     # Some servers do not support HEAD, or answer it differently from GET.
-    return ask(url, "HEAD", timeout) and ask(url, "GET", timeout)
+    return request(url, "HEAD", timeout) and request(url, "GET", timeout)
 
 
-def ask(url: str, method: str, timeout: float) -> str:
+def request(url: str, method: str, timeout: float) -> str:
     """Return why a server does not serve a URL, or an empty string. A registry's request to log in is an answer."""
     headers = {"Range": "bytes=0-0"} if method == "GET" else {}
     try:
