@@ -15,9 +15,10 @@ description:
   - Pure computation on the control node.
 options:
   _input:
-    description: What C(docker container inspect) printed about the containers with these names and with the names
-      beside them.
-    type: str
+    description: What C(docker container inspect) reports of the containers with these names and with the names beside
+      them. Others are ignored.
+    type: list
+    elements: dict
     required: true
   names:
     description: Names of the containers.
@@ -29,7 +30,7 @@ options:
 EXAMPLES = r"""
 - name: Show what the proxy was made from
   ansible.builtin.debug:
-    msg: "{{ (inspected.stdout | nested.kata.containers_found(['kata-in-docker']))['kata-in-docker'].made_from }}"
+    msg: "{{ (host.containers | nested.kata.containers_found(['kata-in-docker']))['kata-in-docker'].made_from }}"
 """
 
 RETURN = r"""
@@ -51,18 +52,16 @@ _value:
       others: []
 """
 
-import json
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.nested.kata.plugins.plugin_utils.containers import found
 
 
-def containers_found(inspected: str, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def containers_found(containers: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return by name what was found."""
-    containers = json.loads(inspected or "[]")
-    return {str(name): asdict(found(name, containers)) for name in names}
+    containers = list(containers)
+    return {str(name): dict(vars(found(name, containers))) for name in names}
 
 
 class FilterModule:

@@ -22,8 +22,7 @@ options:
     type: dict
     required: true
   resolvers:
-    description: Addresses of resolvers, or lines of C(resolv.conf) as C(grep --with-filename) prints them. Those on the
-      loopback are ignored.
+    description: Addresses of resolvers, or lines of C(resolv.conf). Those on the loopback are ignored.
     type: list
     elements: str
     default: []
@@ -66,52 +65,19 @@ _value:
   type: str
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.nested.kata.plugins.plugin_utils.firewall import Invalid, chains
-from ansible_collections.nested.kata.plugins.plugin_utils.firewall import resolvers as listed
+from ansible_collections.nested.kata.plugins.plugin_utils.firewall import Invalid, rules_of
 
 
-def firewall_rules(
-    network: Mapping[str, Any],
-    resolvers: Iterable[str] = (),
-    networks: Iterable[Mapping[str, Any]] = (),
-    allow: Iterable[Mapping[str, Any]] = (),
-    deny: Iterable[Mapping[str, Any]] = (),
-    private_networks: bool = True,
-) -> str:
+def firewall_rules(network: Mapping[str, Any], **options: Any) -> str:
     """Return the chains for a network."""
     try:
-        return chains(
-            bridge_of(network),
-            servers=listed(line if "nameserver" in line else f"nameserver {line}" for line in resolvers),
-            neighbours=[
-                range_ for one in networks if one["Id"] != network["Id"] and not held(one) for range_ in ranges_of(one)
-            ],
-            allow=allow,
-            deny=deny,
-            private_networks=private_networks,
-        )
+        return rules_of(network, **options)
     except Invalid as problem:
         raise AnsibleFilterError(f"nested.kata.firewall_rules: {problem}") from problem
-
-
-def held(network: Mapping[str, Any]) -> bool:
-    """Say whether a network has rules of its own, by which nothing leads into it from others."""
-    return any(label in (network.get("Labels") or {}) for label in ("nested.kata.instance", "nested.kata.proxy"))
-
-
-def bridge_of(network: Mapping[str, Any]) -> str:
-    """Return the interface of a bridge network, as Docker names it."""
-    named = (network.get("Options") or {}).get("com.docker.network.bridge.name")
-    return str(named or f"br-{network['Id'][:12]}")
-
-
-def ranges_of(network: Mapping[str, Any]) -> list[str]:
-    """Return the address ranges of a network."""
-    return [one["Subnet"] for one in (network.get("IPAM") or {}).get("Config") or [] if one.get("Subnet")]
 
 
 class FilterModule:

@@ -14,37 +14,34 @@ description:
   - Pure computation on the control node.
 options:
   _input:
-    description: The lines of the files, as C(grep --with-filename) prints them.
-    type: list
-    elements: str
+    description: The texts of the files that exist, by their paths.
+    type: dict
     required: true
 """
 
 EXAMPLES = r"""
 - name: Show the best file
   ansible.builtin.debug:
-    msg: "{{ read.stdout_lines | nested.kata.resolvers_files | first }}"
+    msg: "{{ {'/etc/resolv.conf': 'nameserver 192.0.2.1'} | nested.kata.resolvers_files | first }}"
 """
 
 RETURN = r"""
 _value:
-  description: The files, in the order of their lines. V(/etc/resolv.conf) where there is none.
+  description: The files, in their order. V(/etc/resolv.conf) where there is none.
   type: list
   elements: str
   sample: [/etc/resolv.conf]
 """
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
-USABLE = re.compile(r"\s*nameserver\s+(?!127\.|::1(?:\s|$))\S")
+from ansible_collections.nested.kata.plugins.plugin_utils.firewall import name_servers
 
 
-def resolvers_files(lines: Iterable[str]) -> list[str]:
+def resolvers_files(texts: Mapping[str, str]) -> list[str]:
     """Return the files that serve."""
-    there = [(name, line) for name, _colon, line in (one.partition(":") for one in lines)]
-    usable = [name for name, line in there if USABLE.match(line)]
-    return list(dict.fromkeys(usable or [name for name, _line in there])) or ["/etc/resolv.conf"]
+    usable = [path for path, text in texts.items() if name_servers(text.splitlines())]
+    return usable or list(texts) or ["/etc/resolv.conf"]
 
 
 class FilterModule:

@@ -105,6 +105,11 @@ images:
       returned: success
       type: str
       sample: kata
+    attached:
+      description: Whether one loop device holds it as M(nested.kata.disk_image) attaches it, all of it and writable.
+      returned: success
+      type: bool
+      sample: true
     device:
       description: The loop device that holds the file, V(null) where it is not attached.
       returned: success

@@ -79,13 +79,11 @@ def port(text: str) -> str:
     return f"{first}-{last}" if last > first else str(first)
 
 
-def resolvers(lines: Iterable[str]) -> list[str]:
-    """Return the addresses of name servers in the lines of resolv.conf files, with or without grep's file names, but
-    for those on the loopback.
-    """
+def name_servers(lines: Iterable[str]) -> list[str]:
+    """Return the addresses of name servers in the lines of resolv.conf files, but for those on the loopback."""
     found = []
     for line in lines:
-        named = NAMESERVER.match(line.rpartition("resolv.conf:")[2])
+        named = NAMESERVER.match(line)
         if named:
             try:
                 address = ipaddress.ip_address(named[1].partition("%")[0])
@@ -176,3 +174,43 @@ def collapsed(networks: Iterable[Network]) -> list[Network]:
 def family(network: Network) -> str:
     """Return the word of nftables for the version of IP."""
     return "ip" if network.version == 4 else "ip6"
+
+
+# A network of Docker
+
+
+def rules_of(
+    network: Mapping[str, Any],
+    resolvers: Iterable[str] = (),
+    networks: Iterable[Mapping[str, Any]] = (),
+    allow: Iterable[Mapping[str, Any]] = (),
+    deny: Iterable[Mapping[str, Any]] = (),
+    private_networks: bool = True,
+) -> str:
+    """Return the chains for a network among all networks of its Docker."""
+    return chains(
+        bridge_of(network),
+        servers=name_servers(line if "nameserver" in line else f"nameserver {line}" for line in resolvers),
+        neighbours=[
+            range_ for one in networks if one["Id"] != network["Id"] and not held(one) for range_ in ranges_of(one)
+        ],
+        allow=allow,
+        deny=deny,
+        private_networks=private_networks,
+    )
+
+
+def held(network: Mapping[str, Any]) -> bool:
+    """Say whether a network has rules of its own, by which nothing leads into it from others."""
+    return any(label in (network.get("Labels") or {}) for label in ("nested.kata.instance", "nested.kata.proxy"))
+
+
+def bridge_of(network: Mapping[str, Any]) -> str:
+    """Return the interface of a bridge network, as Docker names it."""
+    named = (network.get("Options") or {}).get("com.docker.network.bridge.name")
+    return str(named or f"br-{network['Id'][:12]}")
+
+
+def ranges_of(network: Mapping[str, Any]) -> list[str]:
+    """Return the address ranges of a network."""
+    return [one["Subnet"] for one in (network.get("IPAM") or {}).get("Config") or [] if one.get("Subnet")]

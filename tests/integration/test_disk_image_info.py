@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_runner import run_module
-from loop_mounts import tool, unmount
+from loop_mounts import attached, tool, unmount
 
 pytestmark = [pytest.mark.root, pytest.mark.loop]
 
@@ -61,18 +61,20 @@ def test_it_tells_sizes_content_and_attachment_of_files_and_of_those_in_director
     found = info(disks / "some", disks / "two.img", disks / "some" / "one.img", disks / "none", disks / "none.img")
     assert [Path(each["path"]).name for each in found["images"]] == ["one.img", "other.img", "two.img"]
     first, other, second = found["images"]
-    assert {key: first[key] for key in ("size", "uuid", "label", "fstype", "device", "sealed", "shared")} == {
+    keys = ("size", "uuid", "label", "fstype", "attached", "device", "sealed", "shared")
+    assert {key: first[key] for key in keys} == {
         "size": 1024 * M,
         "uuid": one["uuid"],
         "label": "one",
         "fstype": "btrfs",
+        "attached": True,
         "device": one["device"],
         "sealed": False,
         "shared": 0,
     }
     assert 0 < first["allocated"] < 8 * M
     assert first["growth"] == first["size"] - first["allocated"]
-    assert (other["fstype"], other["uuid"], other["device"]) == (None, None, None)
+    assert (other["fstype"], other["uuid"], other["attached"], other["device"]) == (None, None, False, None)
     assert second["allocated"] >= 20 * M
     assert second["growth"] == 0
     (below,) = found["file_systems"]
@@ -80,6 +82,14 @@ def test_it_tells_sizes_content_and_attachment_of_files_and_of_those_in_director
     assert below["size"] > below["free"] > 0
     assert below["mount"] == tool("findmnt", "--noheadings", "--output", "TARGET", "--target", disks)
     assert before == {path: path.stat().st_mtime_ns for path in disks.rglob("*")}
+
+
+@pytest.mark.parametrize("options", [["--read-only"], ["--offset", "4096"], []])
+def test_a_file_that_somebody_attached_in_another_way_or_twice_is_not_attached(options: list[str], disks: Path) -> None:
+    image(disks / "disk.img", size="20M", fstype="ext4", attached=not options)
+    tool("losetup", "--find", *options, disks / "disk.img")
+    (found,) = info(disks)["images"]
+    assert (found["attached"], found["device"] in attached(disks)) == (False, True)
 
 
 @pytest.mark.parametrize("fstype", ["xfs", "btrfs"])

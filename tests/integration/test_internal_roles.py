@@ -18,6 +18,7 @@ ENTRY_POINTS = sorted(
 )
 VARIABLES = {
     "internal_common_packages": ["no-such-package"],
+    "internal_common_wanted": {},
     "internal_common_directories": ["/nowhere"],
     "internal_common_unit": "t-nothing.service",
     "internal_common_failure": "Nothing works",
@@ -89,8 +90,9 @@ def test_a_playbook_of_this_collection_may_call_them() -> None:
                             "name": "Call",
                             "ansible.builtin.include_role": {
                                 "name": "nested.kata.internal_common",
-                                "tasks_from": "resolvers",
+                                "tasks_from": "look",
                             },
+                            "vars": {"internal_common_wanted": {}},
                         },
                         {"name": "Show", "ansible.builtin.debug": {"var": "internal_common_resolvers_mounts"}},
                     ],

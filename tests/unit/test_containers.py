@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 from ansible.parsing.dataloader import DataLoader
@@ -106,7 +105,7 @@ def hashed(made: dict | None = None, image: dict | None = None) -> str:
 
 def planned(*containers: dict, want: dict | None = None, image: dict | None = None, recreate: str = "stopped") -> dict:
     """Return what becomes of a container among others, by default of one that is wanted as it was made."""
-    there = containers_found(json.dumps(containers), ["web"])["web"]
+    there = containers_found(containers, ["web"])["web"]
     return container_plan(
         WANTED if want is None else want, there=there, image=IMAGE if image is None else image, recreate=recreate
     )
@@ -256,7 +255,7 @@ def test_a_run_that_was_interrupted_is_finished_and_loses_no_container(case: str
     plan = planned(*there, want=wanted("--privileged"))
     answered = {"leftover": False, "restore": False, "pending": False, **expected}
     assert {key: plan[key] for key in answered} == answered
-    assert containers_found(json.dumps(there), ["web"])["web"]["names"] == names
+    assert containers_found(there, ["web"])["web"]["names"] == names
 
 
 def test_a_container_of_somebody_else_with_such_a_name_is_not_touched() -> None:
@@ -264,7 +263,7 @@ def test_a_container_of_somebody_else_with_such_a_name_is_not_touched() -> None:
     another = container(label(), name=NEW)
     another["Config"]["Hostname"] = NEW
     for there in ([theirs, another], [theirs, another, container(label())]):
-        answer = containers_found(json.dumps(there), ["web"])["web"]
+        answer = containers_found(there, ["web"])["web"]
         assert sorted(answer["others"]) == [NEW, OLD]
         assert answer["names"] == ["web"] * (len(there) - 2)
 
@@ -272,7 +271,7 @@ def test_a_container_of_somebody_else_with_such_a_name_is_not_touched() -> None:
 # what today's facts of a machine make of a container must be what it had
 @pytest.mark.parametrize("made", [label(), hashed()], ids=["of this release", "of an earlier release"])
 def test_what_was_chosen_for_a_container_is_read_from_it_as_it_was_written(made: str) -> None:
-    there = containers_found(json.dumps([container(made, ShmSize=7 << 30)]), ["web", "other"])
+    there = containers_found([container(made, ShmSize=7 << 30)], ["web", "other"])
     assert there["other"]["made_from"] == {}
     known = there["web"]["made_from"]
     assert known["cpus"] == ["2"]

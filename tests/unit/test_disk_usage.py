@@ -5,17 +5,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.file_usage import Usage
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import Mount
-from ansible_collections.nested.kata.plugins.module_utils._disk.usage import Room, files_at, rooms_of, warning
+from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Loop
+from ansible_collections.nested.kata.plugins.module_utils._disk.usage import (
+    Room,
+    files_at,
+    is_attached,
+    rooms_of,
+    warning,
+)
 
 GIB = 1 << 30
 ROOT = Mount("8:1", "/", "ext4", free=100 * GIB, size=200 * GIB, reflink=False)
 DATA = Mount("/dev/sdb", "/srv", "btrfs", free=50 * GIB, size=500 * GIB, reflink=True)
+LOOP = Loop("/dev/loop3", GIB)
 
 
 def usage(size: int, allocated: int = 0, sealed: bool = False, mount: Mount = DATA) -> Usage:
@@ -69,3 +78,24 @@ def test_a_directory_stands_for_the_images_in_it(tmp_path: Path) -> None:
     assert files_at([str(tmp_path / "notes.txt")]) == [str(tmp_path / "notes.txt")]
     with pytest.raises(Refused, match=r"^paths: 'a.img' is not an absolute path"):
         files_at(["a.img"])
+
+
+@pytest.mark.parametrize(
+    ("size", "loops", "attached"),
+    [
+        (GIB, [LOOP], True),
+        (GIB, [replace(LOOP, device="/dev/loop9", direct_io=True)], True),
+        (GIB + 511, [LOOP], True),  # a loop device has whole sectors
+        (GIB, [], False),
+        (GIB, [LOOP, replace(LOOP, device="/dev/loop4")], False),
+        (GIB + 512, [LOOP], False),  # it grew
+        (GIB, [replace(LOOP, read_only=True)], False),
+        (GIB, [replace(LOOP, partial=True)], False),
+        (GIB, [replace(LOOP, autoclear=True)], False),
+        (GIB, [replace(LOOP, node=False)], False),
+    ],
+)
+def test_a_file_is_attached_where_one_loop_device_has_all_of_it_to_write_and_to_stay(
+    size: int, loops: list[Loop], attached: bool
+) -> None:
+    assert is_attached(size, loops) is attached

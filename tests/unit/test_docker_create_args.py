@@ -78,17 +78,12 @@ PROXY = {
     "kata_proxy_volumes": ["/srv:/srv"],
     "kata_proxy_resolvers": ["192.0.2.1", "192.0.2.2"],
     "kata_proxy_addresses": {"target": "10.213.64.0/18"},
-    "kata_proxy_devices_found": {
-        "results": [
-            {"kata_proxy_device": "/dev/kvm", "stat": {"exists": True}},
-            {"kata_proxy_device": "/dev/vhost-net", "stat": {"exists": False}},
-        ]
-    },
+    "kata_proxy_devices_there": ["/dev/kvm"],
 }
 INSTANCE = {
     **FACTS,
     **RESOLVERS,
-    "kata_instance_disk": {"uuid": "5b0f0f5e-0000-4000-8000-000000000001"},
+    "kata_instance_disk_uuid": "5b0f0f5e-0000-4000-8000-000000000001",
     "kata_instance_pool": "10.213.128.0/18",
     "internal_machine_found": {"web": {"made_from": {}}},
     "kata_instance": {"name": "web", "cpus": 2, "memory": 1073741824, "runtime": "kata", "network": ""},
@@ -118,7 +113,6 @@ KEPT = {
     "device": ["/dev/loop-control", "/dev/kvm"],
     "mount": [MOUNT.format("/etc/resolv.conf")],
 }
-NO_DEVICES = {"results": [{"kata_proxy_device": "/dev/kvm", "stat": {"exists": False}}]}
 
 
 def values(arguments: list, option: str) -> list:
@@ -128,10 +122,10 @@ def values(arguments: list, option: str) -> list:
 def test_what_facts_chose_for_a_proxy_stays_whatever_the_facts_are_now() -> None:
     known = {"internal_machine_found": {"kata-in-docker": {"made_from": KEPT}}}
     before = {**PROXY, **known}
-    assert arguments_of("kata_proxy", {**before, **LATER, "kata_proxy_devices_found": NO_DEVICES}) == arguments_of(
+    assert arguments_of("kata_proxy", {**before, **LATER, "kata_proxy_devices_there": []}) == arguments_of(
         "kata_proxy", before
     )
-    fresh = arguments_of("kata_proxy", {**PROXY, **LATER, "kata_proxy_devices_found": NO_DEVICES})
+    fresh = arguments_of("kata_proxy", {**PROXY, **LATER, "kata_proxy_devices_there": []})
     assert values(fresh, "shm-size") == ["15G"]
     assert values(fresh, "device") == ["/dev/loop-control"]
     assert values(fresh, "mount") == [MOUNT.format("/run/systemd/resolve/resolv.conf")]

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.nested.kata.plugins.filter.firewall_rules import firewall_rules
-from ansible_collections.nested.kata.plugins.plugin_utils.firewall import Invalid, chains, collapsed, reach, resolvers
+from ansible_collections.nested.kata.plugins.plugin_utils.firewall import (
+    Invalid,
+    chains,
+    collapsed,
+    name_servers,
+    reach,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,15 +108,15 @@ def test_a_network_cannot_write_rules_by_its_name() -> None:
 
 def test_resolvers_are_read_from_files_and_those_on_the_loopback_are_none() -> None:
     lines = [
-        "/run/systemd/resolve/resolv.conf:nameserver 192.0.2.53",
-        "/etc/resolv.conf:nameserver 127.0.0.53",
-        "/etc/resolv.conf:# nameserver 192.0.2.1",
-        "/etc/resolv.conf:search example.org",
+        "nameserver 192.0.2.53",
+        "nameserver 127.0.0.53",
+        "# nameserver 192.0.2.1",
+        "search example.org",
         "  nameserver\tfe80::1%eth0",
         "nameserver nonsense",
         "nameserver 192.0.2.53",
     ]
-    assert resolvers(lines) == ["192.0.2.53", "fe80::1"]
+    assert name_servers(lines) == ["192.0.2.53", "fe80::1"]
 
 
 RANGES = st.lists(

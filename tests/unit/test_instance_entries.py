@@ -121,28 +121,25 @@ def test_instances_on_the_network_of_another_one_are_removed_before_it(on: dict[
 
 
 @pytest.mark.parametrize(
-    ("found", "kept"),
+    ("found", "option", "pool"),
     [
-        ({}, ""),
-        ({"web": {"made_from": {}}}, ""),
-        ({"other": {"made_from": {"label nested.kata.address_pool": ["10.9.0.0/16"]}}}, ""),
-        ({"web": {"made_from": {"label nested.kata.address_pool": ["10.1.0.0/16"]}}}, "10.1.0.0/16"),
+        ({}, "", "planned"),
+        ({"web": {"made_from": {}}}, "", "planned"),
+        ({"other": {"made_from": {"label nested.kata.address_pool": ["10.9.0.0/16"]}}}, "", "planned"),
+        ({"web": {"made_from": {"label nested.kata.address_pool": ["10.1.0.0/16"]}}}, "", "10.1.0.0/16"),
+        ({"web": {"made_from": {"label nested.kata.address_pool": ["10.1.0.0/16"]}}}, "10.2.0.0/16", "10.2.0.0/16"),
     ],
 )
-def test_an_instance_keeps_the_addresses_that_its_label_has(found: dict, kept: str) -> None:
-    (task,) = [
-        task
-        for task in yaml.safe_load((CHECKOUT / "roles/kata_instance/tasks/instance/network.yml").read_text())
-        if "kata_instance_kept" in task.get("vars", {})
-    ]
-    made = yaml.safe_load((CHECKOUT / "roles/kata_instance/vars/main.yml").read_text())["kata_instance_made"]
-    expressions = {**task["vars"], "kata_instance_made": made}
+def test_an_instance_keeps_the_addresses_that_its_label_has(found: dict, option: str, pool: str) -> None:
+    roles = yaml.safe_load((CHECKOUT / "roles/kata_instance/vars/main.yml").read_text())
     templar = Templar(
         loader=DataLoader(),
         variables={
-            **{name: trust_as_template(text) for name, text in expressions.items()},
+            **{name: trust_as_template(roles[name]) for name in ("kata_instance_made", "kata_instance_pool")},
             "kata_instance": {"name": "web"},
+            "kata_instance_address_pool": option,
+            "kata_instance_pool_planned": "planned",
             "internal_machine_found": found,
         },
     )
-    assert templar.template(trust_as_template("{{ kata_instance_kept }}")) == kept
+    assert templar.template(trust_as_template("{{ kata_instance_pool }}")) == pool

@@ -14,18 +14,18 @@ RESOLVED, PLAIN = "/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"
 
 
 @pytest.mark.parametrize(
-    ("lines", "files"),
+    ("texts", "files"),
     [
-        ([], [PLAIN]),
-        ([f"{PLAIN}:nameserver 192.0.2.1"], [PLAIN]),
-        ([f"{RESOLVED}:nameserver 192.0.2.1", f"{PLAIN}:nameserver 127.0.0.53"], [RESOLVED]),
-        ([f"{RESOLVED}:nameserver 192.0.2.1", f"{PLAIN}:nameserver 192.0.2.2"], [RESOLVED, PLAIN]),
-        ([f"{RESOLVED}:# nameserver 192.0.2.1", f"{PLAIN}:nameserver 2001:db8::1"], [PLAIN]),
-        ([f"{RESOLVED}:", f"{PLAIN}:nameserver ::1"], [RESOLVED, PLAIN]),
-        ([f"{PLAIN}:  nameserver\t::1234", f"{PLAIN}:nameserver 192.0.2.3", f"{PLAIN}:search a"], [PLAIN]),
+        ({}, [PLAIN]),
+        ({PLAIN: "nameserver 192.0.2.1\n"}, [PLAIN]),
+        ({RESOLVED: "nameserver 192.0.2.1\n", PLAIN: "nameserver 127.0.0.53\n"}, [RESOLVED]),
+        ({RESOLVED: "nameserver 192.0.2.1\n", PLAIN: "nameserver 192.0.2.2\n"}, [RESOLVED, PLAIN]),
+        ({RESOLVED: "# nameserver 192.0.2.1\n", PLAIN: "nameserver 2001:db8::1\n"}, [PLAIN]),
+        ({RESOLVED: "", PLAIN: "nameserver ::1\n"}, [RESOLVED, PLAIN]),
+        ({PLAIN: "  nameserver\t::1234\nnameserver 192.0.2.3\nsearch a\n"}, [PLAIN]),
     ],
 )
 def test_a_file_serves_where_it_names_a_resolver_that_is_not_on_the_loopback(
-    lines: list[str], files: list[str]
+    texts: dict[str, str], files: list[str]
 ) -> None:
-    assert resolvers_files(lines) == files
+    assert resolvers_files(texts) == files

@@ -16,7 +16,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.mounts import 
 from ansible_collections.nested.kata.plugins.module_utils._common.overcommit import MORE_ROOM
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import about
 from ansible_collections.nested.kata.plugins.module_utils._disk import superblock
-from ansible_collections.nested.kata.plugins.module_utils._disk.loop import loops_of
+from ansible_collections.nested.kata.plugins.module_utils._disk.loop import Loop, loops_of
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,17 @@ def describe(usage: Usage) -> dict[str, Any]:
         "fstype": content.fstype if content else None,
         "uuid": content.uuid if content else None,
         "label": content.label if content else None,
+        "attached": is_attached(usage.size, loops),
         "device": loops[0].device if loops else None,
     }
+
+
+def is_attached(size: int, loops: Sequence[Loop]) -> bool:
+    """Return whether a file of that size is attached as nested.kata.disk_image does it, and nothing is to be done."""
+    if len(loops) != 1:
+        return False
+    only = loops[0]
+    return only == Loop(only.device, size // 512 * 512, direct_io=only.direct_io)
 
 
 def warning(room: Room) -> str:
