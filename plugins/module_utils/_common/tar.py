@@ -20,11 +20,14 @@ TRAILER = 1 << 24  # bytes of zeros that may follow the last member; tar writes 
 
 # One record of a pax header (pax(1), "pax Extended Header"). The end of it is where its length says.
 RECORD = re.compile(rb"([1-9][0-9]{0,4}) [^=\0\n]{1,300}=")
+OCTAL = re.compile(rb"[0-7]*")
 # Older Python searches a pax header by expressions that take the square of the length of such a run.
 LONG_NUMBER = re.compile(rb"[0-9]{65}")
 
 PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
 EXTENDED = (*PAX, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)  # headers with data for the next one
+
+NO_ARCHIVE = "it is not a tar archive, or ends too early"
 
 # What tarfile raises about headers that make no sense to it. RecursionError: a header may be preceded by any number of
 # others.
@@ -67,6 +70,7 @@ class Content:
         if follows in PAX:
             check_pax(data)
         elif not follows and size == tarfile.BLOCKSIZE:
+            check_header(data)
             kind = data[156:157]
             self._follows = kind if kind in EXTENDED else b""
         return data
@@ -82,6 +86,38 @@ class Content:
             yield piece
 
 
+def check_header(block: bytes) -> None:
+    """Raise Damaged where tarfile would make something else of a header in each release of Python: some take a damaged
+    one for the end of the archive (TarFile.next).
+    """
+    if len(block) < tarfile.BLOCKSIZE:
+        raise Damaged(f"{NO_ARCHIVE} ({'truncated' if block else 'empty'} header)")
+    if not block.strip(b"\0"):  # the end of the archive
+        return
+    # Both ways to add up bytes count (pax(1), "ustar Interchange Format", chksum).
+    rest = block[:148] + b" " * 8 + block[156:]
+    if _number(block[148:156]) not in (sum(rest), sum(byte - (byte > 127) * 256 for byte in rest)):
+        raise Damaged(f"{NO_ARCHIVE} (bad checksum)")
+    kind, size = block[156:157], _number(block[124:136])
+    name = block[:100].rstrip(b"\0").decode(errors="replace")
+    if kind == tarfile.XGLTYPE:
+        raise Damaged("it has a pax header for all members, which would be kept until its end")
+    if size < 0:
+        raise Damaged(f"member {name!r}: it is of size {size}")
+    if kind == tarfile.GNUTYPE_SPARSE:
+        raise Damaged(f"member {name!r}: it is a sparse file")
+
+
+def _number(field: bytes) -> int:
+    """Return a number of a header: octal digits, or GNU's notation for those that are too large or negative."""
+    if field[0] in (0x80, 0xFF):
+        return int.from_bytes(field[1:], "big") - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
+    digits = field.split(b"\0")[0].strip(b" ")
+    if not OCTAL.fullmatch(digits):
+        raise Damaged(f"{NO_ARCHIVE} (invalid header)")
+    return int(digits or b"0", 8)
+
+
 def check_pax(data: bytes) -> None:
     at = 0
     while at < len(data) and data[at]:
@@ -89,33 +125,11 @@ def check_pax(data: bytes) -> None:
         end = at + int(record[1]) if record else 0
         if not record or not record.end() < end <= len(data) or data[end - 1] != ord("\n"):
             raise Damaged("a member has a pax header that is not valid")
+        if data.startswith(b"GNU.sparse.", record.start(1) + len(record[1]) + 1):
+            raise Damaged("a member has a pax header by which it is a sparse file")
         at = end
     if LONG_NUMBER.search(data):
         raise Damaged("a member has a pax header with a number that is too long")
-
-
-class Header(tarfile.TarInfo):
-    """A member's header, or an error: tarfile takes a damaged header for the end of the archive (TarFile.next)."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Header:
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed does not have it
-            raise
-        except tarfile.HeaderError as error:
-            raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
-        if header.type == tarfile.XGLTYPE:
-            raise Damaged("it has a pax header for all members, which would be kept until its end")
-        if header.size < 0:
-            raise Damaged(f"member {header.name[:200]!r}: it is of size {header.size}")
-        if header.type == tarfile.GNUTYPE_SPARSE:
-            raise sparse(header)
-        return header
-
-
-def sparse(header: tarfile.TarInfo) -> Damaged:
-    return Damaged(f"member {header.name[:200]!r}: it is a sparse file")
 
 
 def members(content: Content) -> Iterator[tarfile.TarInfo]:
@@ -123,18 +137,15 @@ def members(content: Content) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.TarFile(
             fileobj=content,  # type: ignore[arg-type]  # TarFile only reads and seeks
-            tarinfo=Header,
             encoding="utf-8",
             errors="surrogateescape",
         ) as archive:
             for header in archive:
                 archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all; typeshed has no members
-                if header.issparse():
-                    raise sparse(header)
                 yield header
                 content.next_member(archive.offset)
     except FAULTS as error:
-        raise Damaged(f"it is not a tar archive, or ends too early ({error})") from error
+        raise Damaged(f"{NO_ARCHIVE} ({error})") from error
 
 
 def check_end(file: BinaryIO) -> None:
