@@ -64,10 +64,17 @@ AGAIN = (
 )
 
 
-def asked_of(command: Iterable[str], container: str, seconds: int = 60, within: int = 0) -> list[str]:
+def asked_of(
+    command: Iterable[str],
+    container: str,
+    seconds: int = 60,
+    within: int = 0,
+    stdout: int = STDOUT,
+    stderr: int = STDERR,
+) -> list[str]:
     """Return the command."""
     asking = ["timeout", "--kill-after=5", str(seconds), "docker", "exec", container, *map(str, command)]
-    once = limited(asking, STDOUT, STDERR)
+    once = limited(asking, stdout, stderr)
     return ["bash", "-c", AGAIN, "bash", str(within), *once] if int(within) else once
 
 

@@ -18,7 +18,7 @@ description:
   - Pure computation on the control node.
 options:
   _input:
-    description: The network, as RV(community.docker.docker_network_info#module:network) returns it.
+    description: The network, as C(docker network inspect) reports it.
     type: dict
     required: true
   resolvers:

@@ -9,7 +9,7 @@ short_description: Ask all instances of a target the same, each about its images
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Returns a command for each, as P(nested.kata.asked_of#filter) does, which ends after 30 seconds.
+  - Returns a command for each, as P(nested.kata.asked_of#filter) does, which ends after 30 seconds or 64 KiB.
   - Pure computation on the control node.
 options:
   _input:
@@ -40,10 +40,15 @@ from typing import Any
 
 from ansible_collections.nested.kata.plugins.filter.asked_of import asked_of
 
+LIMITS = {"seconds": 30, "stdout": 1 << 16, "stderr": 1 << 12}
+
 
 def questions(instances: Iterable[Mapping[str, Any]], script: str) -> dict[str, list[str]]:
     """Return the commands."""
-    return {one["name"]: asked_of(["sh", "-c", script, "sh", *one["images"]], one["name"], 30) for one in instances}
+    return {
+        one["name"]: asked_of(["sh", "-c", script, "sh", *(one["images"] or [])], one["name"], **LIMITS)
+        for one in instances
+    }
 
 
 class FilterModule:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_info
-short_description: Show what a host has of what roles make
+short_description: Show the state of containers, files, units and packages on a host
 version_added: 0.1.0
 description:
   - Looks at containers, networks, images, volumes, files, units and packages of a machine, all in one answer, so that a
@@ -124,7 +124,8 @@ files:
   description:
     - What O(paths) are, by path, as far as they exist. Links are not followed.
     - C(type) is one of V(file), V(directory), V(link), V(block), V(character), V(fifo) and V(socket). C(mode) is in
-      octal, C(size) in bytes. Files of up to 16 MiB have C(sha256), links their C(target).
+      octal, C(size) in bytes. Files of up to 16 MiB have C(sha256), links their C(target). Where what is in a directory
+      may not be read, it has C(listed), which is false.
   returned: success
   type: dict
   sample: {/etc/nested-kata/firewall/kata.nft: {type: file, mode: "0644", size: 1729, sha256: 0aa1c3}}

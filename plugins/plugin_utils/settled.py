@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import parse_size
 from ansible_collections.nested.kata.plugins.plugin_utils.containers import Found, action, differences
-from ansible_collections.nested.kata.plugins.plugin_utils.firewall import Invalid, rules_of
+from ansible_collections.nested.kata.plugins.plugin_utils.firewall import rules_of
 
 Facts = Mapping[str, Any]
 
@@ -26,21 +28,37 @@ def is_as_wanted(wanted: Facts, files: Mapping[str, Facts]) -> bool:
 
 
 def unsettled(wanted: Facts, host: Facts, disks: Iterable[Facts] = ()) -> list[str]:
-    """Return in which respects a container and what belongs to it are not as wanted, or not known to be."""
-    return [respect for respect, settled in _respects(wanted, host, list(disks)) if not settled]
+    """Return in which respects a container and what belongs to it are not as wanted, or not known to be. What cannot be
+    judged is for the tasks that handle it, which report the reason.
+    """
+    found = []
+    for respect, is_settled in _respects(wanted, host, list(disks)).items():
+        try:
+            if not is_settled():
+                found.append(respect)
+        except (LookupError, TypeError, ValueError, Refused):
+            found.append(respect)
+    return found
 
 
-def _respects(wanted: Facts, host: Facts, disks: list[Facts]) -> Iterator[tuple[str, bool]]:
-    container = wanted["container"]
-    yield "container", _is_container(container, Found(**wanted["found"]), host, wanted["running"])
-    yield "network", _is_network(wanted, host)
-    yield "files", all(is_as_wanted(one, host["files"]) for one in wanted["files"])
-    yield "leftovers", not any(path in host["files"] for path in wanted["absent"])
-    yield "units", all(_is_unit(states, host["units"].get(name, {})) for name, states in wanted["units"].items())
+def _respects(wanted: Facts, host: Facts, disks: list[Facts]) -> dict[str, Callable[[], bool]]:
+    files, units = host["files"], host["units"]
+    respects: dict[str, Callable[[], bool]] = {
+        "container": lambda: _is_container(wanted["container"], Found(**wanted["found"]), host, wanted["running"]),
+        "network": lambda: _is_network(wanted, host),
+        "files": lambda: all(is_as_wanted(one, files) for one in wanted["files"]),
+        "leftovers": lambda: not any(_may_exist(path, files) for path in wanted["absent"]),
+        "units": lambda: all(_is_unit(states, units.get(name, {})) for name, states in wanted["units"].items()),
+    }
     if "disk" in wanted:
-        yield "disk", _is_disk(wanted["disk"], host["files"], disks)
+        respects["disk"] = lambda: _is_disk(wanted["disk"], files, disks)
     if wanted["running"]:
-        yield "answer", _answers(wanted, host)
+        respects["answer"] = lambda: _answers(wanted, host)
+    return respects
+
+
+def _may_exist(path: str, files: Mapping[str, Facts]) -> bool:
+    return path in files or not files.get(os.path.dirname(path), {}).get("listed", True)
 
 
 def _is_container(container: Facts, found: Found, host: Facts, running: bool) -> bool:
@@ -58,10 +76,7 @@ def _is_network(wanted: Facts, host: Facts) -> bool:
     labels = found[0].get("Labels") or {}
     if wanted["label"] and labels.get(wanted["label"]) != wanted["container"]["name"]:
         return False
-    try:
-        rules = rules_of(found[0], networks=host["networks"], **wanted["rules"])
-    except Invalid:
-        return False
+    rules = rules_of(found[0], networks=host["networks"], **wanted["rules"])
     return is_as_wanted({"path": wanted["rules_path"], "mode": "0644", "content": rules}, host["files"])
 
 
@@ -71,7 +86,7 @@ def _is_unit(states: Facts, found: Facts) -> bool:
 
 def _is_disk(wanted: Facts, files: Mapping[str, Facts], disks: list[Facts]) -> bool:
     found = next((one for one in disks if one["path"] == wanted["path"]), None)
-    if found is None or (found["size"], found["fstype"]) != (parse_size(wanted["size"]), wanted["fstype"]):
+    if found is None or (found["size"], found["fstype"]) != (parse_size(str(wanted["size"])), wanted["fstype"]):
         return False
     if not wanted["link"]:
         return True

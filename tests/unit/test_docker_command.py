@@ -67,7 +67,7 @@ def test_a_client_that_fails_is_no_answer_but_the_first_line_of_its_error(
 
 def test_things_are_inspected_by_one_command(client: DockerClient) -> None:
     assert inspect(answering(client, 0, json.dumps(THERE)), "container", ["web", "db"]) == THERE
-    assert client.called("") == ["container inspect web db"]
+    assert client.called("") == ["container inspect -- web db"]
 
 
 # What clients of several releases write about a name that none has, and about their own settings.
@@ -77,6 +77,7 @@ HARMLESS = [
     ("container", "Error response from daemon: Multiple IDs found with provided prefix: db"),
     ("network", "Error response from daemon: network db not found"),
     ("image", "Error response from daemon: no such image: db: No such image: db:latest"),
+    ("image", "Error response from daemon: invalid reference format: repository name (DB) must be lowercase"),
     ("network", "Error response from daemon: 2 matches found based on ID prefix: network db is ambiguous"),
     ("volume", "Error response from daemon: get db: no such volume"),
 ]

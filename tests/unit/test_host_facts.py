@@ -84,7 +84,7 @@ def test_docker_is_asked_for_all_that_is_judged(tmp_path: Path) -> None:
     )
     assert docker.managed_runs is True
     assert docker.images == {"debian:trixie-slim"}
-    assert "container inspect kata blue\n" in (tmp_path / "asked").read_text()
+    assert "container inspect -- kata blue\n" in (tmp_path / "asked").read_text()
     assert "volume" not in (tmp_path / "asked").read_text()
 
 

@@ -37,7 +37,8 @@ NAMES = ("containers", "images", "volumes", "units", "packages")
 BAD: list[tuple[dict, str]] = [
     *(({option: ["/a", "b/c"]}, f"{option}: 'b/c' is not an absolute path") for option in ("paths", "texts")),
     ({"paths": [""]}, "paths: '' is not an absolute path"),
-    *(({option: ["a", name]}, f"{option}: {name!r} is not a valid name") for option in NAMES for name in ("", "-f")),
+    *(({option: ["a", ""]}, f"{option}: '' is not a valid name") for option in NAMES),
+    ({"packages": ["a", "-f"]}, "packages: '-f' is not a valid name"),
     *(
         ({"commands": {"web": command}}, "commands: that of web is not a list of a program and its arguments")
         for command in ("true", [], {"a": 1}, None)
@@ -64,12 +65,12 @@ def test_what_is_wanted_is_what_the_options_name() -> None:
 DOCKER = {
     "version *": json.dumps({"Version": "26.1.5"}),
     "info *": json.dumps({"Runtimes": {"runc": {}, "kata": {}}}),
-    "container inspect web none": json.dumps([{"Name": "/web"}]),
+    "container inspect -- web none": json.dumps([{"Name": "/web"}]),
     "network ls --no-trunc --quiet": "1\n2",
-    "network inspect 1 2": json.dumps([{"Name": "bridge"}, {"Name": "web"}]),
-    "image inspect debian:x": json.dumps([{"Id": "sha256:1"}]),
+    "network inspect -- 1 2": json.dumps([{"Name": "bridge"}, {"Name": "web"}]),
+    "image inspect -- debian:x": json.dumps([{"Id": "sha256:1"}]),
     "image inspect *": "[]",
-    "volume inspect data": json.dumps([{"Name": "data"}]),
+    "volume inspect -- data": json.dumps([{"Name": "data"}]),
 }
 WANTED = Wanted(containers=["web", "none"], images=["debian:x", "none", "debian:x"], volumes=["data"])
 UNKNOWN = {"containers": [], "networks": [], "images": {}, "volumes": []}
@@ -99,7 +100,7 @@ def test_docker_is_asked_for_all_that_is_wanted_and_for_all_networks(client: Doc
         "images": {"debian:x": {"Id": "sha256:1"}},
         "volumes": [{"Name": "data"}],
     }
-    assert client.called("image") == ["image inspect debian:x", "image inspect none"]
+    assert client.called("image") == ["image inspect -- debian:x", "image inspect -- none"]
 
 
 def test_a_docker_that_names_no_runtimes_has_none(client: DockerClient) -> None:
@@ -117,7 +118,7 @@ def test_where_docker_fails_there_is_nothing_but_the_reason(word: str, client: D
         ("version", "null", "its version is not a text: None"),
         ("version", '{"Version": 5}', "its version is not a text: 5"),
         ("version", "podman", "the answer is not valid JSON"),
-        ("info", "[1]", "what it says of itself is not an object: [1]"),
+        ("info", "[1]", "docker info is not an object: [1]"),
         ("info", '{"Runtimes": []}', "its runtimes is not an object: []"),
     ],
 )
@@ -174,6 +175,29 @@ def test_files_are_described_and_directories_with_what_is_directly_in_them(
         "fifo": {"type": "fifo", "mode": "0600", "size": 0},
         "socket": {"type": "socket", "mode": "0660", "size": 0},
     }
+
+
+def test_a_directory_that_a_link_leads_to_comes_with_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "below").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    found = dict(look_at_files([f"{tmp_path}/link"]))
+    assert {path: one["type"] for path, one in found.items()} == {
+        f"{tmp_path}/link": "link",
+        f"{tmp_path}/link/below": "directory",
+    }
+
+
+def test_a_directory_whose_content_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    (tmp_path / "below").mkdir()
+    assert "listed" not in dict(look_at_files([str(tmp_path)]))[str(tmp_path)]
+    monkeypatch.setattr(state.os, "listdir", refuse)
+    found = dict(look_at_files([str(tmp_path)]))
+    assert list(found) == [str(tmp_path)]
+    assert found[str(tmp_path)]["listed"] is False
 
 
 def test_texts_are_those_of_the_files_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

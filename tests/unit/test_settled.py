@@ -13,18 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.filter.asked_of import asked_of
 from ansible_collections.nested.kata.plugins.filter.container_plan import container_plan
 from ansible_collections.nested.kata.plugins.filter.containers_found import containers_found
 from ansible_collections.nested.kata.plugins.filter.differing import differing
 from ansible_collections.nested.kata.plugins.filter.firewall_rules import firewall_rules
-from ansible_collections.nested.kata.plugins.filter.questions import questions
 from ansible_collections.nested.kata.plugins.filter.settled import settled
-from ansible_collections.nested.kata.plugins.module_utils._host.state import answers, look_at_files
+from ansible_collections.nested.kata.plugins.module_utils._host.state import look_at_files
 from ansible_collections.nested.kata.plugins.plugin_utils.settled import is_as_wanted, unsettled
-from docker_client import docker_client
 
 RULES, ENV, NOTE = "/etc/firewall/web.nft", "/etc/instances/web.env", "/var/lib/differences/web.json"
+NOTES = "/var/lib/differences"
 DISK, LINK = "/srv/web.img", "/run/disks/web"
 FIREWALL, UNIT = "firewall.service", "instance@web.service"
 UP = {"load": "loaded", "active": "active", "enabled": "enabled", "reload": "no"}
@@ -105,16 +103,16 @@ def stopped() -> dict:
     return there
 
 
-GONE = object()
+GONE, KEEP = object(), object()
 
 
-def changed(there: dict, path: str = "wanted", value: object = None) -> dict:
+def changed(there: dict, path: str = "wanted", value: object = KEEP) -> dict:
     """Set one thing in it, by the keys and numbers that lead there, and find its containers."""
     *way, last = [int(step) if step.isdigit() else step for step in path.split()]
     place = functools.reduce(operator.getitem, way, there)
     if value is GONE:
         del place[last]
-    elif value is not None:
+    elif value is not KEEP:
         place[last] = value
     there["wanted"]["found"] = containers_found(there["host"]["containers"], ["web"])["web"]
     return there
@@ -146,7 +144,9 @@ CHANGES: list[tuple[str, object, str]] = [
     (f"host files {RULES} sha256", "0" * 64, "network"),
     (f"host files {RULES} mode", "0600", "network"),
     (f"host files {RULES}", GONE, "network"),
+    ("wanted rules deny", None, "network"),
     (f"host files {NOTE}", file("{}"), "leftovers"),
+    (f"host files {NOTES}", {"type": "directory", "mode": "0700", "listed": False}, "leftovers"),
     (f"host units {FIREWALL} active", "failed", "units"),
     (f"host units {FIREWALL} enabled", "disabled", "units"),
     (f"host units {FIREWALL} reload", "yes", "units"),
@@ -168,6 +168,8 @@ OF_AN_INSTANCE: list[tuple[str, object, str]] = [
     (f"host units {UNIT}", GONE, "units"),
     ("disks 1", GONE, "disk"),
     ("disks 1 size", 11 << 30, "disk"),
+    ("wanted disk size", "20 gigs", "disk"),
+    ("wanted disk size", 11 << 30, "disk"),
     ("disks 1 fstype", "ext4", "disk"),
     ("disks 1 attached", False, "disk"),
     ("disks 1 device", "/dev/loop4", "disk"),
@@ -187,6 +189,8 @@ NO_CHANGES: list[tuple[str, object]] = [
     ("host answers db", {"rc": 1, "stdout": "", "stderr": ""}),
     ("disks 0 attached", False),
     ("wanted disk size", "10240M"),
+    ("wanted disk size", 10 << 30),
+    (f"host files {NOTES}", {"type": "directory", "mode": "0700"}),
 ]
 OF_A_STOPPED_ONE: list[tuple[str, object, list[str]]] = [
     ("host containers 0 State Running", True, ["container"]),
@@ -306,24 +310,3 @@ def test_a_file_whose_content_is_not_known_differs() -> None:
     wanted = {"path": ENV, "mode": "0644", "content": ""}
     assert is_as_wanted(wanted, {ENV: file("")})
     assert not is_as_wanted(wanted, {ENV: {"type": "file", "mode": "0644"}})
-
-
-# --- questions ---
-
-
-def test_each_instance_is_asked_within_a_limit_about_its_images_which_are_arguments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = """printf '<%s>' "$0" "$@" && exit 3"""
-    commands = questions([{"name": "web", "images": ["$x:1", "a b"]}, {"name": "db", "images": []}], script)
-    assert commands == {
-        "web": asked_of(["sh", "-c", script, "sh", "$x:1", "a b"], "web", 30),
-        "db": asked_of(["sh", "-c", script, "sh"], "db", 30),
-    }
-    with docker_client(tmp_path, monkeypatch) as client:
-        client.does = {"*": 'echo "$2" >&2; shift 2; exec "$@"'}
-        client.write()
-        assert answers(commands) == {
-            "web": {"rc": 3, "stdout": "<sh><$x:1><a b>", "stderr": "web\n"},
-            "db": {"rc": 3, "stdout": "<sh>", "stderr": "db\n"},
-        }

@@ -13,9 +13,10 @@ from typing import Any, Sequence
 SECONDS = 10.0  # a dockerd that hangs accepts the request and sends nothing
 
 WARNING = re.compile(r"warning", re.IGNORECASE)  # of what the client cannot read of its own settings
-# What it says of a name that none has, which it takes for the beginning of ids.
+# The client reports a name that nothing has in several ways. It takes names for the beginnings of ids too.
 MISSING = re.compile(
-    r"no such (container|image|network|volume)|network .* not found|multiple ids|ambiguous", re.IGNORECASE
+    r"no such (container|image|network|volume)|network .* not found|multiple ids|is ambiguous|invalid reference format",
+    re.IGNORECASE,
 )
 
 
@@ -23,7 +24,7 @@ class NoAnswer(Exception):
     """Docker did not answer. Carries the message of its client."""
 
 
-def run(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(client: str, *arguments: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run the client, or raise NoAnswer where it takes too long."""
     try:
         return subprocess.run(
@@ -33,32 +34,32 @@ def run(client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
             check=False,
             text=True,
             errors="replace",
-            timeout=SECONDS,
+            timeout=seconds or SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"docker {arguments[0]} took longer than {SECONDS:g} s") from None
+        raise NoAnswer(f"docker {arguments[0]} took longer than {seconds or SECONDS:g} s") from None
 
 
-def ask(client: str, *arguments: str) -> str:
+def ask(client: str, *arguments: str, seconds: float | None = None) -> str:
     """Return the output of the client, or raise NoAnswer with the first line of its error."""
-    done = run(client, *arguments)
+    done = run(client, *arguments, seconds=seconds)
     if done.returncode != 0:
         raise NoAnswer((errors_of(done) or [f"docker {arguments[0]} ends with status {done.returncode}"])[0])
     return done.stdout
 
 
 def errors_of(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Return the lines of standard error that are no warnings."""
+    """Return the lines of standard error that are not warnings."""
     return [line for line in done.stderr.strip().splitlines() if not WARNING.match(line)]
 
 
-def inspect(client: str, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
+def inspect(client: str, kind: str, names: Sequence[str], seconds: float | None = None) -> list[dict[str, Any]]:
     """Return what Docker reports of the things with these names or ids, as far as they exist. It finds some of them by
     the beginning of their ids too.
     """
     if not names:
         return []
-    done = run(client, kind, "inspect", *names)
+    done = run(client, kind, "inspect", "--", *names, seconds=seconds)
     errors = errors_of(done)
     serious = [line for line in errors if not MISSING.search(line)]
     if done.returncode != 0 and (serious or not errors):

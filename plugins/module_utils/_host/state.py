@@ -26,7 +26,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.command import
 LARGEST_TEXT = 1 << 20  # bytes of a file that is read
 LARGEST_HASHED = 16 << 20  # bytes of a file whose checksum is computed
 AT_ONCE = 8  # commands
-COMMAND_SECONDS = 60.0
+SECONDS = 120.0  # Docker reports nothing of a container while it starts it
 
 KINDS = {
     stat.S_IFREG: "file",
@@ -66,7 +66,7 @@ def parse(options: Mapping[str, Any]) -> Wanted:
                 raise Refused(f"{option}: {path!r} is not an absolute path")
     for option in ("containers", "images", "volumes", "units", "packages"):
         for name in options[option]:
-            if not name or name.startswith("-"):
+            if not name or (name.startswith("-") and option == "packages"):
                 raise Refused(f"{option}: {name!r} is not a valid name")
     for name, command in options["commands"].items():
         if not isinstance(command, list) or not command:
@@ -98,17 +98,17 @@ def look_at_docker(wanted: Wanted, client: str | None) -> dict[str, Any]:
     if not client:
         return {"docker": {"error": "there is no command docker"}, **nothing}
     try:
-        server = mapping(parsed(ask(client, "version", "--format", "{{json .Server}}")), "its version")
-        info = mapping(parsed(ask(client, "info", "--format", "{{json .}}")), "what it says of itself")
+        server = mapping(parsed(ask(client, "version", "--format", "{{json .Server}}", seconds=SECONDS)), "its version")
+        info = mapping(parsed(ask(client, "info", "--format", "{{json .}}", seconds=SECONDS)), "docker info")
         version, runtimes = text(server.get("Version"), "its version"), mapping(info.get("Runtimes"), "its runtimes")
+        networks = ask(client, "network", "ls", "--no-trunc", "--quiet", seconds=SECONDS).split()
+        images = {name: inspect(client, "image", [name], SECONDS) for name in dict.fromkeys(wanted.images)}
         return {
             "docker": {"error": "", "version": version, "runtimes": sorted(runtimes)},
-            "containers": inspect(client, "container", wanted.containers),
-            "networks": inspect(client, "network", ask(client, "network", "ls", "--no-trunc", "--quiet").split()),
-            "images": {
-                name: found[0] for name in dict.fromkeys(wanted.images) if (found := inspect(client, "image", [name]))
-            },
-            "volumes": inspect(client, "volume", wanted.volumes),
+            "containers": inspect(client, "container", wanted.containers, SECONDS),
+            "networks": inspect(client, "network", networks, SECONDS),
+            "images": {name: found[0] for name, found in images.items() if found},
+            "volumes": inspect(client, "volume", wanted.volumes, SECONDS),
         }
     except (NoAnswer, Unexpected) as error:
         return {"docker": {"error": str(error)}, **nothing}
@@ -118,15 +118,18 @@ def look_at_docker(wanted: Wanted, client: str | None) -> dict[str, Any]:
 
 
 def look_at_files(paths: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the paths that exist, of a directory also what is directly in it."""
+    """Yield the paths that exist, of a directory, also one that a link leads to, with what is directly in it."""
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = describe(path)
             yield path, found
-            if found["type"] == "directory":
-                for name in sorted(os.listdir(path)):
-                    with contextlib.suppress(FileNotFoundError):
-                        yield os.path.join(path, name), describe(os.path.join(path, name))
+            try:
+                names = sorted(os.listdir(path)) if os.path.isdir(path) else []
+            except PermissionError:
+                names, found["listed"] = [], False
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    yield os.path.join(path, name), describe(os.path.join(path, name))
 
 
 def describe(path: str) -> dict[str, Any]:
@@ -168,9 +171,9 @@ def look_at_units(units: Sequence[str]) -> dict[str, dict[str, str]]:
     done = output_of(["systemctl", "show", f"--property=Names,{','.join(PROPERTIES)}", "--", *units])
     found = {}
     for paragraph in done.split("\n\n"):
-        said = dict(line.split("=", 1) for line in paragraph.splitlines() if "=" in line)
-        for unit in said.get("Names", "").split():
-            found[unit] = {name: said.get(key, "") for key, name in PROPERTIES.items()}
+        reported = dict(line.split("=", 1) for line in paragraph.splitlines() if "=" in line)
+        for unit in reported.get("Names", "").split():
+            found[unit] = {name: reported.get(key, "") for key, name in PROPERTIES.items()}
     return {unit: found[unit] for unit in units if unit in found}
 
 
@@ -179,12 +182,14 @@ def installed(packages: Sequence[str]) -> list[str]:
     if not packages or not shutil.which("dpkg-query"):
         return []
     # A line for each architecture.
-    said = output_of(["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *packages]).splitlines()
-    return [package for package in packages if f"{package} installed" in said]
+    reported = output_of(
+        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\\n", *packages]
+    ).splitlines()
+    return [package for package in packages if f"{package} installed" in reported]
 
 
 def importable(library: str) -> bool:
-    """Return whether this Python finds a library. A directory that only has its name is none."""
+    """Return whether this Python finds a library. A directory that only has its name is not one."""
     try:
         spec = importlib.util.find_spec(library)
     except (ImportError, ValueError):
@@ -193,7 +198,7 @@ def importable(library: str) -> bool:
 
 
 def output_of(command: Sequence[str]) -> str:
-    """Return the output of a command, which says nothing of what it does not know."""
+    """Return the output of a command, which leaves out what it does not know."""
     try:
         return subprocess.run(
             command,
@@ -201,7 +206,7 @@ def output_of(command: Sequence[str]) -> str:
             capture_output=True,
             check=False,
             text=True,
-            timeout=COMMAND_SECONDS,
+            timeout=SECONDS,
         ).stdout
     except (subprocess.TimeoutExpired, FileNotFoundError):
         return ""
