@@ -9,7 +9,7 @@ usage() {
   cat <<'END'
 Usage: ./test.sh [--all] [--keep] [PART [ARGUMENT ...]]
 
-Without a PART all of them run, some beside each other: about 40 minutes on two processors, of which a machine that has run
+Without a PART all of them run, some beside each other: about 30 minutes on two processors, of which a machine that has run
 them before needs some less. With a PART only that one runs, and shows what it does as it goes:
 
   unit [PYTEST ARGUMENT ...]           1 min  unit tests and repository consistency checks
@@ -17,7 +17,7 @@ them before needs some less. With a PART only that one runs, and shows what it d
                                               antsibull-docs
   sanity [ANSIBLE-TEST ARGUMENT ...]   3 min  ansible-test sanity on the collection as it would be published
   integration [PYTEST ARGUMENT ...]   20 min  modules and plugins on real daemons, disks, kernel trees and connections
-  molecule [SCENARIO ...]             15 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
+  molecule [SCENARIO ...]             10 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
                                               for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
   quickstart [PYTEST ARGUMENT ...]    10 min  run.sh from end to end
 

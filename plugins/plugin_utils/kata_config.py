@@ -34,6 +34,8 @@ KNOWN = {
         "initrd",
         "image",
         "overhead_memory",
+        "overhead_vcpus",
+        "reclaim_guest_freed_memory",
         "disable_vhost_net",
         "vm_rootfs_driver",
         "extra_monitor_socket",

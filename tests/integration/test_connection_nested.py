@@ -642,7 +642,7 @@ def test_a_command_that_fails_in_a_doubtful_way_costs_one_question_for_each_hop_
 
 
 def test_a_container_that_writes_without_end_is_an_error_of_its_host_alone(inventory):
-    commands = {"outer": "yes", "inner": "yes >&2", "outer-via": "head -c 60000000 /dev/zero"}
+    commands = {"outer": "yes", "inner": "yes >&2", "outer-via": "printf %060000000d 0"}
     answers = ask(inventory, ",".join(commands), "raw", f"exec {{{{ {commands}[inventory_hostname] }}}}")
     for name, way in {"outer": OUTER, "inner": f"{OUTER} > {INNER}"}.items():
         assert f"a command in {way} wrote more than 64 MiB and was ended" in answers[name]["msg"]
