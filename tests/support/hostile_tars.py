@@ -209,7 +209,7 @@ HEADERS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: pax(link("opt/kata/h", "opt/kata/good"), linkpath="/etc/passwd"),
         "it is a hard link to '/etc/passwd'",
     ),
-    "a pax size that is negative": (lambda: pax(file("opt/kata/x"), size="-1024"), "it is a file with a size of -1024"),
+    "a pax size that is negative": (lambda: pax(file("opt/kata/x"), size="-1024"), "it is of size -1024"),
     "a pax size that is absurd": (lambda: pax(file("opt/kata/x"), size=str(1 << 70)), "it is a file with a size of "),
     "a global pax path": (
         lambda: tarfile.TarInfo.create_pax_global_header({"path": "../x"}) + tar(file("opt/kata/x")),

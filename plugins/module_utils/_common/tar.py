@@ -125,8 +125,11 @@ def check_pax(data: bytes) -> None:
         end = at + int(record[1]) if record else 0
         if not record or not record.end() < end <= len(data) or data[end - 1] != ord("\n"):
             raise Damaged("a member has a pax header that is not valid")
-        if data.startswith(b"GNU.sparse.", record.start(1) + len(record[1]) + 1):
+        key, value = data[record.end(1) + 1 : record.end() - 1], data[record.end() : end - 1]
+        if key.startswith(b"GNU.sparse."):
             raise Damaged("a member has a pax header by which it is a sparse file")
+        if key == b"size" and not value.isdigit():
+            raise Damaged(f"a member has a pax header by which it is of size {value[:40].decode(errors='replace')}")
         at = end
     if LONG_NUMBER.search(data):
         raise Damaged("a member has a pax header with a number that is too long")
