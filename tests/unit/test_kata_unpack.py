@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import unpack_hostile_tars
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import Content
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
@@ -24,6 +27,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     WriteFile,
 )
 from ansible_collections.nested.kata.plugins.module_utils._kata.unpack import unpack, write
+from ansible_runner import CHECKOUT
 from hostile_tars import ABSOLUTE, GOOD, HEADERS, MEMBERS, directory, file, link, symlink, tar
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,6 +105,33 @@ def test_a_hostile_archive_writes_nothing_outside(root: int, tmp_path: Path, cas
     outside = {name: content for name, content in everything(tmp_path).items() if not name.startswith("root/")}
     assert outside == {"canary": b"alive", "root": None}
     assert not os.path.lexists(ABSOLUTE)
+
+
+SUPPORT = Path(unpack_hostile_tars.__file__).parent
+
+
+def python_of(name: str) -> str:
+    """Return the path of a Python that runs, nothing where there is none."""
+    here = [shutil.which(name), *map(str, Path.home().glob(f".pyenv/versions/*/bin/{name}"))]
+    does = [path for path in here if path and subprocess.run([path, "-c", ""], check=False).returncode == 0]
+    return "".join(does[:1])
+
+
+# Those that targets may have, as far as they are here.
+PYTHONS = {name: path for name in (f"python3.{minor}" for minor in range(9, 15)) if (path := python_of(name))}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_python_refuses_them_in_the_same_words(python: str) -> None:
+    done = subprocess.run(
+        [PYTHONS[python], SUPPORT / "unpack_hostile_tars.py"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT / ".collections"), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    number = len(MEMBERS) + len(HEADERS)
+    assert (done.stdout, done.stderr) == (f"{number} archives on {python.replace('python', 'Python ')}\n", "")
 
 
 PARTS = st.lists(st.sampled_from(["opt", "kata", "opt/kata", "..", ".", "", "a", "b"]), max_size=6)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import os
@@ -360,6 +361,18 @@ def test_the_instance_in_the_proxy_runs_on_the_shim_of_the_release() -> None:
     assert ask(PROXY, "docker inspect --format '{{.HostConfig.Runtime}}' kata") == "kata"
     shims = ask(PROXY, "readlink /proc/[0-9]*/exe | sort --unique | grep containerd-shim").split()
     assert shims == [f"{KATA}/runtime-rs/bin/containerd-shim-kata-v2"]
+
+
+def test_the_python_of_a_target_refuses_every_hostile_archive_as_ours_does(tmp_path: Path) -> None:
+    collection = tmp_path / "ansible_collections" / "nested" / "kata" / "plugins"
+    shutil.copytree(PLAYBOOKS.parent / "plugins" / "module_utils", collection / "module_utils")
+    for name in ("hostile_tars.py", "unpack_hostile_tars.py"):
+        shutil.copy(PLAYBOOKS.parent / "tests" / "support" / name, tmp_path)
+    packed = subprocess.run(["tar", "-cz", "-C", tmp_path, "."], capture_output=True, check=True).stdout
+    program = "PYTHONPATH=$here python3 $here/unpack_hostile_tars.py"
+    unpack = f"here=$(mktemp -d) && base64 -d | tar -xz -C $here && {program}; rm -r $here"
+    said = ask("machine-host", unpack, base64.b64encode(packed).decode())
+    assert re.fullmatch(r"\d+ archives on Python 3\.13", said.strip()), said
 
 
 def test_nothing_of_the_archive_is_left_beside_the_release() -> None:
