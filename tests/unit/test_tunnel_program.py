@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import queue
 import random
 import secrets
 import socket
@@ -271,12 +272,12 @@ def send(stream: socket.socket, seed: int) -> None:
 
 
 def test_much_goes_both_ways_at_once_and_arrives_unchanged(daemon: Daemon, listening: Listening) -> None:
-    arrived: list[str] = []
+    arrived: queue.Queue[str] = queue.Queue()  # put there by the daemon's thread, which may be late
 
     def serve(connection: socket.socket) -> None:
         sending = threading.Thread(target=send, args=(connection, 1))
         sending.start()
-        arrived.append(digest(iter(lambda: connection.recv(1 << 20), b"")))
+        arrived.put(digest(iter(lambda: connection.recv(1 << 20), b"")))
         sending.join()
 
     daemon.serve = serve
@@ -286,7 +287,7 @@ def test_much_goes_both_ways_at_once_and_arrives_unchanged(daemon: Daemon, liste
         assert digest(iter(lambda: stream.recv(1 << 20), b"")) == digest(noise(1))
         sending.join()
     assert listening.ended() == (0, "")
-    assert arrived == [digest(noise(2))]
+    assert arrived.get(timeout=SECONDS) == digest(noise(2))
 
 
 def test_a_peer_that_has_said_all_still_hears_the_answer(daemon: Daemon, listening: Listening) -> None:
@@ -302,18 +303,18 @@ def test_a_peer_that_has_said_all_still_hears_the_answer(daemon: Daemon, listeni
 
 
 def test_a_daemon_that_has_said_all_still_hears_the_peer(daemon: Daemon, listening: Listening) -> None:
-    heard: list[bytes] = []
+    heard: queue.Queue[bytes] = queue.Queue()  # put there by the daemon's thread, which may be late
 
     def serve(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_WR)
-        heard.append(read_to_end(connection))
+        heard.put(read_to_end(connection))
 
     daemon.serve = serve
     with listening.enter() as stream:
         assert stream.recv(10) == b""
         stream.sendall(b"late")
     assert listening.ended() == (0, "")
-    assert heard == [b"late"]
+    assert heard.get(timeout=SECONDS) == b"late"
 
 
 def test_a_daemon_that_hangs_up_early_has_its_answer_read_and_the_peer_stops(
