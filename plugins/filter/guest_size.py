@@ -51,7 +51,9 @@ from typing import Any
 
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import about, parse_size
 
-LEAST, MOST = 0.85, 1.1  # parts of the wanted memory: a kernel keeps some for itself, and Kata may add some for it
+# Parts of the wanted memory: a kernel keeps some for itself, and Kata may add some for it.
+LEAST = 0.85
+MOST = 1.1
 
 
 def guest_size(info: Mapping[str, Any], cpus: float | str, memory: str, kernel: str) -> str:

@@ -119,7 +119,7 @@ def test_a_docker_that_does_not_answer_is_no_failure_and_the_rest_is_found(
 BAD = {
     "a relative path": ({"paths": ["etc"]}, "paths: 'etc' is not an absolute path"),
     "a relative text": ({"texts": ["/etc", "./a"]}, "texts: './a' is not an absolute path"),
-    "an option of docker as a name": ({"containers": ["--all"]}, "containers: '--all' is not a valid name"),
+    "an option as a name": ({"packages": ["--all"]}, "packages: '--all' is not a valid name"),
     "an empty name": ({"units": [""]}, "units: '' is not a valid name"),
     "a command in one word": (
         {"commands": {"a": "true"}},

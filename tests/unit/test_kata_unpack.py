@@ -118,10 +118,10 @@ def python_of(name: str) -> str:
 
 
 # Those that targets may have, as far as they are here.
-PYTHONS = {name: path for name in (f"python3.{minor}" for minor in range(9, 15)) if (path := python_of(name))}
+PYTHONS = {f"python3.{minor}": python_of(f"python3.{minor}") for minor in range(9, 15)}
 
 
-@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("python", [name for name, path in PYTHONS.items() if path])
 def test_every_python_refuses_them_in_the_same_words(python: str) -> None:
     done = subprocess.run(
         [PYTHONS[python], SUPPORT / "unpack_hostile_tars.py"],
