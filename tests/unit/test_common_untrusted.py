@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common import untrusted
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
     DEEPEST,
     MOST,
@@ -66,6 +67,32 @@ def test_json_that_nobody_writes_is_refused_at_once(said: str | bytes, why: str)
     with pytest.raises(Unexpected, match=f"^the answer .*{why}"):
         parsed(said)
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("text", ['{"a": "' + "[" * 1000 + '"}', r'["\"' + "{" * 1000 + '"]', '["\\\\", [], "[["]'])
+def test_brackets_in_texts_are_no_levels(text: str) -> None:
+    assert parsed(text) == json.loads(text)
+
+
+@pytest.mark.parametrize("text", [r'["\\", ' + "[" * 100 + "]" * 100 + "]", "[]" * 100 + "[" * 100])
+def test_a_level_is_counted_behind_a_text_and_behind_what_was_closed(text: str) -> None:
+    with pytest.raises(Unexpected, match=f"more than {DEEPEST} levels"):
+        parsed(text)
+
+
+@pytest.mark.parametrize("text", ['"' + r"\"" * 5_000_000, "[" + '"' * 9_999_999, '"' + "\\" * 9_999_999])
+def test_texts_without_an_end_are_looked_through_once(text: str) -> None:
+    start = time.process_time()
+    with pytest.raises(Unexpected):
+        parsed(text)
+    assert time.process_time() - start < 5
+
+
+def test_what_has_too_many_levels_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of Python's recursion whatever runs just then fails, also a garbage collection."""
+    monkeypatch.setattr(untrusted.DECODER, "decode", lambda text: pytest.fail(text[:10]))
+    with pytest.raises(Unexpected, match=f"more than {DEEPEST} levels"):
+        parsed("[" * 1000 + "]" * 1000)
 
 
 def test_as_many_levels_and_values_as_are_allowed_are_taken() -> None:

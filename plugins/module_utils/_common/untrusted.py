@@ -57,24 +57,26 @@ def parsed(text: str | bytes, what: str = "the answer") -> Any:
             text = text.decode()
         if sum(map(text.count, ",[{")) > MOST:
             raise Unexpected(f"it has more than {MOST} values")
-        return shallow(DECODER.decode(text), what)
-    except (ValueError, RecursionError) as error:
+        check_depth(text, "it")
+        return DECODER.decode(text)
+    except ValueError as error:
         raise Unexpected(f"{what} is not valid JSON: {error}") from error
 
 
-def shallow(value: Any, what: str) -> Any:
-    """Return a value out of JSON, unless it is too deep for what writes or walks through it later."""
-    level = [value]
-    for _dummy in range(DEEPEST):
-        level = [
-            child
-            for one in level
-            if isinstance(one, (dict, list))
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return value
-    raise Unexpected(f"{what} has more than {DEEPEST} levels")
+# A string, also one without an end, and what is no bracket.
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+BETWEEN = re.compile(r"[^\[\]{}]+")
+
+
+def check_depth(text: str, what: str) -> None:
+    """Raise Unexpected for JSON with too many levels, before anything takes it apart: at Python's own limit whatever
+    happens to run then fails with it, also a garbage collection.
+    """
+    level = 0
+    for bracket in BETWEEN.sub("", STRING.sub("", text)):
+        level += 1 if bracket in "[{" else -1
+        if level > DEEPEST:
+            raise Unexpected(f"{what} has more than {DEEPEST} levels")
 
 
 # Types

@@ -14,9 +14,9 @@ from ansible_collections.nested.kata.plugins.module_utils._common.sizes import a
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
     DECODER,
     Unexpected,
+    check_depth,
     mapping,
     parsed,
-    shallow,
     size,
 )
 
@@ -39,6 +39,7 @@ def messages(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         text, start = text + utf8.decode(piece), 0
         if piece and len(text) < min(enough, LONGEST_MESSAGE):
             continue
+        check_depth(text, "a message")
         while (start := BLANK.match(text, start).end()) < len(text):  # type: ignore[union-attr]  # it matches nothing too
             try:
                 message, start = DECODER.raw_decode(text, start)
@@ -46,10 +47,8 @@ def messages(pieces: Iterable[bytes]) -> Iterator[dict[str, Any]]:
                 raise
             except ValueError:
                 break  # the rest of this object is still to come
-            except RecursionError as error:
-                raise Unexpected("a message has too many levels") from error
             if isinstance(message, dict):
-                yield shallow(message, "a message")
+                yield message
         text = text[start:]
         enough = 2 * len(text) if len(text) > SHORT else 0
         if len(text) > LONGEST_MESSAGE:

@@ -159,7 +159,7 @@ def metadata() -> Iterator[None]:
     """Turn the errors of documents that are JSON, but not what they should be, into one line."""
     try:
         yield
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Damaged(
             f"its metadata about images is in neither OCI's nor Docker's format ({type(error).__name__}: {error})"
         ) from error
@@ -215,8 +215,8 @@ def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> int | None:
     image/tarexport/save.go). So the layer is known before the manifest is read.
     """
     try:
-        description = json.loads(text) if len(text) <= LARGEST_LEGACY else None
-    except (ValueError, RecursionError):
+        description = untrusted.parsed(text) if len(text) <= LARGEST_LEGACY else None
+    except untrusted.Unexpected:
         return None
     if not isinstance(description, dict):
         return None

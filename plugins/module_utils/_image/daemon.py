@@ -38,7 +38,7 @@ ANSWER_BYTES = 4096
 NAME = re.compile(r"[\w./:@-]+", re.ASCII)  # what names have in them; no image has <none>:<none>, or worse
 NOT_FOUND, CONFLICT = 404, 409
 # What is raised where an answer has other types than it should.
-UNEXPECTED = (Unexpected, AttributeError, KeyError, RecursionError, TypeError)
+UNEXPECTED = (Unexpected, AttributeError, KeyError, TypeError)
 PACKAGES = "package python3-docker of Debian, docker of PyPI"
 
 
