@@ -11,7 +11,7 @@ author: The nested.kata founders (@nested-kata)
 description:
   - Compares the processors and the memory that the Docker in an instance reports with those that were asked for. A
     guest has whole processors, and a part of its memory is its kernel's.
-  - Where the instance runs on the kernel of its target, it is no virtual machine, and nothing is compared.
+  - An instance that runs on the kernel of its target is not a virtual machine, and nothing is compared.
   - Pure computation on the control node.
 options:
   _input:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Commands whose output somebody else chooses, who may write without end."""
+"""Limits for the output of commands that a tenant controls, who may write without end."""
 
 from __future__ import annotations
 

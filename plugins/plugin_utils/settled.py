@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import parse_size
-from ansible_collections.nested.kata.plugins.plugin_utils.containers import Found, action, differences
+from ansible_collections.nested.kata.plugins.plugin_utils.containers import Found, differences
 from ansible_collections.nested.kata.plugins.plugin_utils.firewall import rules_of
 
 Facts = Mapping[str, Any]
@@ -65,8 +65,7 @@ def _is_container(container: Facts, found: Found, host: Facts, running: bool) ->
     image = host["images"].get(container["image"])
     if not found.exists or image is None or found.names != [container["name"]] or found.running != running:
         return False
-    listed = differences(found.container, container, image)
-    return not listed and action(found, listed, False, "never") == "keep"
+    return not differences(found.container, container, image)
 
 
 def _is_network(wanted: Facts, host: Facts) -> bool:

@@ -63,7 +63,7 @@ def parsed(text: str | bytes, what: str = "the answer") -> Any:
         raise Unexpected(f"{what} is not valid JSON: {error}") from error
 
 
-# A string, also one without an end, and what is no bracket.
+# A string, terminated or not, and a run of anything but brackets.
 STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 BETWEEN = re.compile(r"[^\[\]{}]+")
 
