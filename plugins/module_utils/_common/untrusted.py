@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import unicodedata
 from typing import Any, Iterable
 
 LARGEST = 32 << 20  # bytes of an answer: a daemon lists thousands of images in less
@@ -115,9 +114,6 @@ def size(value: Any, what: str, most: int = 1 << 60) -> int:
 
 # For people
 
-# Control characters, marks that change the direction of text, what has no width, and what is in no Unicode text.
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
 
 def shown(value: Any, longest: int = LONGEST) -> str:
     """Return a text in one line in which nothing hides, and no more than so many characters of it."""
@@ -127,7 +123,9 @@ def shown(value: Any, longest: int = LONGEST) -> str:
 
 
 def _visible(character: str) -> str:
-    if unicodedata.category(character) not in HIDDEN:
+    # Not so are control characters, marks that change the direction of text, what has no width, other blanks than
+    # the usual, and what is in no Unicode text.
+    if character.isprintable():
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
