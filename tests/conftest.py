@@ -20,8 +20,8 @@ from samples import sampled
 T = TypeVar("T")
 
 # How long an example takes says how busy the machine is.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("the same examples each time", deadline=None, derandomize=True)
+settings.register_profile("other examples each time", deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What random examples find is rarely about the change at hand, and a run that anybody waits for is about that.
+    settings.load_profile("other examples each time" if config.option.all else "the same examples each time")
     # The workers of pytest-xdist are given the seed of the process that starts them.
     if config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(1_000_000)
