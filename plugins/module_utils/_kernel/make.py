@@ -16,10 +16,9 @@ import time
 from dataclasses import dataclass, field
 from typing import BinaryIO, Callable, Mapping
 
-from ansible_collections.nested.kata.plugins.module_utils._common.files import reading_end
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE, reading_end
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import percent
 
-PIECE = 1 << 20
 GRACE = 30  # seconds for make to end, and to remove incomplete files
 NAMED = 3  # lines of a failed build that the message quotes
 
