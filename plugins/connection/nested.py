@@ -146,8 +146,8 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.plugins.connection import ConnectionBase
 from ansible.plugins.loader import connection_loader
 from ansible.utils.display import Display
+from ansible_collections.nested.kata.plugins.module_utils._common.limits import limited
 from ansible_collections.nested.kata.plugins.module_utils._docker import hops
-from ansible_collections.nested.kata.plugins.plugin_utils.limits import limited
 
 display = Display()
 

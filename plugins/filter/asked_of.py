@@ -53,7 +53,7 @@ _value:
 
 from collections.abc import Callable, Iterable
 
-from ansible_collections.nested.kata.plugins.plugin_utils.limits import limited
+from ansible_collections.nested.kata.plugins.module_utils._common.limits import limited
 
 STDOUT = 1 << 20  # bytes
 STDERR = 1 << 16

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from ansible_collections.nested.kata.plugins.plugin_utils.limits import limited
+from ansible_collections.nested.kata.plugins.module_utils._common.limits import limited
 
 
 def run(script: str, at_once: bool = False, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Iterable
 
 # Descriptors 3 and 4 are the caller's stdout and stderr, 5 takes the exit status past both limits, and 6 takes the
 # command's stdout past the limit of its stderr.
