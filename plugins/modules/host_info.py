@@ -136,11 +136,11 @@ texts:
   sample: {/etc/resolv.conf: "nameserver 192.0.2.1\n"}
 units:
   description:
-    - Of each of O(units) its states, C(load), C(active), C(enabled) and C(reload), whether systemd has to read its file
-      again. Empty where systemd does not run.
+    - Of each of O(units) its states, C(load), C(active), C(sub), C(enabled) and C(reload), whether systemd has to read
+      its file again. Empty where systemd does not run.
   returned: success
   type: dict
-  sample: {nested-kata-firewall.service: {load: loaded, active: active, enabled: enabled, reload: "no"}}
+  sample: {nested-kata-firewall.service: {load: loaded, active: active, sub: running, enabled: enabled, reload: "no"}}
 packages:
   description: Those of O(packages) that are installed. Empty where Debian's package manager is not there.
   returned: success

@@ -107,7 +107,7 @@ CONTAINERD = {
 
 # On cgroup v1 Docker mounts the controllers read-only; on v2 processes must leave the root of the tree before it can
 # have controllers.
-ENTRY = """
+PREPARE = """
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
   mount -o remount,rw /sys/fs/cgroup && mkdir -p /sys/fs/cgroup/init
   xargs -rn1 < /sys/fs/cgroup/cgroup.procs > /sys/fs/cgroup/init/cgroup.procs
@@ -116,8 +116,8 @@ else
 fi
 mkdir -p /etc/docker
 echo "$DAEMON_JSON" > /etc/docker/daemon.json
-exec dockerd
 """
+ENTRY = f"{PREPARE}exec dockerd"
 
 FLAGS = (
     "--cap-add",

@@ -234,17 +234,19 @@ SHOWN = """Names=alias.service b.service
 NeedDaemonReload=yes
 LoadState=loaded
 ActiveState=active
+SubState=running
 UnitFileState=enabled
 
 Names=a.service
 LoadState=not-found
 ActiveState=inactive
+SubState=dead
 UnitFileState=
 NeedDaemonReload=no
 """
 UNITS = {
-    "b.service": {"load": "loaded", "active": "active", "enabled": "enabled", "reload": "yes"},
-    "a.service": {"load": "not-found", "active": "inactive", "enabled": "", "reload": "no"},
+    "b.service": {"load": "loaded", "active": "active", "sub": "running", "enabled": "enabled", "reload": "yes"},
+    "a.service": {"load": "not-found", "active": "inactive", "sub": "dead", "enabled": "", "reload": "no"},
 }
 
 
@@ -257,7 +259,7 @@ def test_units_have_their_states_in_the_order_of_their_names_where_systemd_runs(
     assert look_at_units(["b.service", "none@.service", "a.service"]) == found
     assert look_at_units([]) == {}
     asked = (tmp_path / "asked").read_text() if (tmp_path / "asked").exists() else ""
-    properties = "Names,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
+    properties = "Names,LoadState,ActiveState,SubState,UnitFileState,NeedDaemonReload"
     assert asked == f"show --property={properties} -- b.service none@.service a.service\n" * runs
 
 

@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ansible_runner import MARK
+from ansible_runner import MARK, wait_until
 from docker_in_docker import docker
 
 SCENARIO = Path(__file__).resolve().parent.parent
@@ -85,6 +85,12 @@ def devices_of(target: str, file: str) -> list[str]:
 def device_of(target: str, instance: str) -> str:
     """Return the loop device of an instance's disk, or nothing."""
     return "\n".join(devices_of(target, f"/var/lib/nested-kata/disks/{instance}.img"))
+
+
+def started(target: str, instance: str) -> str:
+    """Return since when an instance runs, or nothing."""
+    show = "{{if .State.Running}}{{.State.StartedAt}}{{end}}"
+    return ask(target, f"docker inspect --format '{show}' {instance} 2>/dev/null || true")
 
 
 def wait_for(target: str, instance: str) -> None:
@@ -205,10 +211,27 @@ def test_a_volume_survives_a_clean_restart_and_a_cut_of_power() -> None:
     ask(target, "systemctl restart nested-kata-instance@one.service")
     wait_for(target, "one")
     assert written() == before
-    # A crash, for which killing the container stands here: the unit finds it dead and the loop device still attached.
-    ask(target, "docker kill one && systemctl restart nested-kata-instance@one.service")
+    # A crash, for which killing the container's init stands here. Its unit starts it again.
+    first = started(target, "one")
+    ask(target, "kill -KILL $(docker inspect --format '{{.State.Pid}}' one)")
+    wait_until(lambda: started(target, "one") not in ("", first), "it to be back")
     wait_for(target, "one")
     assert written() == before
+    assert ask(target, "systemctl is-active nested-kata-instance@one.service") == "active"
+    last = json.loads(ask(target, "cat /var/lib/nested-kata/ends/one.json"))["ends"][-1]
+    assert (last["status"], last["reason"]) == (137, "it ended (exit status 137)")
+
+
+def test_instances_are_back_when_docker_was_restarted_and_no_end_is_noted() -> None:
+    target, instances, ends = "machine-host", ("one", "two"), "cat /var/lib/nested-kata/ends/*.json"
+    noted, first = ask(target, ends), {name: started(target, name) for name in instances}
+    ask(target, "systemctl restart docker")
+    for name in instances:
+        wait_until(lambda name=name: started(target, name) not in ("", first[name]), f"{name} to be back")
+        wait_for(target, name)
+    assert ask(target, ends) == noted
+    states = "systemctl show --property=SubState --value nested-kata-instance@one nested-kata-instance@two"
+    assert ask(target, states).split() == ["running", "running"]
 
 
 def test_instances_do_not_reach_each_other() -> None:

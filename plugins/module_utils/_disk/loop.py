@@ -551,8 +551,10 @@ def set_link(link: str, device: str) -> None:
     os.replace(new, link)
 
 
-def attach_image(image: str, link: str, uuid: str | None) -> str:
-    """Attach an image whose file system is the expected one, make its link, and return the device."""
+def attach_image(image: str, link: str, uuid: str | None, unused: bool = False) -> str:
+    """Attach an image whose file system is the expected one, make its link, and return the device. With `unused`,
+    refuse one that anybody uses.
+    """
     _check_paths(image, link)
     try:
         found = os.lstat(image)
@@ -567,6 +569,9 @@ def attach_image(image: str, link: str, uuid: str | None) -> str:
         if uuid and (content.uuid or "").lower() != uuid.lower():
             raise Refused(f"{image} holds the file system {content.uuid}, expected {uuid}: nothing was attached")
         loop = check_loops(image, loops_of(image))
+        use = use_of(loop.device) if loop and unused else None
+        if loop and use:
+            raise Refused(f"{image} is in use: {loop.device} is {use}: end that first")
         device = loop.device if loop else attach(image)
         if loop and not loop.node:
             make_node(device)
@@ -605,6 +610,7 @@ def main(arguments: list[str]) -> int:
         "attach", help="attach the image, make the link, print the loop device; does nothing where that is done"
     )
     attaching.add_argument("--uuid", help="the UUID that the file system in the image must have")
+    attaching.add_argument("--unused", action="store_true", help="refuse an image that anybody uses")
     detaching = commands.add_parser("detach", help="detach the image and remove the link; refused while it is in use")
     for command in (attaching, detaching):
         command.add_argument("--image", required=True, help="the disk image, an absolute path")
@@ -612,7 +618,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.command == "attach":
-            sys.stdout.write(attach_image(asked.image, asked.link, asked.uuid) + "\n")
+            sys.stdout.write(attach_image(asked.image, asked.link, asked.uuid, asked.unused) + "\n")
         else:
             detach_image(asked.image, asked.link)
     except (Refused, CommandFailed) as error:

@@ -38,7 +38,13 @@ KINDS = {
 }
 
 # The properties of a unit, and what they are called here.
-PROPERTIES = {"LoadState": "load", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "reload"}
+PROPERTIES = {
+    "LoadState": "load",
+    "ActiveState": "active",
+    "SubState": "sub",
+    "UnitFileState": "enabled",
+    "NeedDaemonReload": "reload",
+}
 
 
 @dataclass(frozen=True)
