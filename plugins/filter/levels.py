@@ -9,10 +9,10 @@ short_description: Put together the tables of C(playbooks/status.yml)
 version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
-  - Goes through the machines, proxies and instances of the inventory, and reads the results that
-    C(playbooks/status.yml) and the role P(nested.kata.kata_preflight#role) registered for each. A level whose
-    Docker was not reached is left out.
-  - Where a level is and how it is isolated comes from the inventory and the level above, not from the level itself.
+  - Goes through the machines and proxies of the inventory, and reads the results that C(playbooks/status.yml) and the
+    role P(nested.kata.kata_preflight#role) registered for each. A machine that was not asked is left out.
+  - The proxies and instances are those that the level above reports, whether or not they are in the inventory, and
+    those of the inventory that it does not have.
   - Pure computation on the control node.
 options:
   _input:
@@ -34,9 +34,12 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(rows) has for each level its kind, name, kernel, Docker's version, storage driver, running containers, and
-      isolation.
+    - C(rows) has for each level its kind, name, state, kernel, Docker's version, storage driver, running containers,
+      and isolation.
     - C(broken) has for each level that gave no useful answer its name and why.
+    - C(memory) has for each instance that runs the level, name, memory that it was given, that its guest uses, and that
+      the level holds for it.
+    - C(ends) has for each instance that ended by itself the level, name, time, reason, and last line that it wrote.
     - C(disks) has for each disk image the level, path, apparent size, room taken, shared room, and room that it may
       still take.
     - C(differences) has for each option of a container that was made with another value than is wanted, and was left as
@@ -46,9 +49,12 @@ _value:
   type: dict
   sample:
     rows:
-      - [machine, host1, 6.12.104, 26.1.5, overlay2, 1, "-"]
-      - [instance, web, 6.12.104-docker, 26.1.5, btrfs, 0, VM (kata)]
-    broken: [[ci, Timed out after 60 second(s).]]
+      - [machine, host1, running, 6.12.104, 26.1.5, overlay2, 1, "-"]
+      - [instance, web, running, 6.12.104-docker, 26.1.5, btrfs, 0, VM (kata)]
+      - [instance, ci, silent, "-", "-", "-", "-", VM (kata)]
+    broken: [[ci, it gives no answer]]
+    memory: [[kata-in-docker, web, 4.00 GB, 700.00 MB, 1.50 GB]]
+    ends: [[kata-in-docker, web, "2026-11-30 12:00:00", it ended (exit status 137), Out of memory]]
     disks: [[kata-in-docker, disks/web.img, 20.00 GB, 1.20 GB, 0.00 Bytes, 18.80 GB]]
     differences: [[kata-in-docker, web, memory, 4 GiB, 8 GiB]]
     missing: []
@@ -74,10 +80,12 @@ from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, 
 
 LONGEST = 60  # characters of what a level says of itself
 HOME = "/var/lib/nested-kata"
-KINDS = {"kata_hosts": "machine", "kata_proxies": "proxy", "kata_instances": "instance"}
 STANDIN = "none: runc, the stand-in for Kata"
-BROKEN: list[str | int] = ["-", "broken", "-", "-"]
-ISOLATION = {("machine", ""): "-", ("proxy", "runc"): "container", ("instance", "runc"): STANDIN}
+NOTHING: list[str | int] = ["-", "-", "-", "-"]
+ISOLATION = {("proxy", "runc"): "container", ("instance", "runc"): STANDIN}
+ASKED = {"running", "silent", "broken"}  # the states of a level that runs
+CONTAINERS = {"kata_proxies": "proxy", "kata_instances": "instance"}  # the groups of containers, and what they are
+TARGETS = ("kata_hosts", "kata_proxies", "kata_targets")  # the groups of hosts on which these are
 
 Known = Mapping[str, Any]
 """The variables of a host."""
@@ -85,15 +93,25 @@ Known = Mapping[str, Any]
 
 def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any]:
     """Return the tables of all levels."""
-    hosts = [(kind, name, hostvars[name]) for group, kind in KINDS.items() for name in groups.get(group, [])]
-    targets = [(called(name, hostvars), known) for kind, name, known in hosts if kind != "instance"]
-    asked = [(kind, name, *said(known)) for kind, name, known in hosts if "nested_kata_docker" in known]
-    rows = [
-        [kind, called(name, hostvars), *cells, isolation(kind, name, hostvars)] for kind, name, cells, _why in asked
+    machines = {name: machine(hostvars[name]) for name in groups.get("kata_hosts", []) if asked(hostvars[name])}
+    names = dict.fromkeys(name for group in TARGETS for name in groups.get(group, []))
+    targets = [(called(name, hostvars), hostvars[name]) for name in names]
+    below = [(level, one) for level, known in targets for one in found(known)]
+    lost = [
+        [kind, called(name, hostvars), state, *NOTHING, "-"]
+        for group, kind in CONTAINERS.items()
+        for name in groups.get(group, [])
+        if (state := lost_state(name, hostvars))
     ]
+    rows = [["machine", name, *cells, "-"] for name, (cells, _why) in machines.items()]
+    rows += [row(one) for kind in CONTAINERS.values() for _level, one in below if one["kind"] == kind] + lost
     return {
         "rows": rows,
-        "broken": [[called(name, hostvars), why] for _kind, name, _cells, why in asked if why],
+        "broken": [[name, why] for name, (_cells, why) in machines.items() if why]
+        + [[one["name"], shown(one["reason"], LONGEST)] for _level, one in below if one["reason"]]
+        + [[level, why] for level, known in targets if (why := trouble(known))],
+        "memory": [memory(level, one) for level, one in below if one["kind"] == "instance" and one["state"] in ASKED],
+        "ends": [ended(level, one) for level, one in below if one["ends"]],
         "disks": [
             disk(level, image)
             for level, known in targets
@@ -107,9 +125,8 @@ def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any
         ],
         "missing": [
             f"{finding['id']}: {finding['remedy']}"
-            for kind, _name, known in hosts
-            if kind == "machine"
-            for finding in errors(known)
+            for name in groups.get("kata_hosts", [])
+            for finding in errors(hostvars[name])
         ],
         "standin": any(cells[-1] == STANDIN for cells in rows),
     }
@@ -120,28 +137,28 @@ def called(name: str, hostvars: Hostvars) -> str:
     return (name, *way(name, hostvars).hops)[-1]
 
 
-def runtime(name: str, hostvars: Hostvars) -> str:
-    """Return the runtime of a container as the level above reports it, or nothing."""
-    via, hops = way(name, hostvars)
-    lines: list[str] = hostvars[via].get("nested_kata_runtimes", {}).get("stdout_lines", []) if via else []
-    runtimes = {container: found for container, _space, found in (line.partition(" ") for line in lines)}
-    return runtimes.get(f"/{hops[-1]}", "") if hops else ""
+# --- machines, which say themselves what they are ---
 
 
-def said(known: Known) -> tuple[list[str | int], str]:
-    """Return what a level says of itself, and nothing or why it gave no useful answer."""
-    for asked in ("nested_kata_kernel", "nested_kata_docker"):
-        answer = known.get(asked, {"rc": 0})
+def asked(known: Known) -> bool:
+    """Return whether a machine was asked."""
+    return "nested_kata_docker" in known
+
+
+def machine(known: Known) -> tuple[list[str | int], str]:
+    """Return what a machine says of itself, and nothing or why it gave no useful answer."""
+    for question in ("nested_kata_kernel", "nested_kata_docker"):
+        answer = known.get(question, {"rc": 0})
         if answer.get("rc", 1) != 0:
-            return BROKEN, shown(failure_reason(answer), LONGEST)
+            return ["broken", *NOTHING], shown(failure_reason(answer), LONGEST)
     try:
-        return properties(known), ""
+        return ["running", *properties(known)], ""
     except Unexpected as error:
-        return BROKEN, shown(error, LONGEST)
+        return ["broken", *NOTHING], shown(error, LONGEST)
 
 
 def properties(known: Known) -> list[str | int]:
-    """Return what a level says of itself, or raise Unexpected."""
+    """Return what a machine says of itself, or raise Unexpected."""
     answer = text(known["nested_kata_docker"].get("stdout"), "what its Docker says")
     info = mapping(parsed(answer, "what its Docker says"), "what its Docker says")
     return [
@@ -151,10 +168,51 @@ def properties(known: Known) -> list[str | int]:
     ]
 
 
-def isolation(kind: str, name: str, hostvars: Hostvars) -> str:
-    """Return what keeps a level apart from the one above."""
-    found = runtime(name, hostvars)
-    return ISOLATION.get((kind, found), f"VM ({shown(found, LONGEST)})" if found else "unknown")
+# --- proxies and instances, of which the level above says what they are ---
+
+
+def found(known: Known) -> list[dict[str, Any]]:
+    """Return the proxies and instances that were found on a target."""
+    levels_there: list[dict[str, Any]] = known.get("nested_kata_found", {}).get("levels", [])
+    return levels_there
+
+
+def trouble(known: Known) -> str:
+    """Return why it is not known what is on a target, nothing where it is."""
+    result = known.get("nested_kata_found")
+    if result is None or not result.get("error", True):
+        return ""
+    return shown(result.get("error") or failure_reason(result), LONGEST)
+
+
+def lost_state(name: str, hostvars: Hostvars) -> str:
+    """Return what is wrong with a container of the inventory that was not found, nothing where it was."""
+    via, hops = way(name, hostvars)
+    if not hops or via not in hostvars or "nested_kata_found" not in hostvars[via]:
+        return ""
+    if trouble(hostvars[via]):
+        return "unknown"
+    return "" if hops[-1] in {one["name"] for one in found(hostvars[via])} else "missing"
+
+
+def row(one: Known) -> list[str | int]:
+    """Return the row of a proxy or an instance."""
+    cells = [one["kernel"], one["version"], one["driver"], one["running"]] if one["state"] == "running" else NOTHING
+    isolation = ISOLATION.get((one["kind"], one["runtime"]), f"VM ({shown(one['runtime'], LONGEST)})")
+    return [one["kind"], one["name"], one["state"], *cells, "-" if one["state"] == "foreign" else isolation]
+
+
+def memory(level: str, one: Known) -> list[str]:
+    """Return the row of the memory of an instance."""
+    given, used, held = (one["memory"][key] for key in ("size", "used", "held"))
+    return [level, one["name"], *(bytes_to_human(value) if value else "-" for value in (given, used, held))]
+
+
+def ended(level: str, one: Known) -> list[str]:
+    """Return the row of how an instance ended the last time."""
+    last = one["ends"][-1]
+    when = shown(last["at"], LONGEST).replace("T", " ").partition("+")[0]
+    return [level, one["name"], when, shown(last["reason"], LONGEST), shown((last["lines"] or ["-"])[-1], LONGEST)]
 
 
 def disk(level: str, image: Mapping[str, Any]) -> list[str]:

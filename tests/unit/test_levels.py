@@ -8,71 +8,132 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.nested.kata.plugins.filter.containers_on import FilterModule as ContainerFilters
 from ansible_collections.nested.kata.plugins.filter.instance_hops import FilterModule as HopFilters
 from ansible_collections.nested.kata.plugins.filter.levels import FilterModule as LevelFilters
 from ansible_collections.nested.kata.plugins.filter.way import FilterModule as WayFilters
 
 levels = LevelFilters().filters()["levels"]
-containers_on = ContainerFilters().filters()["containers_on"]
 way = WayFilters().filters()["way"]
 instance_hops = HopFilters().filters()["instance_hops"]
 
 GROUPS = {"kata_hosts": ["machine"], "kata_proxies": ["p.machine"], "kata_instances": ["kata.p.machine"]}
 
 
-def known(running: int, via: str = "", hops: tuple[str, ...] = (), **more: object) -> dict:
-    """Return the variables of a host whose Docker was reached."""
-    docker = {
-        "rc": 0,
-        "stdout": json.dumps({"ServerVersion": "26.1.5", "Driver": "btrfs", "ContainersRunning": running}),
-    }
+def level(name: str, kind: str = "instance", **more: object) -> dict:
+    """Return what the module instance_info says of a proxy or an instance."""
+    memory = {"size": 4 << 30, "used": 700 << 20, "held": 3 << 29}
+    said = {"kernel": "6.12", "version": "26.1.5", "driver": "btrfs", "running": 0, "memory": memory}
+    runtime = "kata" if kind == "instance" else "runc"
     return {
-        "nested_kata_docker": docker,
-        "nested_kata_kernel": {"rc": 0, "stdout": "6.12"},
-        **({"ansible_nested_via": via, "ansible_nested_hops": list(hops)} if hops else {}),
+        "name": name,
+        "kind": kind,
+        "state": "running",
+        "reason": "",
+        "runtime": runtime,
+        "ends": [],
+        **said,
         **more,
     }
 
 
-def hostvars(runtime: str = "kata") -> dict:
+def has(*there: dict) -> dict:
+    return {"nested_kata_found": {"error": "", "levels": list(there)}}
+
+
+def hostvars(**kata: object) -> dict:
+    docker = {"ServerVersion": "26.1.5", "Driver": "btrfs", "ContainersRunning": 1}
     return {
-        "machine": known(1, **containers("/p runc")),
-        "p.machine": known(1, "machine", ("p",), **containers("/other runc", f"/kata {runtime}")),
-        "kata.p.machine": known(0, "p.machine", ("kata",), **containers("/kata kata")),
+        "machine": {
+            "nested_kata_docker": {"rc": 0, "stdout": json.dumps(docker)},
+            "nested_kata_kernel": {"rc": 0, "stdout": "6.12"},
+            **has(level("p", "proxy", running=1)),
+        },
+        "p.machine": {
+            "ansible_nested_via": "machine",
+            "ansible_nested_hops": ["p"],
+            **has(level("kata", **kata)),
+        },
+        "kata.p.machine": {"ansible_nested_via": "p.machine", "ansible_nested_hops": ["kata"]},
     }
-
-
-def containers(*lines: str) -> dict:
-    return {"nested_kata_runtimes": {"stdout_lines": list(lines)}}
 
 
 def test_each_level_has_a_row_in_the_order_of_the_levels() -> None:
     found = levels(GROUPS, hostvars())
     assert found["rows"] == [
-        ["machine", "machine", "6.12", "26.1.5", "btrfs", 1, "-"],
-        ["proxy", "p", "6.12", "26.1.5", "btrfs", 1, "container"],
-        ["instance", "kata", "6.12", "26.1.5", "btrfs", 0, "VM (kata)"],
+        ["machine", "machine", "running", "6.12", "26.1.5", "btrfs", 1, "-"],
+        ["proxy", "p", "running", "6.12", "26.1.5", "btrfs", 1, "container"],
+        ["instance", "kata", "running", "6.12", "26.1.5", "btrfs", 0, "VM (kata)"],
     ]
-    assert (found["disks"], found["missing"], found["standin"]) == ([], [], False)
+    assert [found[key] for key in ("broken", "ends", "disks", "missing", "standin")] == [[], [], [], [], False]
 
 
 def test_an_instance_under_runc_is_not_taken_for_isolated() -> None:
-    found = levels(GROUPS, hostvars("runc"))
+    found = levels(GROUPS, hostvars(runtime="runc"))
     assert found["rows"][-1][-1] == "none: runc, the stand-in for Kata"
     assert found["standin"] is True
 
 
-def test_an_instance_that_the_level_above_does_not_know_is_not_taken_for_isolated() -> None:
-    hosts = hostvars()
-    hosts["p.machine"].update(containers("", "/kata", "/other runc"))
-    assert levels(GROUPS, hosts)["rows"][-1][-1] == "unknown"
+def test_those_of_no_inventory_have_rows_too() -> None:
+    found = levels({"kata_hosts": ["machine"]}, {"machine": {**hostvars()["machine"], **has(level("ci"), level("db"))}})
+    assert [row[:2] for row in found["rows"]] == [["machine", "machine"], ["instance", "ci"], ["instance", "db"]]
+
+
+@pytest.mark.parametrize("state", ["stopped", "silent", "broken", "foreign"])
+def test_one_that_does_not_run_as_it_should_has_a_row(state: str) -> None:
+    found = levels(GROUPS, hostvars(state=state, reason="it \x1bhangs" if state == "silent" else ""))
+    isolation = "-" if state == "foreign" else "VM (kata)"
+    assert found["rows"][-1] == ["instance", "kata", state, "-", "-", "-", "-", isolation]
+    assert found["broken"] == ([["kata", "it \\x1bhangs"]] if state == "silent" else [])
+    assert [row[1] for row in found["memory"]] == (["kata"] if state in ("silent", "broken") else [])
+
+
+def test_one_of_the_inventory_that_its_target_does_not_have_is_missing() -> None:
+    hosts = {**hostvars(), "p.machine": {**hostvars()["p.machine"], **has(level("other"))}}
+    assert [row[1:3] for row in levels(GROUPS, hosts)["rows"]] == [
+        ["machine", "running"],
+        ["p", "running"],
+        ["other", "running"],
+        ["kata", "missing"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ({"unreachable": True, "msg": "Cannot\x07 connect"}, "Cannot\\x07 connect"),
+        ({"error": "Docker is not there", "levels": []}, "Docker is not there"),
+        ({"failed": True, "msg": "no Python"}, "no Python"),
+    ],
+)
+def test_where_a_target_does_not_answer_nothing_is_known_of_what_is_there(result: dict, why: str) -> None:
+    hosts = {**hostvars(), "p.machine": {**hostvars()["p.machine"], "nested_kata_found": result}}
+    found = levels(GROUPS, hosts)
+    assert found["rows"][-1] == ["instance", "kata", "unknown", "-", "-", "-", "-", "-"]
+    assert found["broken"] == [["p", why]]
 
 
 def test_a_level_that_was_not_looked_at_is_left_out() -> None:
     hosts = hostvars()
-    del hosts["p.machine"]["nested_kata_docker"]
-    assert [row[0] for row in levels(GROUPS, hosts)["rows"]] == ["machine", "instance"]
+    del hosts["machine"]["nested_kata_docker"], hosts["p.machine"]["nested_kata_found"]
+    assert [row[0] for row in levels(GROUPS, hosts)["rows"]] == ["proxy"]
+
+
+def test_memory_is_what_was_given_what_the_guest_uses_and_what_the_target_holds() -> None:
+    memory = {"size": 0, "used": None, "held": None}
+    hosts = {**hostvars(), "p.machine": {**hostvars()["p.machine"], **has(level("kata"), level("ci", memory=memory))}}
+    assert levels(GROUPS, hosts)["memory"] == [
+        ["p", "kata", "4.00 GB", "700.00 MB", "1.50 GB"],
+        ["p", "ci", "-", "-", "-"],
+    ]
+
+
+def test_the_last_end_of_an_instance_is_shown() -> None:
+    ends = [
+        {"at": "2026-11-30T11:00:00+00:00", "reason": "it ended (exit status 1)", "status": 1, "lines": []},
+        {"at": "2026-11-30T12:34:56+00:00", "reason": "it hung", "status": 137, "lines": ["one", "l\x1bast"]},
+    ]
+    assert levels(GROUPS, hostvars(ends=ends))["ends"] == [["p", "kata", "2026-11-30 12:34:56", "it hung", "l\\x1bast"]]
+    assert levels(GROUPS, hostvars(ends=ends[:1]))["ends"][0][-1] == "-"
 
 
 def docker(stdout: str, kernel: str = "6.12") -> dict:
@@ -108,32 +169,32 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_an_instance_that_gives_no_useful_answer_is_shown_as_broken_beside_the_others(case: str) -> None:
+def test_a_machine_that_gives_no_useful_answer_is_shown_as_broken_beside_the_others(case: str) -> None:
     facts, why = BROKEN[case]
     hosts = hostvars()
-    hosts["kata.p.machine"].pop("nested_kata_kernel")
-    hosts["kata.p.machine"].update(facts)
+    hosts["machine"].pop("nested_kata_kernel")
+    hosts["machine"].update(facts)
     found = levels(GROUPS, hosts)
-    assert found["rows"][-1] == ["instance", "kata", "-", "broken", "-", "-", "VM (kata)"]
-    assert [row[3] for row in found["rows"][:-1]] == ["26.1.5", "26.1.5"]
+    assert found["rows"][0] == ["machine", "machine", "broken", "-", "-", "-", "-", "-"]
+    assert [row[2] for row in found["rows"][1:]] == ["running", "running"]
     ((name, reason),) = found["broken"]
-    assert name == "kata"
+    assert name == "machine"
     assert why in reason
     assert reason.isprintable()
 
 
-def test_what_an_instance_says_of_itself_is_visible_and_short() -> None:
+def test_what_a_machine_says_of_itself_is_visible_and_short() -> None:
     hosts = hostvars()
     said = json.dumps({**INFO, "ServerVersion": "26\x1b[31m\u202e", "Driver": "b" * 1000})
-    hosts["kata.p.machine"].update(docker(said, "6.12\x07"))
-    row = levels(GROUPS, hosts)["rows"][-1]
-    assert row[2:4] == ["6.12\\x07", "26\\x1b[31m\\u202e"]
-    assert len(row[4]) == 60
+    hosts["machine"].update(docker(said, "6.12\x07"))
+    row = levels(GROUPS, hosts)["rows"][0]
+    assert row[3:5] == ["6.12\\x07", "26\\x1b[31m\\u202e"]
+    assert len(row[5]) == 60
 
 
 def test_an_inventory_without_the_groups_has_no_level() -> None:
-    empty: dict = {"rows": [], "broken": [], "disks": [], "differences": [], "missing": [], "standin": False}
-    assert levels({"all": ["x"]}, {}) == empty
+    tables = ("rows", "broken", "memory", "ends", "disks", "differences", "missing")
+    assert levels({"all": ["x"]}, {}) == {**{table: [] for table in tables}, "standin": False}
 
 
 def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
@@ -153,7 +214,9 @@ def test_what_was_left_as_it_is_is_shown_with_both_values() -> None:
     memory = {"item": "memory", "is": ["4 GiB"], "would_be": ["8 GiB"]}
     devices = {"item": "device", "is": [], "would_be": ["/dev/kvm", "/dev/vhost-net"]}
     notes = {"stdout_lines": [json.dumps({"name": name, "differences": [memory, devices]}) for name in ("web", "db")]}
-    found = levels(GROUPS, {**hostvars(), "p.machine": known(1, "machine", ("p",), nested_kata_differences=notes)})
+    hosts = hostvars()
+    hosts["p.machine"]["nested_kata_differences"] = notes
+    found = levels(GROUPS, hosts)
     assert found["differences"] == [
         ["p", name, *cells]
         for name in ("db", "web")
@@ -167,9 +230,9 @@ def test_what_is_missing_for_kata_are_the_errors_of_the_machines() -> None:
         {"id": "memory", "ok": False, "severity": "warning", "remedy": "more"},
         {"id": "tun", "ok": True, "severity": "error", "remedy": ""},
     ]
-    assert levels(GROUPS, {**hostvars(), "machine": known(0, kata_preflight_look={"findings": findings})})[
-        "missing"
-    ] == ["kvm: load it"]
+    hosts = hostvars()
+    hosts["machine"]["kata_preflight_look"] = {"findings": findings}
+    assert levels(GROUPS, hosts)["missing"] == ["kvm: load it"]
 
 
 WAYS = {
@@ -181,12 +244,6 @@ WAYS = {
     "b": {"ansible_nested_via": "proxy", "ansible_nested_hops": ["b"]},
     "c": {"ansible_nested_via": "elsewhere", "ansible_nested_hops": ["c"]},
 }
-
-
-def test_containers_of_a_host_are_reached_by_one_hop_from_it() -> None:
-    deep = {"deep": {"ansible_nested_via": "here", "ansible_nested_hops": ["p", "b"]}}
-    assert containers_on([*WAYS, "deep"], "here", {**WAYS, **deep}) == ["p", "a"]
-    assert containers_on(WAYS, "b", WAYS) == []
 
 
 def test_the_way_of_a_host_that_is_no_container_is_empty() -> None:
