@@ -24,7 +24,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from ansible_runner import module_command, module_environment, wait_until
-from turns import show, timed, timed_idle
+from turns import needs, show, timed, timed_idle
 
 MEBIBYTE = 1 << 20
 NOTHING = """
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--no-docker", action="store_true", help="do without docker load")
     parser.add_argument("--directory", help="where to work; a temporary directory otherwise")
     options = parser.parse_args()
+    needs("mkfs.btrfs", "mkfs.ext4", "mkfs.xfs", root=True, loops=True)
     docker = (
         not options.no_docker
         and subprocess.run(["docker", "version"], capture_output=True, check=False).returncode == 0

@@ -26,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from ansible_runner import module_command, module_environment
+from turns import needs
 
 MEBIBYTE = 1 << 20
 JOBS = {
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", help="where to work; a temporary directory otherwise")
     options = parser.parse_args()
+    needs("fio", "mkfs.btrfs", "mkfs.ext4", root=True, loops=True)
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     ways = ["no image", *((kind, direct_io) for kind in MOUNT_OPTIONS for direct_io in ("off", "on"))]
     found: dict[object, dict[str, list[float]]] = {way: {} for way in ways}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from qemu_kernel import boot
+from turns import needs
 
 MIB = 1 << 20
 
@@ -37,8 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     kernels = {path.parent: json.loads(path.read_text()) for path in sorted(options.directory.glob("*/build.json"))}
-    if not kernels:
-        sys.exit(f"{options.directory} has no kernel: no directory in it has a build.json")
+    needs("qemu-system-x86_64", beside={f"kernels in {options.directory}, as guest_kernel leaves them": bool(kernels)})
     init: dict[Path, list[float]] = {path: [] for path in kernels}
     started: dict[Path, list[float]] = {path: [] for path in kernels}
     for number in range(options.rounds):

@@ -28,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in (
 from ansible_runner import module_command, module_environment
 from docker_in_docker import DAEMON_IMAGE, build_images, docker, load, nested_daemon, wait_for_daemon
 from tunnel_program import install
-from turns import show
+from turns import needs, show
 
 OUTER = "t-bench-outer"
 INNER = "t-bench-inner"
@@ -148,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    needs(root=True, docker=True)
     build_images()
     docker("build", "--quiet", "--tag", IMAGE, "-", data=DOCKERFILE.encode())
     docker(

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from ansible_runner import module_command, module_environment
-from turns import show, timed, timed_idle
+from turns import needs, show, timed, timed_idle
 
 MEBIBYTE = 1 << 20
 
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", help="where to work; a temporary directory otherwise")
     options = parser.parse_args()
+    needs("tar", "zstd", "xz")
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch_name:
         scratch = Path(scratch_name)
         make(scratch / "source", options.files, options.size * MEBIBYTE)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "suppo
 from ansible_runner import module_command, module_environment
 from kernel_profiles import ALLOW_MISSING, fragments_of
 from kernel_trees import copy_of
-from turns import show, timed, timed_idle
+from turns import needs, show, timed, timed_idle
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--profile", default="docker", help="whose fragments are merged")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    needs("apt-get", "dpkg-deb", "make", "gcc", "flex", "bison", "bc")
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
         tree, fragments = copy_of(options.version, scratch / "tree"), fragments_of(options.profile, "x86_64")

@@ -28,7 +28,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.streams import
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
 from docker_in_docker import DAEMON_IMAGE, load, nested_daemon
 from tunnel_program import install, leading_to
-from turns import show
+from turns import needs, show
 
 OUTER, INNER = "t-bench-tunnel-outer", "t-bench-tunnel-inner"
 SINK, PORT, SOCAT_PORT = "/run/sink.sock", 5001, 5002
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--hops", type=int, choices=[1, 2], default=1)
     options = parser.parse_args()
+    needs("socat", root=True, docker=True)
     hops = (OUTER, INNER)[: options.hops]
     with ExitStack() as stack:
         stack.enter_context(nested_daemon(OUTER))

@@ -1,17 +1,53 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the measurements share that time commands turn by turn."""
+"""What the measurements share: what they need, commands that are timed turn by turn, and tables."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+LACKING = 3  # exit status of a measurement that cannot be made here
+BASE_IMAGE = "debian:trixie-slim"
+
+
+def needs(
+    *programs: str,
+    root: bool = False,
+    docker: bool = False,
+    loops: bool = False,
+    beside: Mapping[str, bool] | None = None,
+) -> None:
+    """End with one line that names what this machine lacks of programs, root, a Docker with the base image, loop
+    devices, and what else is needed, with whether it is there.
+    """
+    lacking = [f"the program {name}" for name in programs if not shutil.which(name)]
+    if root and os.geteuid() != 0:
+        lacking.append("root")
+    if docker and not _answers("docker", "version"):
+        lacking.append("a Docker that answers")
+    elif docker and not _answers("docker", "image", "inspect", BASE_IMAGE):
+        lacking.append(f"the image {BASE_IMAGE} in Docker (docker pull, or ./test.sh integration)")
+    if loops and not os.path.exists("/dev/loop-control"):
+        lacking.append("loop devices (/dev/loop-control)")
+    lacking += [what for what, there in (beside or {}).items() if not there]
+    if lacking:
+        print(f"{Path(sys.argv[0]).name} needs {', '.join(lacking)}", file=sys.stderr)
+        sys.exit(LACKING)
+
+
+def _answers(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def timed(command: list[str], **more: object) -> float:
