@@ -88,7 +88,8 @@ options:
     type: str
   memory:
     description:
-      - The memory of each instance, with a unit as in V(4g). They count together.
+      - The memory of each instance, with a unit as in V(4g). They count together, each with the 32 MiB more that Kata
+        gives a VM (C(overhead_memory)).
       - Without any, there is no finding V(memory), and C(/dev/shm) may be of any size.
     type: list
     elements: str

@@ -50,7 +50,7 @@ BAD = {
 
 def test_options_become_what_is_wanted() -> None:
     wanted = parse(OPTIONS)
-    assert wanted.question == Question("host", "kata", ("kata",), "4.1.0", ("a", "b"), 1536 << 20, 2.0)
+    assert wanted.question == Question("host", "kata", ("kata",), "4.1.0", ("a", "b"), (1536 + 2 * 32) << 20, 2.0)
     assert wanted.names == {"container": ("a",), "network": ("b",), "volume": ()}
     assert wanted.parts == (WantedPart("/disks", 1 << 30, "a disk", sparse=True),)
     assert wanted.answers[1] == WantedAnswer(("https://b",), "release", required=False, creates="kata")

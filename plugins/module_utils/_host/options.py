@@ -15,6 +15,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.versions impor
 from ansible_collections.nested.kata.plugins.module_utils._host.checks import CHECKS, Question
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import known
 
+OVERHEAD = 32 << 20  # bytes of memory that Kata gives a VM beside what was asked for: its overhead_memory
 KINDS = {"container": "containers", "network": "networks", "volume": "volumes"}
 
 
@@ -85,7 +86,7 @@ def parse_question(options: Mapping[str, Any]) -> Question:
         runtimes=tuple(options["runtimes"]),
         kata=kata,
         names=tuple(name for kind in KINDS.values() for name in options[kind]),
-        memory=sum(parse_size(size, "memory") for size in options["memory"]),
+        memory=sum(parse_size(size, "memory") + OVERHEAD for size in options["memory"]),
         overcommit=parse_overcommit(options["overcommit"]),
     )
 
