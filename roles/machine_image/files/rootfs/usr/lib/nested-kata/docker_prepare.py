@@ -55,12 +55,15 @@ def mounted() -> bool:
     return source.is_block_device() and source.stat().st_rdev == DISK.stat().st_rdev
 
 
-def mount(uuid: str) -> None:
-    """Mount the disk at Docker's data directory and let its file system fill the device."""
+def mount(uuid: str) -> str:
+    """Mount the disk at Docker's data directory, let its file system fill the device, and return the file system."""
     if not DISK.exists():
         raise NotReady(f"there is no {DISK}: the instance was started without its disk {uuid}")
-    check_uuid(output("blkid", "--probe", "--match-tag", "UUID", "--output", "value", str(DISK)), uuid)
-    fstype = output("blkid", "--probe", "--match-tag", "TYPE", "--output", "value", str(DISK))
+    found = dict(
+        line.split("=", 1) for line in output("blkid", "--probe", "--output", "export", str(DISK)).splitlines()
+    )
+    check_uuid(found.get("UUID", ""), uuid)
+    fstype = found.get("TYPE", "")
     DATA.mkdir(mode=0o710, parents=True, exist_ok=True)
     if not mounted():
         attach(fstype)
@@ -78,6 +81,7 @@ def mount(uuid: str) -> None:
             output("e2fsck", "-f", "-p", str(DISK), accept=(0, 1))  # 1 says that it put something right
             output("resize2fs", str(DISK))
             attach(fstype)
+    return fstype
 
 
 def attach(fstype: str) -> None:
@@ -119,9 +123,10 @@ def write_if_changed(path: Path, text: str) -> None:
 def main() -> int:
     """Prepare Docker's disk and configuration; return the exit status."""
     uuid = os.environ.get("NESTED_KATA_DISK_UUID")
+    fstype = ""
     try:
         if uuid:
-            mount(uuid)
+            fstype = mount(uuid)
         elif not os.path.ismount(DATA):
             raise NotReady(
                 f"nothing is mounted at {DATA} and no disk was given: Docker would fill the root file system"
@@ -129,7 +134,7 @@ def main() -> int:
         present = json.loads(DAEMON_JSON.read_text(encoding="utf-8")) if DAEMON_JSON.exists() else {}
         config = daemon_config(
             present,
-            fstype=output("stat", "--file-system", "--format", "%T", str(DATA)),
+            fstype=fstype or output("stat", "--file-system", "--format", "%T", str(DATA)),
             mtu=int(Path("/sys/class/net/eth0/mtu").read_text(encoding="ascii")),
             pool=os.environ.get("NESTED_KATA_ADDRESS_POOL"),
         )
