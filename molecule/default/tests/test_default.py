@@ -376,7 +376,8 @@ def test_the_drop_in_has_the_release_s_own_paths_safe_settings_and_what_the_inve
     assert (qemu["enable_annotations"], qemu["seccomp_sandbox"][:3], qemu["default_memory"]) == ([], "on,", 1024)
     assert (qemu["overhead_vcpus"], qemu["reclaim_guest_freed_memory"]) == (0.0, False)
     assert qemu["virtio_fs_cache"] == "always"
-    assert qemu["kernel_params"] == "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
+    needed = "cgroup_no_v1=all systemd.unified_cgroup_hierarchy=1"
+    assert qemu["kernel_params"] == f"{needed} init=/usr/bin/kata-agent"
     # Found in none, where 2 would be that it could not look.
     assert ask(PROXY, f"grep -rl /opt/kata {KATA_CONFIG}/config.d; echo $?") == "1"
 
