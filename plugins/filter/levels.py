@@ -80,6 +80,7 @@ from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, 
 
 LONGEST = 60  # characters of what a level says of itself
 HOME = "/var/lib/nested-kata"
+FILE_SYSTEM = 0.9  # of a disk is what a file system has for files at least
 STANDIN = "none: runc, the stand-in for Kata"
 NOTHING: list[str | int] = ["-", "-", "-", "-"]
 ISOLATION = {("proxy", "runc"): "container", ("instance", "runc"): STANDIN}
@@ -122,7 +123,8 @@ def levels(groups: Mapping[str, list[str]], hostvars: Hostvars) -> dict[str, Any
             for level, known in targets
             for container, listed in differing(known)
             for one in listed
-        ],
+        ]
+        + [cells for level, known in targets for one in found(known) if (cells := grown(level, one, known))],
         "missing": [
             f"{finding['id']}: {finding['remedy']}"
             for name in groups.get("kata_hosts", [])
@@ -219,6 +221,20 @@ def disk(level: str, image: Mapping[str, Any]) -> list[str]:
     """Return the row of a disk image."""
     return [level, os.path.relpath(image["path"], HOME)] + [
         bytes_to_human(image[key]) for key in ("size", "allocated", "shared", "growth")
+    ]
+
+
+def grown(level: str, one: Known, known: Known) -> list[str]:
+    """Return the row of a disk that has grown since its instance was started, nothing for another."""
+    images = {image["path"]: image for image in known.get("nested_kata_disks", {}).get("images", [])}
+    image = images.get(f"{HOME}/disks/{one['name']}.img")
+    if image is None or not one.get("disk") or one["disk"] > image["size"] * FILE_SYSTEM:
+        return []
+    return [
+        level,
+        one["name"],
+        "disk, until a restart",
+        *(bytes_to_human(size) for size in (one["disk"], image["size"])),
     ]
 
 

@@ -115,6 +115,11 @@ levels:
       returned: success
       type: dict
       sample: {size: 4294967296, used: 734003200, held: 1610612736}
+    disk:
+      description: Bytes of the file system at C(/var/lib/docker), as the guest says itself, V(null) where it does not.
+      returned: success
+      type: int
+      sample: 21474836480
     ends:
       description:
         - How the instance ended by itself the last times, oldest first. C(at) is when, in UTC, C(reason) why, C(status)

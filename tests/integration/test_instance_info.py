@@ -86,6 +86,7 @@ def test_each_instance_is_an_entry_whatever_it_answers(places: Places) -> None:
     assert good["memory"]["size"] == 64 << 20
     assert good["memory"]["used"] > 0
     assert good["memory"]["held"] is None
+    assert good["disk"] is None  # it has no /var/lib/docker
     assert levels[name_of("broken")]["reason"] == "dockerd \\x1b[31mis dead"
     assert json.dumps(found).isprintable()
 

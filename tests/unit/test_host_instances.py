@@ -59,7 +59,9 @@ def test_what_a_guest_says_is_taken_apart() -> None:
         "driver": "btrfs",
         "running": 3,
         "memory": {**MEMORY, "used": 24 * 1024},
+        "disk": None,
     }
+    assert heard(guest(memory="Disk 21474836480\n"), MEMORY)["disk"] == 20 << 30
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,15 @@ def test_disks_are_those_of_machines_and_proxies_with_sizes_to_read() -> None:
     assert levels(GROUPS, everywhere)["disks"] == [["machine", *cells], ["p", *cells]]
 
 
+@pytest.mark.parametrize(("disk", "grew"), [(None, False), (10 << 30, True), (18 << 30, True), (19 << 30, False)])
+def test_a_disk_that_its_guest_does_not_see_grown_yet_differs(disk: int | None, grew: bool) -> None:
+    image = {"path": "/var/lib/nested-kata/disks/kata.img", "allocated": 0, "shared": 0, "growth": 0}
+    hosts = hostvars(disk=disk)
+    hosts["p.machine"]["nested_kata_disks"] = {"images": [{**image, "size": 20 << 30}]}
+    rows = [["p", "kata", "disk, until a restart", f"{(disk or 0) >> 30}.00 GB", "20.00 GB"]]
+    assert levels(GROUPS, hosts)["differences"] == rows * grew
+
+
 def test_what_was_left_as_it_is_is_shown_with_both_values() -> None:
     memory = {"item": "memory", "is": ["4 GiB"], "would_be": ["8 GiB"]}
     devices = {"item": "device", "is": [], "would_be": ["/dev/kvm", "/dev/vhost-net"]}

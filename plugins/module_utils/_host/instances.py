@@ -33,10 +33,11 @@ TIMED_OUT = (124, 137)  # exit statuses of timeout(1)
 LONGEST = 60  # characters of what a guest says of itself
 HYPERVISOR = re.compile(rb"qemu|cloud-hypervisor|firecracker|dragonball|stratovirt")
 
-# Its kernel, its memory, and what its Docker says of itself.
+# Its kernel, its memory, the file system of its disk, and what its Docker says of itself.
 QUESTION = """
 uname -r
 sed -n 's/^\\(MemTotal\\|MemAvailable\\): *\\([0-9]*\\) kB$/\\1 \\2/p' /proc/meminfo
+df --block-size=1 --output=size /var/lib/docker 2>/dev/null | sed -n '2s/^ */Disk /p'
 docker info --format '{{json .}}'
 """
 
@@ -133,6 +134,7 @@ def described(
         "driver": "",
         "running": 0,
         "memory": {"size": config.get("Memory") or 0, "used": None, "held": held},
+        "disk": None,
         "ends": [],
     }
     if one["kind"] == "instance":
@@ -156,14 +158,15 @@ def heard(answer: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any
         raise Unexpected(shown((lines or [f"it answers with exit status {answer['rc']}"])[-1]))
     kernel, *lines = answer["stdout"].rstrip("\n").split("\n")
     info = mapping(parsed(lines[-1] if lines else "", "what its Docker says"), "what its Docker says")
-    kib = dict(line.split(" ") for line in lines if re.fullmatch(r"Mem(Total|Available) [0-9]{1,12}", line))
-    used = max(int(kib["MemTotal"]) - int(kib["MemAvailable"]), 0) * 1024 if len(kib) == 2 else None
+    numbers = dict(line.split(" ") for line in lines if re.fullmatch(r"(MemTotal|MemAvailable|Disk) [0-9]{1,18}", line))
+    total, available, disk = (int(numbers.get(key, 0)) for key in ("MemTotal", "MemAvailable", "Disk"))
     return {
         "kernel": shown(kernel, LONGEST),
         "version": shown(text(info.get("ServerVersion"), "ServerVersion"), LONGEST),
         "driver": shown(text(info.get("Driver"), "Driver"), LONGEST),
         "running": size(info.get("ContainersRunning"), "ContainersRunning"),
-        "memory": {**memory, "used": used},
+        "memory": {**memory, "used": max(total - available, 0) * 1024 if total and available else None},
+        "disk": disk or None,
     }
 
 
