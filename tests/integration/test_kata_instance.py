@@ -101,6 +101,7 @@ def instance(name: str, command: str = FOREVER, options: tuple[str, ...] = (), *
     finally:
         keeper("stop", name)
         docker("rm", "-f", name, hops=[TARGET])
+        on_target(f"rm -f {LIB}/ends/{name}.json")
 
 
 def keeper(command: str, name: str, status: int = 0) -> str:
