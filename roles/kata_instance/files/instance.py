@@ -435,7 +435,8 @@ class Instance:
         script = """
             docker logs --tail "$3" "$1" 2>&1 | tail -c 16384
             id=$(docker container inspect --format '{{.Id}}' "$1") && command -v journalctl >/dev/null &&
-            journalctl --quiet --no-pager --output=cat --since="$2" --grep="$id" --lines="$3" | tail -c 16384
+            journalctl --quiet --no-pager --output=cat --since="$2" --grep="$id" |
+            grep -v level=info | tail --lines="$3" | tail -c 16384
         """
         with contextlib.suppress(Silent):
             done = self.programs.run("sh", "-c", script, "sh", self.name, stamp, str(KEPT_LINES))
