@@ -48,8 +48,8 @@ def answer(stdout: str, rc: int = 0, stderr: str = "") -> dict:
     return {"rc": rc, "stdout": stdout, "stderr": stderr}
 
 
-def guest(info: object = INFO, memory: str = "MemTotal 1024\nMemAvailable 1000\n", kernel: str = "6.12") -> dict:
-    return answer(f"{kernel}\n{memory}{json.dumps(info)}\n")
+def guest(info: object = None, memory: str = "MemTotal 1024\nMemAvailable 1000\n", kernel: str = "6.12") -> dict:
+    return answer(f"{kernel}\n{memory}{json.dumps(INFO if info is None else info)}\n")
 
 
 def test_what_a_guest_says_is_taken_apart() -> None:
