@@ -16,6 +16,7 @@ them before needs some less. With a PART only that one runs, and shows what it d
   lint [LINTER ...]                    1 min  ruff, ruff-format, mypy, yamllint, ansible-lint, shellcheck, reuse, antsibull-changelog,
                                               antsibull-docs
   sanity [ANSIBLE-TEST ARGUMENT ...]   3 min  ansible-test sanity on the collection as it would be published
+  pythons [MINOR VERSION ...]          8 min  unit tests of what runs on targets, on each Python from 3.9 to 3.14 that is here (pyenv's too)
   integration [PYTEST ARGUMENT ...]   20 min  modules and plugins on real daemons, disks, kernel trees and connections
   molecule [SCENARIO ...]             10 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
                                               for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
@@ -23,7 +24,7 @@ them before needs some less. With a PART only that one runs, and shows what it d
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
-Without --all, molecule leaves out vm, and the guest kernel of the profile docker where molecule/kernel/proven.json proves it for the
+Without --all, pythons is left out, and molecule leaves out vm, and the guest kernel of the profile docker where molecule/kernel/proven.json proves it for the
 same files. A scenario that is named always runs; molecule kernel takes all four profiles, or those that KERNEL_PROFILES names in the
 environment (KERNEL_PROFILES=docker,netsim).
 
@@ -34,10 +35,10 @@ END
 }
 
 readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
-readonly PARTS=(unit lint sanity integration molecule quickstart)
+readonly PARTS=(unit lint sanity pythons integration molecule quickstart)
 # What runs beside each other. Within a lane one part follows the other. The first lane takes longest, so the others leave it the processor. It
 # begins with lint and unit, since molecule has to wait for as long as integration holds the lock of the machine image.
-readonly LANES=("lint unit molecule quickstart" "integration" "sanity")
+readonly LANES=("lint unit molecule quickstart" "integration" "sanity pythons")
 readonly NICENESS=10 # of all lanes but the first
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
@@ -45,6 +46,7 @@ readonly BASE_IMAGE=debian:trixie-slim
 MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/support/ansible_runner.py
 readonly MARK
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
+readonly TARGET_PYTHONS=(9 10 11 12 13 14) # minor versions that targets may have
 readonly HEARTBEAT=60 # seconds between two lines that say what is at work
 
 all=false
@@ -53,6 +55,7 @@ scratch=
 results=       # a file with a line for each thing to report: passed N, failed N, broken TEST, left_out WHAT, again COMMAND
 docker_before= # what Docker held before the tests; empty until they use Docker
 dockerd_pid=   # set where dockerd was started here
+lanes_began=   # whether all parts run
 lanes=()       # the processes of the lanes, each of a process group of its own
 
 main() {
@@ -88,6 +91,7 @@ main() {
 
 run_all() {
   local lane part began=$SECONDS beat=0
+  lanes_began=yes
   prepare_compression
   prepare_kernel_tools
   prepare_docker all || return 0
@@ -167,6 +171,50 @@ part_sanity() {
     2>"$scratch/sanity.log" || status=$?
   if [[ $status -ne 0 ]]; then sed -n '/^\(FATAL\|Traceback\)/,$p' "$scratch/sanity.log"; fi
   count sanity "$status" "$collection"/tests/output/junit/*.xml
+}
+
+part_pythons() { # minor versions, all of them without one
+  local minor interpreter home tests=() status
+  if [[ $# -eq 0 && -n $lanes_began ]] && ! $all; then
+    record left_out "pythons: unit tests of what runs on targets on other Pythons; to run them: ./test.sh pythons, or --all"
+    return 0
+  fi
+  mapfile -t tests < <(tests_of_targets)
+  for minor in "${@:-"${TARGET_PYTHONS[@]}"}"; do
+    if ! interpreter=$(working_python "$minor"); then
+      record left_out "pythons: Python 3.$minor, which is not here"
+      continue
+    fi
+    home=$STATE/python-3.$minor
+    make_target_python "$interpreter" "$home"
+    status=0
+    PYTHONPATH=$home/library PYTHONDONTWRITEBYTECODE=1 "$home/bin/pytest" "${tests[@]}" -m "not controller" -p no:cacheprovider \
+      --basetemp="$scratch/python-3.$minor" --junitxml="$scratch/python-3.$minor.xml" || status=$?
+    count "pythons 3.$minor" "$status" "$scratch/python-3.$minor.xml"
+  done
+}
+
+tests_of_targets() { # unit tests of module_utils and of the programs that roles install
+  local file package
+  for file in plugins/module_utils/_*/*.py; do
+    package=$(basename "$(dirname "$file")")
+    file=tests/unit/test_${package#_}_$(basename "$file")
+    if [[ -e $file ]]; then echo "$file"; fi
+  done
+  printf 'tests/unit/test_%s.py\n' docker_prepare instance_program tunnel_program
+}
+
+make_target_python() { # interpreter, where: an environment with Ansible's module_utils, but without what only a control node has
+  local interpreter=$1 home=$2 wanted
+  wanted=$("$interpreter" --version; cat requirements-test.txt)
+  if [[ $(cat "$home/made-from" 2>/dev/null) != "$wanted" ]]; then
+    rm -rf "$home"
+    "$interpreter" -m venv "$home"
+    "$home/bin/pip" install --quiet --no-compile --disable-pip-version-check pytest hypothesis PyYAML docker requests
+    mkdir "$home/library"
+    ln -s "$(python -c 'import ansible, os; print(os.path.dirname(ansible.__file__))')" "$home/library/ansible"
+    printf '%s\n' "$wanted" >"$home/made-from"
+  fi
 }
 
 part_integration() {

@@ -79,7 +79,7 @@ def legacy(image: Made, names: Iterable[str]) -> bytes:
     paths: list[str] = []
     first: dict[str, str] = {}
     chain = parent = ""
-    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
+    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids)):
         top = number == len(image.layers) - 1
         chain = digest(f"{chain} {diff_id}".encode()) if chain else diff_id
         told = {"created": "1970-01-01T00:00:00Z", "container_config": {"Hostname": "", "Cmd": None}}
@@ -162,7 +162,7 @@ def make_store(root: Path, image: Made, driver: str) -> None:
     config.parent.mkdir(parents=True)
     config.write_bytes(image.config)
     chain = ""
-    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids, strict=True)):
+    for number, (content, diff_id) in enumerate(zip(image.layers, image.diff_ids)):
         chain = digest(f"{chain} {diff_id}".encode()) if chain else diff_id
         split, files = split_of(content)
         told = below / "layerdb" / "sha256" / chain[7:]

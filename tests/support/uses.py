@@ -38,7 +38,7 @@ def of_python(text: str) -> Iterator[str]:
         elif isinstance(node, ast.Call):
             yield from _of_call(node)
         elif isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values, strict=True):
+            for key, value in zip(node.keys, node.values):
                 yield from _of_entry(_text_of(key), _text_of(value))
         elif isinstance(node, ast.Constant) and id(node) not in documentation:
             yield from of_yaml(_text_of(node))

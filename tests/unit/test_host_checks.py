@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import re
 from dataclasses import replace
@@ -421,9 +420,7 @@ def test_a_capable_machine_has_every_finding_as_needed_and_nothing_to_mend() -> 
 def test_the_rows_of_a_capable_machine_take_a_line_each_but_for_space_that_lists_the_parts() -> None:
     lines = table(decide(CHECKS, CAPABLE, QUESTION)).splitlines()
     assert {
-        above.split()[0]
-        for above, line in itertools.pairwise(lines)
-        if line.startswith(" ") and not above.startswith(" ")
+        above.split()[0] for above, line in zip(lines, lines[1:]) if line.startswith(" ") and not above.startswith(" ")
     } == {"space"}
 
 

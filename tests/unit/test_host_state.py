@@ -209,7 +209,7 @@ def test_texts_are_those_of_the_files_that_can_be_read(tmp_path: Path, monkeypat
     paths = [f"{tmp_path}/{name}" for name in (*contents, "none", ".", "plain/none", "fifo")]
     with open(os.open(tmp_path / "fifo", os.O_RDWR), "wb"):  # so that there is somebody to wait for
         found = dict(read_texts(paths))
-    assert found == dict(zip(paths, ["a\r\n\u00e4\n", "caf\ufffd\n", "12345678", ""], strict=False))
+    assert found == dict(zip(paths, ["a\r\n\u00e4\n", "caf\ufffd\n", "12345678", ""]))
 
 
 # --- units, packages, libraries ---

@@ -57,6 +57,7 @@ def test_no_images_are_no_work() -> None:
     )
 
 
+@pytest.mark.controller
 def test_a_missing_sdk_is_told_with_its_package(tmp_path: Path) -> None:
     (tmp_path / "docker").mkdir()
     (tmp_path / "docker" / "__init__.py").write_text("raise ImportError('there is none')\n")
@@ -138,6 +139,7 @@ def test_a_file_is_written_as_a_whole_when_one_image_differs_and_keeps_its_mode(
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.controller
 def test_check_mode_writes_nothing(tmp_path: Path, archive: Path) -> None:
     options = {
         "images": ["a:1"],

@@ -9,11 +9,11 @@ import io
 import os
 import platform
 import tarfile
-import tomllib
 from pathlib import Path
 
 import kata_archive
 import pytest
+import tomllib
 from bzimage import release_of
 
 KERNEL = "6.18.35"

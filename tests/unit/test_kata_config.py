@@ -3,9 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import tomllib
-
 import pytest
+import tomllib
 from ansible.errors import AnsibleFilterError
 from ansible_collections.nested.kata.plugins.filter.kata_config import DOCUMENTATION, FilterModule
 from ansible_collections.nested.kata.plugins.plugin_utils.kata_config import (

@@ -38,6 +38,7 @@ LINE_BYTES = 256
 PIECE = 1 << 20
 SOCKET_BYTES = 1 << 22
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python has no name for it
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; in module fcntl since Python 3.10
 
 
 class Refused(Exception):
@@ -60,7 +61,7 @@ def read_line() -> str:
 def widen(pipe: int) -> None:
     # Refused where it is no pipe, and to a user whose pipes hold a lot already: pipe(7).
     with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIECE)
+        fcntl.fcntl(pipe, F_SETPIPE_SZ, PIECE)
 
 
 def carry(source: int, sink: int) -> None:
