@@ -61,6 +61,7 @@ _value:
     standin: false
 """
 
+import contextlib
 import json
 import os.path
 from collections.abc import Callable, Mapping
@@ -240,8 +241,12 @@ def grown(level: str, one: Known, known: Known) -> list[str]:
 
 def differing(known: Known) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return the containers on a target that differ from what is wanted, with the differences."""
-    notes = (json.loads(line) for line in known.get("nested_kata_differences", {}).get("stdout_lines", []))
-    return sorted((note["name"], note["differences"]) for note in notes)
+    found_there = []
+    for line in known.get("nested_kata_differences", {}).get("stdout_lines", []):
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # one that somebody has damaged
+            note = json.loads(line)
+            found_there.append((str(note["name"]), list(note["differences"])))
+    return sorted(found_there, key=lambda note: note[0])
 
 
 def difference(level: str, container: str, found: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +111,80 @@ def test_a_start_by_hand_forgets_the_restarts_and_keeps_the_ends(tmp_path: Path)
     assert (db.kept()["restarts"], len(db.kept()["ends"])) == ([], 1)
 
 
-def test_a_record_is_for_root_alone_and_follows_no_link(tmp_path: Path) -> None:
+def test_a_record_is_for_root_alone_and_follows_no_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     db = instance(tmp_path)
     db.close(keeper.End("it ended", 1))
     assert [path.stat().st_mode & 0o777 for path in (db.record.parent, db.record)] == [0o700, 0o600]
     (db.record.parent / ".db.json.part").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError):
-        db.close(keeper.End("it ended", 1))
+    assert db.close(keeper.End("it ended", 1)) == 1
+    assert "cannot be written" in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()
-    assert json.loads(db.record.read_text())["ends"]
+    assert len(json.loads(db.record.read_text())["ends"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "running", "stopping", "ends"),
+    [
+        (keeper.Silent("docker inspect has not ended"), True, False, 0),
+        (keeper.Silent("docker inspect has not ended"), False, False, 0),
+        (keeper.Refused("the disk is in use"), True, False, 0),
+        (keeper.Refused("the disk is in use"), False, False, 1),
+        (keeper.Refused("docker stop fails"), True, True, 0),
+    ],
+)
+def test_what_may_still_run_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, running: bool, stopping: bool, ends: int
+) -> None:
+    db = instance(tmp_path, RESTART="no" if not ends else "always")
+    db.programs = types.SimpleNamespace(stopping=stopping)
+
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(db, "locked_life", fails)
+    monkeypatch.setattr(db, "state", lambda: {"Running": running})
+    assert db.run(again=True) == 1
+    assert len(db.kept()["ends"]) == ends
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        ("LoadState=loaded\nActiveState=active\nInvocationID=1\n", True),
+        ("LoadState=loaded\nActiveState=deactivating\n", False),
+        ("LoadState=loaded\nActiveState=inactive\n", False),
+        ("LoadState=loaded\nActiveState=failed\n", False),
+        ("LoadState=not-found\nActiveState=inactive\n", True),
+        ("", True),
+    ],
+)
+def test_a_docker_that_was_stopped_is_not_asked_since_its_socket_would_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, asked: bool
+) -> None:
+    db = instance(tmp_path)
+    monkeypatch.setattr(keeper.os.path, "isdir", lambda path: path == "/run/systemd/system")
+    db.programs = types.SimpleNamespace(run=lambda *command: keeper.Done(0, shown, ""))
+    try:
+        db.check_service()
+    except keeper.Silent:
+        assert not asked
+    else:
+        assert asked
+
+
+def test_what_the_client_says_beside_an_answer_does_not_matter(tmp_path: Path) -> None:
+    db = instance(tmp_path)
+    answers = [
+        keeper.Done(0, '{"Running": true, "Error": "No such container"}\n', "WARNING: Error loading config file\n"),
+        keeper.Done(1, "\n", "Error: No such container: db\n"),
+        keeper.Done(1, "", "Cannot connect to the Docker daemon\n"),
+    ]
+    db.programs = types.SimpleNamespace(run=lambda *command: answers.pop(0))
+    assert db.state()["Running"] is True
+    with pytest.raises(keeper.Gone):
+        db.state()
+    with pytest.raises(keeper.Silent, match="Cannot connect"):
+        db.state()
 
 
 def test_lines_of_others_are_made_visible_and_cut() -> None:

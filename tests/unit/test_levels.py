@@ -223,6 +223,7 @@ def test_what_was_left_as_it_is_is_shown_with_both_values() -> None:
     memory = {"item": "memory", "is": ["4 GiB"], "would_be": ["8 GiB"]}
     devices = {"item": "device", "is": [], "would_be": ["/dev/kvm", "/dev/vhost-net"]}
     notes = {"stdout_lines": [json.dumps({"name": name, "differences": [memory, devices]}) for name in ("web", "db")]}
+    notes["stdout_lines"] += ["{", "[]", '{"name": "web"}', "5"]
     hosts = hostvars()
     hosts["p.machine"]["nested_kata_differences"] = notes
     found = levels(GROUPS, hosts)

@@ -23,7 +23,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -33,7 +32,9 @@ from typing import Any
 FINAL = 3  # exit status: it ended, and is not to be started again
 ORDERLY = (0, 130)  # exit statuses of a machine that was powered off from within (reboot(2) in a PID namespace)
 ANSWER_SECONDS = 30  # that the daemon and small programs get
+DISK_SECONDS = 150  # more than loop.py waits for the lock of a directory
 START_SECONDS = 300
+EXTENSION = 120  # seconds that systemd goes on waiting for a start, from each time that it is told
 ASK_EVERY = 60  # seconds between an answer of the guest and the next question
 LONGEST_PAUSE = 300  # seconds
 WINDOW = 3600  # seconds in which restarts are counted
@@ -105,11 +106,12 @@ class Done:
 
     status: int
     output: str
+    errors: str
 
     @property
     def line(self) -> str:
         """Return the line that has the reason of a failure."""
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        lines = [line.strip() for line in f"{self.output}\n{self.errors}".splitlines() if line.strip()]
         of_the_daemon = [line for line in lines if "Error response from daemon" in line]
         return visible([f"exit status {self.status}", *lines, *of_the_daemon][-1])
 
@@ -199,25 +201,29 @@ class Programs:
         if heard and heard.si_signo != signal.SIGCHLD:
             self.stopping = True
 
-    def begin(self, *command: str, output: Any = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    def begin(
+        self, *command: str, output: Any = subprocess.DEVNULL, errors: Any = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
         """Start a program."""
         environment = {**os.environ, "LC_ALL": "C"}
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
-        )
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment)
 
     def run(self, *command: str, seconds: float = ANSWER_SECONDS) -> Done:
         """Run a program to its end, or raise Silent."""
-        with tempfile.TemporaryFile() as output:
-            process = self.begin(*command, output=output)
+        # In memory: a disk may be full.
+        with open(os.memfd_create("output"), "w+b") as output, open(os.memfd_create("errors"), "w+b") as errors:
+            process = self.begin(*command, output=output, errors=errors)
             deadline = time.monotonic() + seconds
             while process.poll() is None:
                 if time.monotonic() >= deadline:
                     end(process)
                     raise Silent(f"{command[0]} {command[1]} has not ended within {seconds:g} s")
                 self.wait(deadline - time.monotonic())
-            output.seek(0)
-            return Done(process.returncode, output.read(LARGEST_OUTPUT).decode(errors="replace"))
+            texts = []
+            for file in (output, errors):
+                file.seek(0)
+                texts.append(file.read(LARGEST_OUTPUT).decode(errors="replace"))
+            return Done(process.returncode, *texts)
 
 
 def end(process: subprocess.Popen[bytes] | None) -> None:
@@ -253,21 +259,30 @@ class Instance:
         try:
             if not again:
                 self.forget_restarts()
-            if not self.pause():
-                return 0
+            self.pause()
             ended = self.locked_life()
         except Gone as error:
             say(str(error))
             return FINAL
         except (Refused, Silent) as error:
-            if self.programs.stopping:
-                say(f"{self.name} was not stopped: {error}")
-                return FINAL
+            # One that may still run has not ended: the next process takes it over.
+            if self.programs.stopping or isinstance(error, Silent) or self.runs():
+                say(f"{self.name}: {error}")
+                return 1
             ended = End(str(error))
         return self.close(ended) if ended else 0
 
-    def pause(self) -> bool:
-        """Wait before it is started again, and return whether that is still wanted."""
+    def runs(self) -> bool:
+        """Return whether it may run."""
+        try:
+            return bool(self.state()["Running"])
+        except Gone:
+            return False
+        except Silent:
+            return True
+
+    def pause(self) -> None:
+        """Wait before it is started again."""
         seconds = pause_before(len(self.kept()["restarts"]), self.settings().restart_pause)
         if seconds and not self.answered()["Running"]:
             say(f"{self.name} is started again in {seconds:g} s")
@@ -276,7 +291,6 @@ class Instance:
             until = time.monotonic() + seconds
             while not self.programs.stopping and time.monotonic() < until:
                 self.programs.wait(until - time.monotonic())
-        return not self.programs.stopping
 
     def locked_life(self) -> End | None:
         """Let nobody else start anything with its disk for as long as it lives."""
@@ -285,9 +299,13 @@ class Instance:
             raise Refused(f"{disk} does not exist")
         with only_one(disk):
             try:
-                return self.live()
-            finally:
+                ended = self.live()
+            except Refused:
                 self.detach()
+                raise
+            # Not where Docker may still be starting it with this disk.
+            self.detach()
+            return ended
 
     def live(self) -> End | None:
         """Start it unless it runs, and return how it ended, None where it was stopped as this process was asked to."""
@@ -298,7 +316,7 @@ class Instance:
                 self.start()
             self.on_ready()
             notify("READY=1", "STATUS=running")
-            daemon, self.daemon_was_away = self.daemon(), False
+            daemon, self.daemon_was_away = self.service().get("InvocationID"), False
             hung = self.watch()
             if self.programs.stopping:
                 break
@@ -307,7 +325,7 @@ class Instance:
             state = self.answered()
             if state["Running"]:
                 self.programs.wait(1)
-            elif not hung and (self.daemon_was_away or self.daemon() != daemon):
+            elif not hung and (self.daemon_was_away if daemon is None else self.service()["InvocationID"] != daemon):
                 say(f"Docker was restarted, and {self.name} is started with it")
             else:
                 return self.ended(state, hung, since)
@@ -319,8 +337,14 @@ class Instance:
         settings = self.settings()
         self.checked(sys.executable, str(self.places.lib / "firewall" / "firewall.py"), "check", self.name)
         attach = ["--image", settings.disk, "--link", self.link, "--uuid", settings.disk_uuid, "--unused"]
-        self.checked(sys.executable, str(self.places.lib / "bin" / "loop.py"), "attach", *attach)
-        self.checked("docker", "start", self.name, seconds=START_SECONDS)
+        program = str(self.places.lib / "bin" / "loop.py")
+        self.checked(sys.executable, program, "attach", *attach, seconds=DISK_SECONDS)
+        try:
+            self.checked("docker", "start", self.name, seconds=START_SECONDS)
+        except Silent as error:
+            # Docker goes on, and says what became of it when that is known.
+            if not self.answered()["Running"]:
+                raise Refused(str(error)) from None
 
     def checked(self, *command: str, seconds: float = ANSWER_SECONDS) -> None:
         """Run a program that has to succeed."""
@@ -375,17 +399,19 @@ class Instance:
 
     def detach(self) -> None:
         """Detach its disk, which is refused while anybody has it open."""
-        program, settings = str(self.places.lib / "bin" / "loop.py"), self.settings()
-        done = self.programs.run(sys.executable, program, "detach", "--image", settings.disk, "--link", self.link)
-        if done.status:
-            say(done.line)
+        program = str(self.places.lib / "bin" / "loop.py")
+        try:
+            command = ["detach", "--image", self.settings().disk, "--link", self.link]
+            self.checked(sys.executable, program, *command, seconds=DISK_SECONDS)
+        except (Refused, Silent) as error:
+            say(str(error))
 
     # --- what the daemon says ---
 
     def state(self) -> dict[str, Any]:
         """Return the state of the container, or raise Silent where the daemon does not answer."""
         done = self.programs.run("docker", "container", "inspect", "--format", "{{json .State}}", self.name)
-        if "no such container" in done.output.lower():
+        if done.status and "no such container" in done.errors.lower():
             raise Gone(f"there is no container {self.name}")
         try:
             return dict(json.loads(done.output))
@@ -397,12 +423,12 @@ class Instance:
         said = False
         while True:
             try:
-                if "deactivating" in self.daemon():
-                    raise Silent("it is being stopped")
+                self.check_service()
                 return self.state()
             except Silent as error:
                 if self.programs.stopping:
                     raise
+                notify(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1000000}")
                 if not said:
                     say(f"waiting for Docker: {error}")
                 said = self.daemon_was_away = True
@@ -411,15 +437,27 @@ class Instance:
     def daemon_answers(self) -> bool:
         """Return whether the daemon answers, and takes the container for one that runs."""
         try:
+            self.check_service()
+            # It asks containerd for its version, through which every question to a guest goes too.
+            if self.programs.run("docker", "version").status:
+                return False
             return bool(self.state()["Running"])
-        except Silent:
+        except (Silent, Gone):
             return False
 
-    def daemon(self) -> str:
-        """Return what changes when Docker's service is stopped or started; empty without systemd."""
+    def check_service(self) -> None:
+        """Raise Silent where Docker's service was stopped: its socket would start it for the next question."""
+        service = self.service()
+        stopped = service.get("ActiveState") in ("deactivating", "inactive", "failed")
+        if service.get("LoadState") == "loaded" and stopped:
+            raise Silent(f"docker.service is {service['ActiveState']}")
+
+    def service(self) -> dict[str, str]:
+        """Return the properties of Docker's service; nothing without systemd."""
         if not os.path.isdir("/run/systemd/system"):
-            return ""
-        return self.programs.run("systemctl", "show", "--property=InvocationID,ActiveState", "docker.service").output
+            return {}
+        done = self.programs.run("systemctl", "show", "--property=InvocationID,ActiveState,LoadState", "docker.service")
+        return {"InvocationID": "", **dict(line.split("=", 1) for line in done.output.splitlines() if "=" in line)}
 
     # --- why it ended ---
 
@@ -467,8 +505,11 @@ class Instance:
             return {"restarts": [], "ends": []}
 
     def keep(self, kept: dict[str, Any]) -> None:
-        """Replace what was kept."""
-        write(self.record, json.dumps(kept, indent=1) + "\n")
+        """Replace what was kept, as far as there is room for it."""
+        try:
+            write(self.record, json.dumps(kept, indent=1) + "\n")
+        except OSError as error:
+            say(f"{self.record} cannot be written: {error.strerror}")
 
     def forget_restarts(self) -> None:
         """Count from now on: somebody started it."""
@@ -550,9 +591,10 @@ def keep_running(name: str, places: Places, news: int) -> None:
     waiting = [news]
 
     def tell(message: str) -> None:
+        # Whoever waits may be gone.
         if waiting:
-            os.write(waiting[0], message.encode())
-            os.close(waiting.pop())
+            with contextlib.suppress(OSError), open(waiting.pop(), "w", encoding="utf-8") as file:
+                file.write(message)
 
     try:
         with open(os.devnull, "r+b") as nothing:
@@ -561,7 +603,7 @@ def keep_running(name: str, places: Places, news: int) -> None:
         instance = Instance(name, places, Programs(), lambda: tell("running"))
         with locked_name(name, places):
             again = False
-            while instance.run(again) == 1:
+            while instance.run(again) == 1 and not instance.programs.stopping:
                 again = True
                 tell(last_reason(instance))
         tell(last_reason(instance))
@@ -582,8 +624,9 @@ def stop(name: str, places: Places) -> int:
     instance = Instance(name, places, Programs(), lambda: None)
     process = supervisor(name, places)
     if process:
-        os.kill(process, signal.SIGTERM)
-        deadline = time.monotonic() + instance.settings().stop_timeout + 2 * ANSWER_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGTERM)
+        deadline = time.monotonic() + instance.settings().stop_timeout + ANSWER_SECONDS + DISK_SECONDS
         while supervisor(name, places):
             if time.monotonic() > deadline:
                 raise Refused(f"process {process}, which keeps it running, does not end")
