@@ -162,8 +162,9 @@ def test_after_interruptions_it_ends_with_the_table(first: subprocess.CompletedP
         if line.startswith(("machine ", "proxy ", "instance "))
     }
     assert list(rows) == ["localhost", "kata-in-docker", "kata"]
-    assert rows["kata"][4] == "btrfs"
-    assert rows["kata"][3] == output(*INSTANCE, "docker", "version", "--format", "{{.Server.Version}}")
+    assert [row[2] for row in rows.values()] == ["running"] * 3
+    assert rows["kata"][5] == "btrfs"
+    assert rows["kata"][4] == output(*INSTANCE, "docker", "version", "--format", "{{.Server.Version}}")
     disk = next(line for line in first.stdout.splitlines() if " disks/kata.img " in line)
     assert re.match(r"kata-in-docker +disks/kata\.img +20\.00 GB +\d+\.\d+ [MG]B ", disk)
 
@@ -213,8 +214,7 @@ def test_the_second_call_has_nothing_to_do_but_the_table(first: subprocess.Compl
     second = run_sh()
     assert second.returncode == 0
     assert [line for line in second.stdout.splitlines() if line.startswith("==>")] == [
-        "==> Look at the machines and the proxies",
-        "==> Look at the instances",
+        "==> Look at the machines, the proxies and what runs there",
         "==> Show what runs where",
     ]
     assert "ISOLATES NOTHING" in second.stdout

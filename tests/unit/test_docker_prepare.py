@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
@@ -87,3 +88,18 @@ def test_a_disk_that_was_promised_and_is_missing_keeps_docker_from_starting(
     monkeypatch.setenv("NESTED_KATA_DISK_UUID", "11111111-2222-3333-4444-555555555555")
     assert prepare.main() == 1
     assert "started without its disk 11111111" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["-O", "^64bit"], ["-b", "1024"], ["-b", "4096"]])
+@pytest.mark.parametrize("grown", [0, 16 << 20, 100 << 20])
+def test_the_room_behind_an_ext4_is_what_the_disk_grew_by(
+    prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], grown: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.touch()
+    os.truncate(disk, 64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", *options, disk], check=True)
+    os.truncate(disk, (64 << 20) + grown)
+    monkeypatch.setattr(prepare, "DISK", disk)
+    assert prepare.room_behind_ext4() == grown
+    assert (prepare.room_behind_ext4() >= prepare.LEAST_ROOM) == bool(grown)

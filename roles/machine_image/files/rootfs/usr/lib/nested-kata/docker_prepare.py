@@ -18,6 +18,8 @@ from pathlib import Path
 DISK = Path("/dev/docker-disk")
 DATA = Path("/var/lib/docker")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
+EXT4_64BIT = 0x80  # of its incompatible features: the number of blocks has a second half
+LEAST_ROOM = 16 << 20  # bytes for which an ext4 grows: it leaves out a last group of blocks that is too small
 MOUNT_OPTIONS = {"btrfs": "compress=zstd:1,discard=async"}
 
 
@@ -66,22 +68,31 @@ def mount(uuid: str) -> str:
     fstype = found.get("TYPE", "")
     DATA.mkdir(mode=0o710, parents=True, exist_ok=True)
     if not mounted():
+        # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance does
+        # not have.
+        if fstype == "ext4" and room_behind_ext4() >= LEAST_ROOM:
+            output("e2fsck", "-f", "-p", str(DISK), accept=(0, 1))  # 1 says that it put something right
+            output("resize2fs", str(DISK))
         attach(fstype)
     if fstype == "btrfs":
         output("btrfs", "filesystem", "resize", "max", str(DATA))
     elif fstype == "xfs":
         output("xfs_growfs", str(DATA))
-    elif fstype == "ext4":
-        try:
-            output("resize2fs", str(DISK))
-        except NotReady:
-            # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance
-            # does not have.
-            output("umount", str(DATA))
-            output("e2fsck", "-f", "-p", str(DISK), accept=(0, 1))  # 1 says that it put something right
-            output("resize2fs", str(DISK))
-            attach(fstype)
     return fstype
+
+
+def room_behind_ext4() -> int:
+    """Return the bytes of the disk behind the end of its ext4 (fs/ext4/ext4.h, struct ext4_super_block)."""
+    with DISK.open("rb") as disk:
+        size = disk.seek(0, os.SEEK_END)
+        disk.seek(1024)
+        superblock = disk.read(1024)
+
+    def field(offset: int) -> int:
+        return int.from_bytes(superblock[offset : offset + 4], "little")
+
+    blocks = field(0x04) + (field(0x150) << 32 if field(0x60) & EXT4_64BIT else 0)
+    return size - blocks * (1024 << min(field(0x18), 6))
 
 
 def attach(fstype: str) -> None:
