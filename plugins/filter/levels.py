@@ -68,18 +68,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.common.text.formatters import bytes_to_human
-from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import (
-    Unexpected,
-    mapping,
-    parsed,
-    shown,
-    size,
-    text,
-)
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import Unexpected, shown
+from ansible_collections.nested.kata.plugins.module_utils._host.instances import LONGEST, docker_properties
 from ansible_collections.nested.kata.plugins.plugin_utils.failures import failure_reason
 from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, way
 
-LONGEST = 60  # characters of what a level says of itself
 HOME = "/var/lib/nested-kata"
 FILE_SYSTEM = 0.9  # of a disk is what a file system has for files at least
 STANDIN = "none: runc, the stand-in for Kata"
@@ -162,13 +155,8 @@ def machine(known: Known) -> tuple[list[str | int], str]:
 
 def properties(known: Known) -> list[str | int]:
     """Return what a machine says of itself, or raise Unexpected."""
-    answer = text(known["nested_kata_docker"].get("stdout"), "what its Docker says")
-    info = mapping(parsed(answer, "what its Docker says"), "what its Docker says")
-    return [
-        shown(known.get("nested_kata_kernel", {}).get("stdout", "-"), LONGEST),
-        *(shown(text(info.get(key), key), LONGEST) for key in ("ServerVersion", "Driver")),
-        size(info.get("ContainersRunning"), "ContainersRunning"),
-    ]
+    kernel = shown(known.get("nested_kata_kernel", {}).get("stdout", "-"), LONGEST)
+    return [kernel, *docker_properties(known["nested_kata_docker"].get("stdout")).values()]
 
 
 # --- proxies and instances, of which the level above says what they are ---

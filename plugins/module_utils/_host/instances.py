@@ -44,7 +44,7 @@ docker info --format '{{json .}}'
 
 @dataclass(frozen=True)
 class Places:
-    """Where a host has what is no container's."""
+    """The directories of a host that hold what Docker does not know of its instances."""
 
     settings: str = "/etc/nested-kata/instances"
     ends: str = "/var/lib/nested-kata/ends"
@@ -157,16 +157,24 @@ def heard(answer: Mapping[str, Any], memory: Mapping[str, Any]) -> dict[str, Any
         lines = [line for line in (answer["stderr"] or answer["stdout"]).splitlines() if line.strip()]
         raise Unexpected(shown((lines or [f"it answers with exit status {answer['rc']}"])[-1]))
     kernel, *lines = answer["stdout"].rstrip("\n").split("\n")
-    info = mapping(parsed(lines[-1] if lines else "", "what its Docker says"), "what its Docker says")
     numbers = dict(line.split(" ") for line in lines if re.fullmatch(r"(MemTotal|MemAvailable|Disk) [0-9]{1,18}", line))
     total, available, disk = (int(numbers.get(key, 0)) for key in ("MemTotal", "MemAvailable", "Disk"))
     return {
         "kernel": shown(kernel, LONGEST),
+        **docker_properties(lines[-1] if lines else ""),
+        "memory": {**memory, "used": max(total - available, 0) * 1024 if total and available else None},
+        "disk": disk or None,
+    }
+
+
+def docker_properties(said: Any) -> dict[str, Any]:
+    """Return the version, the storage driver and the running containers from `docker info`, or raise Unexpected."""
+    what = "what its Docker says"
+    info = mapping(parsed(text(said, what), what), what)
+    return {
         "version": shown(text(info.get("ServerVersion"), "ServerVersion"), LONGEST),
         "driver": shown(text(info.get("Driver"), "Driver"), LONGEST),
         "running": size(info.get("ContainersRunning"), "ContainersRunning"),
-        "memory": {**memory, "used": max(total - available, 0) * 1024 if total and available else None},
-        "disk": disk or None,
     }
 
 
