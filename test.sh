@@ -24,9 +24,9 @@ them before needs some less. With a PART only that one runs, and shows what it d
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
-Without --all, pythons is left out, and molecule leaves out vm, and the guest kernel of the profile docker where molecule/kernel/proven.json proves it for the
-same files. A scenario that is named always runs; molecule kernel takes all four profiles, or those that KERNEL_PROFILES names in the
-environment (KERNEL_PROFILES=docker,netsim).
+Without --all, pythons is left out, and molecule leaves out vm, and the guest kernel of the profile docker where
+molecule/kernel/proven.json proves it for the same files. A scenario that is named always runs; molecule kernel takes all four
+profiles, or those that KERNEL_PROFILES names in the environment (KERNEL_PROFILES=docker,netsim).
 
   --all    also what takes longer: all pairs of daemons, all fault points, Linux 6.1, all guest kernels, the fresh machine (3 hours)
   --keep   keep what the tests made in Docker (t-..., nested-kata-test-..., images), and their scratch directory
@@ -205,12 +205,12 @@ tests_of_targets() { # unit tests of module_utils and of the programs that roles
 }
 
 make_target_python() { # interpreter, where: an environment with Ansible's module_utils, but without what only a control node has
-  local interpreter=$1 home=$2 wanted
-  wanted=$("$interpreter" --version; cat requirements-test.txt)
+  local interpreter=$1 home=$2 wanted packages=(pytest hypothesis PyYAML docker requests)
+  wanted=$("$interpreter" --version; echo "${packages[@]}")
   if [[ $(cat "$home/made-from" 2>/dev/null) != "$wanted" ]]; then
     rm -rf "$home"
     "$interpreter" -m venv "$home"
-    "$home/bin/pip" install --quiet --no-compile --disable-pip-version-check pytest hypothesis PyYAML docker requests
+    "$home/bin/pip" install --quiet --no-compile --disable-pip-version-check "${packages[@]}"
     mkdir "$home/library"
     ln -s "$(python -c 'import ansible, os; print(os.path.dirname(ansible.__file__))')" "$home/library/ansible"
     printf '%s\n' "$wanted" >"$home/made-from"

@@ -88,7 +88,7 @@ def device_of(target: str, instance: str) -> str:
 
 
 def started(target: str, instance: str) -> str:
-    """Return since when an instance runs, or nothing."""
+    """Return since when an instance runs; nothing where it does not, or while Docker is restarted."""
     show = "{{if .State.Running}}{{.State.StartedAt}}{{end}}"
     return ask(target, f"docker inspect --format '{show}' {instance} 2>/dev/null || true")
 

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ ORDERLY = (0, 130)  # exit statuses of a machine that was powered off from withi
 ANSWER_SECONDS = 30  # that the daemon and small programs get
 DISK_SECONDS = 150  # more than loop.py waits for the lock of a directory
 START_SECONDS = 300
-EXTENSION = 120  # seconds that systemd goes on waiting for a start, from each time that it is told
+EXTENSION = 120  # seconds by which each message extends the time limit of systemd for the start
 ASK_EVERY = 60  # seconds between an answer of the guest and the next question
 LONGEST_PAUSE = 300  # seconds
 WINDOW = 3600  # seconds in which restarts are counted
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 
 class Gone(Refused):
-    """There is no such container any more."""
+    """The container does not exist any more."""
 
 
 class Silent(Exception):
@@ -79,15 +79,8 @@ class Settings:
     stop_timeout: int = 120
 
 
-KINDS: dict[str, Callable[[str], Any]] = {
-    "disk": str,
-    "disk_uuid": str,
-    "restart": str,
-    "restart_pause": float,
-    "restart_limit": int,
-    "watchdog": float,
-    "stop_timeout": int,
-}
+# By the types of the settings, as their annotations are written.
+READERS: dict[Any, Callable[[str], Any]] = {"str": str, "float": float, "int": int}
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ class Done:
 
 
 def visible(line: str) -> str:
-    """Return a line that somebody else wrote, cut, without what a terminal would act on."""
+    """Return a line from an untrusted source, shortened, with control characters made visible."""
     return ascii(line[:LONGEST_LINE])[1:-1]
 
 
@@ -129,12 +122,13 @@ def settings_of(path: Path) -> Settings:
         raise Refused(f"{path} does not exist: run the role kata_instance") from None
     given = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     found: dict[str, Any] = {}
-    for name, kind in KINDS.items():
-        if name.upper() in given:
+    for field in fields(Settings):
+        name = field.name.upper()
+        if name in given:
             try:
-                found[name] = kind(given[name.upper()])
+                found[field.name] = READERS[field.type](given[name])
             except ValueError:
-                raise Refused(f"{path}: {name.upper()} is {given[name.upper()]!r}, which is not a number") from None
+                raise Refused(f"{path}: {name} is {given[name]!r}, which is not a number") from None
     if "disk" not in found:
         raise Refused(f"{path} has no DISK: run the role kata_instance")
     return Settings(**found)
@@ -607,7 +601,7 @@ def keep_running(name: str, places: Places, news: int) -> None:
                 again = True
                 tell(last_reason(instance))
         tell(last_reason(instance))
-    except Exception as error:
+    except Exception as error:  # there is nobody else to report it to
         tell(f"{name}: {error}")
     finally:
         os._exit(0)
