@@ -43,18 +43,18 @@ readonly NICENESS=10 # of all lanes but the first
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
-MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/support/ansible_runner.py
-readonly MARK
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
 readonly TARGET_PYTHONS=(9 10 11 12 13 14) # minor versions that targets may have
+MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/support/ansible_runner.py
+readonly MARK
+readonly SHARED=/run/nested-kata-test # what all runs on this machine share: a lock, what Docker held before the first, and the PID of a dockerd that one started
 readonly HEARTBEAT=60 # seconds between two lines that say what is at work
 
 all=false
 keep=false
 scratch=
 results=       # a file with a line for each thing to report: passed N, failed N, broken TEST, left_out WHAT, again COMMAND
-docker_before= # what Docker held before the tests; empty until they use Docker
-dockerd_pid=   # set where dockerd was started here
+shares_docker= # the process that holds the locks, of this checkout and of SHARED; empty until the tests use Docker
 lanes_began=   # whether all parts run
 lanes=()       # the processes of the lanes, each of a process group of its own
 
@@ -85,6 +85,7 @@ main() {
   : >"$results"
   prepare_python
   if [[ -n $part ]]; then run_part "$@"; else run_all; fi
+  leave_docker
   tidy
   conclude
 }
@@ -526,33 +527,60 @@ prepare_docker() { # part: counts as one failure of it where there is no Docker 
   install_packages "${packages[@]}"
   mapfile -t packages < <(missing docker:docker-cli) # Debian 13 has split it from docker.io
   install_packages "${packages[@]}"
-  if ! start_docker; then
+  if ! share_docker; then
     fail "dockerd does not answer" "./test.sh $1"
     return 1
   fi
-  if [[ -z $docker_before ]]; then docker_before=$(docker_holds); fi
   if ! prepare_base_image; then
     fail "there is no image $BASE_IMAGE, and neither a registry nor a Debian mirror to get it from" "./test.sh $1"
     return 1
   fi
 }
 
+share_docker() { # starts dockerd where it does not answer; the last run that shares it leaves it as the first found it
+  if [[ -n $shares_docker ]]; then return 0; fi
+  mkdir -p "$SHARED"
+  exec 8>"$STATE/docker.lock" 9>"$SHARED/lock"
+  flock --exclusive --nonblock 8 || die "another ./test.sh of this checkout uses Docker: run this when it has ended, or in another clone"
+  if flock --exclusive --nonblock 9; then
+    rm -f "$SHARED/before"
+  else
+    flock --shared 9
+  fi
+  if ! start_docker; then return 1; fi
+  if [[ ! -e $SHARED/before ]]; then docker_holds >"$SHARED/before"; fi
+  flock --shared 9
+  tail --pid=$$ --follow /dev/null & # keeps both locks; what the tests start does not inherit them, since it may outlive this run
+  shares_docker=$!
+  exec 8>&- 9>&-
+}
+
 start_docker() {
-  local deadline=$((SECONDS + 60))
+  local deadline=$((SECONDS + 60)) pid=
   if docker version >/dev/null 2>&1; then return 0; fi
   if [[ -d /run/systemd/system ]]; then
     systemctl start docker || return 1
   else
-    setsid dockerd >"$STATE/dockerd.log" 2>&1 </dev/null &
-    dockerd_pid=$!
+    setsid dockerd >"$STATE/dockerd.log" 2>&1 </dev/null 8>&- 9>&- &
+    pid=$!
+    echo "$pid" >"$SHARED/dockerd.pid"
   fi
   until docker version >/dev/null 2>&1; do
-    if [[ $SECONDS -ge $deadline ]] || { [[ -n $dockerd_pid ]] && ! kill -0 "$dockerd_pid" 2>/dev/null; }; then
-      if [[ -n $dockerd_pid ]]; then tail -n 20 "$STATE/dockerd.log"; fi
+    if [[ $SECONDS -ge $deadline ]] || { [[ -n $pid ]] && ! kill -0 "$pid" 2>/dev/null; }; then
+      if [[ -n $pid ]]; then tail -n 20 "$STATE/dockerd.log"; fi
       return 1
     fi
     sleep 0.2
   done
+}
+
+stop_docker() { # that a run of the tests has started
+  local pid
+  pid=$(cat "$SHARED/dockerd.pid" 2>/dev/null) || return 0
+  rm "$SHARED/dockerd.pid"
+  if [[ $(cat "/proc/$pid/comm" 2>/dev/null) != dockerd ]]; then return 0; fi
+  kill "$pid"
+  while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
 }
 
 prepare_base_image() { # the role machine_image has this with every choice; the tests need it also where they do without the role
@@ -576,18 +604,40 @@ docker_holds() { # a line for each thing: kind and name
   docker image ls --format 'image {{.Repository}}:{{.Tag}}'
 }
 
-tidy() {
-  local kind name target
-  if $keep; then return 0; fi
-  if [[ -n $docker_before ]]; then
-    while read -r kind name; do
-      case $kind-$name in
-        container-t-*"$MARK"* | container-nested-kata-test-*"$MARK") docker container rm --force --volumes "$name" ;;
-        network-t-*"$MARK"* | volume-t-*"$MARK"*) docker "$kind" rm "$name" ;;
-        image-t-*"$MARK"* | image-nested-kata* | image-"$BASE_IMAGE") docker image rm --force "$name" ;;
-      esac
-    done < <(docker_holds | grep -vxF "$docker_before") >/dev/null 2>&1 || true
+leave_docker() { # without what this run made; the last run leaves it as the first found it
+  if [[ -z $shares_docker ]]; then return 0; fi
+  if ! $keep; then remove_from_docker "container t-*$MARK*" "container nested-kata-test-*$MARK" "network t-*$MARK*" "volume t-*$MARK*" "image t-*$MARK*"; fi
+  kill "$shares_docker" 2>/dev/null || true
+  wait "$shares_docker" 2>/dev/null || true
+  shares_docker=
+  exec 9>"$SHARED/lock"
+  if flock --exclusive --nonblock 9; then
+    if ! $keep; then remove_from_docker "image nested-kata*" "image $BASE_IMAGE"; fi
+    stop_docker
+  else
+    echo "another ./test.sh is at work: it removes the images that both use when it ends, and stops a dockerd that one of them started"
   fi
+  exec 9>&-
+}
+
+remove_from_docker() { # patterns of kind and name: what fits one, and was not there before the tests
+  local kind name pattern
+  docker_holds | grep -vxF --file="$SHARED/before" | while read -r kind name; do
+    for pattern in "$@"; do
+      # shellcheck disable=SC2053 # a pattern
+      if [[ "$kind $name" != $pattern ]]; then continue; fi
+      case $kind in
+        container) docker container rm --force --volumes "$name" ;;
+        image) docker image rm --force "$name" ;;
+        *) docker "$kind" rm "$name" ;;
+      esac
+    done
+  done >/dev/null 2>&1 || true
+}
+
+tidy() {
+  local target
+  if $keep; then return 0; fi
   detach_loops
   findmnt --raw --noheadings --output TARGET | grep "^$scratch/" | sort --reverse | while read -r target; do umount "$target"; done || true
 }
@@ -605,11 +655,8 @@ cleanup() {
   # What runs in the lanes ends as by Ctrl-C, before it is taken away from under it.
   for lane in "${lanes[@]}"; do kill -INT -- "-$lane" 2>/dev/null || true; done
   if [[ ${#lanes[@]} -gt 0 ]]; then wait "${lanes[@]}" 2>/dev/null || true; fi # without a name it would wait for dockerd
+  leave_docker
   tidy
-  if [[ -n $dockerd_pid ]]; then
-    kill "$dockerd_pid" 2>/dev/null || true
-    wait "$dockerd_pid" 2>/dev/null || true
-  fi
   if ! $keep && [[ -n $scratch ]]; then rm -rf "$scratch"; fi
   exit "$status"
 }
