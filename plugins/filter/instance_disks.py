@@ -44,7 +44,12 @@ from typing import Any
 def instance_disks(instances: Iterable[Mapping[str, Any]], directory: str) -> list[dict[str, Any]]:
     """Return the disk of each instance."""
     return [
-        {"path": f"{directory}/{one['name']}.img", "size": one["disk"]["size"], "sparse": True, "purpose": one["name"]}
+        {
+            "path": f"{directory}/{one['name']}.img",
+            "size": one["disk"].get("max_size") or one["disk"]["size"],
+            "sparse": True,
+            "purpose": one["name"],
+        }
         for one in instances
     ]
 

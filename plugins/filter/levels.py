@@ -217,13 +217,16 @@ def grown(level: str, one: Known, known: Known) -> list[str]:
     """Return the row of a disk that has grown since its instance was started, nothing for another."""
     images = {image["path"]: image for image in known.get("nested_kata_disks", {}).get("images", [])}
     image = images.get(f"{HOME}/disks/{one['name']}.img")
-    if image is None or not one.get("disk") or one["disk"] > image["size"] * FILE_SYSTEM:
+    if image is None or not one.get("disk"):
+        return []
+    wanted = min(one.get("disk_wanted") or image["size"], image["size"])
+    if one["disk"] > wanted * FILE_SYSTEM:
         return []
     return [
         level,
         one["name"],
         "disk, until a restart",
-        *(bytes_to_human(size) for size in (one["disk"], image["size"])),
+        *(bytes_to_human(size) for size in (one["disk"], wanted)),
     ]
 
 

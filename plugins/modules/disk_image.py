@@ -42,6 +42,14 @@ options:
         system.
       - A size smaller than the file is an error, also where the file holds nothing but zeros. Nothing ever shrinks.
     type: str
+  filesystem_size:
+    description:
+      - How much of the file a new file system takes, written like O(size), by default all of it. Whoever mounts it can
+        let it grow up to O(size) while it is in use, without a larger file or another attachment.
+      - At most O(size), and at least the minimum of its kind. A file system that is there already, or comes with a
+        clone, is left as it is.
+      - Goes with O(resizefs=false), since it would be grown to the end of the file otherwise.
+    type: str
   fstype:
     description:
       - The file system. A file that holds another one is refused, also by O(state=absent) without O(any_content).
@@ -191,6 +199,13 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ disk.link }} leads to {{ disk.device }}, file system {{ disk.uuid }}"
 
+- name: Make one that its guest can let grow while it runs
+  nested.kata.disk_image:
+    path: /var/lib/nested-kata/disks/web.img
+    size: 100G
+    filesystem_size: 20G
+    resizefs: false
+
 - name: Let it grow, and leave an attachment as it is
   nested.kata.disk_image:
     path: /var/lib/nested-kata/disks/kata.img
@@ -327,6 +342,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "str", "required": True},
             "size": {"type": "str"},
+            "filesystem_size": {"type": "str"},
             "fstype": {"type": "str", "choices": ["btrfs", "ext4", "xfs"], "default": "btrfs"},
             "mkfs_options": {"type": "list", "elements": "str"},
             "allocation": {"type": "str", "choices": ["sparse", "preallocated"]},

@@ -120,6 +120,11 @@ levels:
       returned: success
       type: int
       sample: 21474836480
+    disk_wanted:
+      description: Bytes that the file system is to have, V(null) where it fills its disk.
+      returned: success
+      type: int
+      sample: 21474836480
     ends:
       description:
         - How the instance ended by itself the last times, oldest first. C(at) is when, in UTC, C(reason) why, C(status)

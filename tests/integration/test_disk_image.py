@@ -981,28 +981,81 @@ def test_a_sealed_image_is_neither_attached_nor_grown_nor_trimmed_by_any_way(dis
     assert after["entries"]["golden.img"][-1] == before["entries"]["golden.img"][-1]
 
 
-@pytest.mark.parametrize("fstype", FSTYPES)
-def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew(fstype, disks, mounts, monkeypatch):
+@pytest.fixture
+def prepare(disks, mounts, monkeypatch):
+    """The program of the disk unit of an instance, with a disk and a directory of this test."""
     program = (
         CHECKOUT / "roles" / "machine_image" / "files" / "rootfs" / "usr" / "lib" / "nested-kata" / "docker_prepare.py"
     )
     spec = importlib.util.spec_from_file_location("docker_prepare", program)
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    monkeypatch.setattr(prepare, "DISK", disks / "a")
-    monkeypatch.setattr(prepare, "DATA", mounts[0])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, path in {"DISK": disks / "a", "DATA": mounts[0], "DISK_SIZE": disks / "size"}.items():
+        monkeypatch.setattr(module, name, path)
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    return module
+
+
+def room(place: Path) -> int:
+    found = os.statvfs(place)
+    return found.f_blocks * found.f_frsize
+
+
+OF_INSTANCES = ["btrfs", "ext4"]
+
+
+@pytest.mark.parametrize("fstype", OF_INSTANCES)
+def test_the_disk_unit_of_an_instance_lets_the_file_system_fill_a_disk_that_grew(fstype, disks, mounts, prepare):
     options = {"path": str(disks / "a.img"), "fstype": fstype, "attached": True, "link": str(disks / "a")}
     identity = directly({**options, "size": "320M"})["uuid"]
     for size, least in (("320M", 200 * M), ("2G", 1.8 * G)):
         assert directly({**options, "size": size, "resizefs": False})["filesystem_size"] == 320 * M
         for _unused in range(2):
             prepare.mount(identity)
-            assert os.statvfs(mounts[0]).f_blocks * os.statvfs(mounts[0]).f_frsize > least
+            assert room(mounts[0]) > least
         (mounts[0] / "file").touch()
         unmount(mounts[0])
     tool("mount", disks / "a", mounts[0])
     assert (mounts[0] / "file").exists()
+
+
+@pytest.mark.parametrize("fstype", FSTYPES)
+def test_a_file_system_takes_the_part_of_its_file_that_was_asked_for_and_stays_so(fstype, disks, mounts):
+    options = {"path": str(disks / "a.img"), "fstype": fstype, "attached": True, "link": str(disks / "a")}
+    part = {**options, "size": "4G", "filesystem_size": "1G", "resizefs": False}
+    made, _again = four_runs(part)
+    assert (made["size"], made["filesystem_size"]) == (4 * G, 1 * G)
+    assert f"4 GiB, with {fstype} in 1 GiB of it" in made["steps"][0]
+    tool("mount", disks / "a", mounts[0])
+    assert 0.8 * G < room(mounts[0]) <= 1 * G
+
+
+@pytest.mark.parametrize("fstype", OF_INSTANCES)
+def test_the_file_system_of_an_instance_grows_as_far_as_was_asked_and_never_shrinks(
+    fstype, disks, mounts, prepare, capsys
+):
+    options = {"path": str(disks / "a.img"), "fstype": fstype, "attached": True, "link": str(disks / "a")}
+    identity = directly({**options, "size": "2G", "filesystem_size": "320M", "resizefs": False})["uuid"]
+    prepare.DISK_SIZE.write_text(f"{320 * M}\n")
+    prepare.mount(identity)
+    (mounts[0] / "file").write_text("kept")
+    assert room(mounts[0]) <= 320 * M
+    # btrfs while it is mounted, ext4 at the next start, since this takes a capability that instances lack
+    assert prepare.main(["grow", str(1 * G)]) == 0
+    assert capsys.readouterr().out.split() == (["grown"] if fstype == "btrfs" else ["restart"])
+    assert (room(mounts[0]) > 0.8 * G) == (fstype == "btrfs")
+    prepare.DISK_SIZE.write_text(f"{1 * G}\n")
+    for wanted in (1 * G, 320 * M):
+        unmount(mounts[0])
+        prepare.DISK_SIZE.write_text(f"{wanted}\n")
+        prepare.mount(identity)
+        assert 0.8 * G < room(mounts[0]) <= 1 * G
+        assert prepare.main(["grow", str(wanted)]) == 0
+        assert capsys.readouterr().out.split() == []
+    # beyond the disk only what is there, and the rest when a larger one comes with a restart
+    assert prepare.main(["grow", str(3 * G)]) == 0
+    assert capsys.readouterr().out.split() == (["grown", "restart"] if fstype == "btrfs" else ["restart"])
+    assert (mounts[0] / "file").read_text() == "kept"
 
 
 # Attachments

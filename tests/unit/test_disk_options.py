@@ -17,6 +17,7 @@ UUID = "7d57472b-5630-4e76-9191-1ca5e456a9da"
 OPTIONS = {
     "path": PATH,
     "size": None,
+    "filesystem_size": None,
     "fstype": "btrfs",
     "label": None,
     "uuid": None,
@@ -41,6 +42,18 @@ BAD_OPTIONS = {
     "a link for nothing": ({"link": LINK}, "link: names the loop device, so it needs attached: true"),
     "attached and absent": ({"attached": True, "state": "absent"}, "attached: true cannot go with state: absent"),
     "no size": ({"size": "big"}, "size: 'big' is not a valid size: write it like 10G"),
+    "no size of the file system": (
+        {"filesystem_size": "big", "resizefs": False},
+        "filesystem_size: 'big' is not a valid size",
+    ),
+    "a part for a file system that fills its file": (
+        {"size": "10G", "filesystem_size": "1G"},
+        "filesystem_size: goes with resizefs: false",
+    ),
+    "a file system of any size": (
+        {"filesystem_size": "1G", "resizefs": False, "any_content": True, "attached": False},
+        "any_content: true cannot go with filesystem_size",
+    ),
     "no UUID": ({"uuid": "kata"}, "uuid: 'kata' is not a UUID"),
     "a label too long for ext4": (
         {"label": "a" * 17, "fstype": "ext4"},

@@ -66,6 +66,17 @@ STEPS = {
         replace(WANTED, fstype="ext4", label="kata", uuid=UUID, uid=1, gid=2, mode=0o640),
         [Create(PATH, 10 * G, "ext4", "kata", UUID, 1, 2, 0o640, replaces_blank=False)],
     ),
+    "a file system takes the part of a new file that was asked for": (
+        NOTHING,
+        replace(WANTED, filesystem_size=1 * G, resizefs=False),
+        [replace(NEW, filesystem_size=1 * G)],
+    ),
+    "a part that is the whole is none": (NOTHING, replace(WANTED, filesystem_size=10 * G, resizefs=False), [NEW]),
+    "a file system that is there keeps the part that it takes": (
+        replace(OURS, fs_size=1 * G),
+        replace(WANTED, filesystem_size=2 * G, resizefs=False),
+        [],
+    ),
     "an empty file is replaced by one with a file system": (
         EMPTY,
         WANTED,
@@ -438,6 +449,16 @@ REFUSALS = {
         replace(FULL, use="open in process 9 (qemu)"),
         Wanted(PATH, absent=True),
         "is open in process 9 (qemu)",
+    ),
+    "a part too small for btrfs": (
+        NOTHING,
+        replace(WANTED, filesystem_size=108 * M, resizefs=False),
+        "filesystem_size: 108 MiB is too small for btrfs: at least 109 MiB",
+    ),
+    "a part larger than its file": (
+        NOTHING,
+        replace(WANTED, filesystem_size=11 * G, resizefs=False),
+        "filesystem_size: 11 GiB is larger than the file (10 GiB): raise size too",
     ),
     "too small for xfs": (
         NOTHING,

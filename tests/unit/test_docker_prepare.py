@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -76,7 +77,7 @@ def test_without_a_disk_docker_is_not_started_on_the_root_file_system(
     monkeypatch.setattr(prepare, "DATA", tmp_path)
     monkeypatch.setattr(prepare, "DAEMON_JSON", tmp_path / "daemon.json")
     monkeypatch.delenv("NESTED_KATA_DISK_UUID", raising=False)
-    assert prepare.main() == 1
+    assert prepare.main([]) == 1
     assert "Docker would fill the root file system" in capsys.readouterr().err
     assert not (tmp_path / "daemon.json").exists()
 
@@ -86,13 +87,13 @@ def test_a_disk_that_was_promised_and_is_missing_keeps_docker_from_starting(
 ) -> None:
     monkeypatch.setattr(prepare, "DISK", tmp_path / "docker-disk")
     monkeypatch.setenv("NESTED_KATA_DISK_UUID", "11111111-2222-3333-4444-555555555555")
-    assert prepare.main() == 1
+    assert prepare.main([]) == 1
     assert "started without its disk 11111111" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["-O", "^64bit"], ["-b", "1024"], ["-b", "4096"]])
 @pytest.mark.parametrize("grown", [0, 16 << 20, 100 << 20])
-def test_the_room_behind_an_ext4_is_what_the_disk_grew_by(
+def test_the_room_for_an_ext4_is_what_the_disk_grew_by(
     prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], grown: int
 ) -> None:
     disk = tmp_path / "disk"
@@ -101,5 +102,40 @@ def test_the_room_behind_an_ext4_is_what_the_disk_grew_by(
     subprocess.run(["mkfs.ext4", "-q", *options, disk], check=True)
     os.truncate(disk, (64 << 20) + grown)
     monkeypatch.setattr(prepare, "DISK", disk)
-    assert prepare.room_behind_ext4() == grown
-    assert (prepare.room_behind_ext4() >= prepare.LEAST_ROOM) == bool(grown)
+    room = prepare.room_for_ext4(prepare.disk_size())
+    assert room == grown
+    assert (room >= prepare.LEAST_ROOM) == bool(grown)
+
+
+@pytest.mark.parametrize(
+    ("note", "size"), [(None, sys.maxsize), ("all\n", sys.maxsize), ("", sys.maxsize), ("4096\n", 4096)]
+)
+def test_without_a_size_the_file_system_takes_all_of_the_disk(
+    prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str | None, size: int
+) -> None:
+    monkeypatch.setattr(prepare, "DISK_SIZE", tmp_path / "size")
+    if note is not None:
+        (tmp_path / "size").write_text(note)
+    assert prepare.wanted_size() == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["grow", "much"], "invalid literal"),
+        (["grow"], "not enough values"),
+        (["shrink", "1"], "there is no command shrink"),
+        (["grow", "1"], "is not mounted at"),
+    ],
+)
+def test_what_cannot_grow_is_an_error(
+    prepare: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr(prepare, "DATA", tmp_path)
+    assert prepare.main(arguments) == 1
+    assert message in capsys.readouterr().err

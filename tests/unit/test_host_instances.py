@@ -130,6 +130,15 @@ def test_one_that_is_stopped_has_its_exit_status_and_why_it_ended(places: Places
     assert described(container(), places, guest(), 5)["memory"] == {"size": 1 << 30, "used": 24 * 1024, "held": 5}
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("DISK=/d\nDISK_SIZE=4096\n", 4096), ("DISK_SIZE=all\n", None), ("DISK=/d\n", None), ("\0", None)],
+)
+def test_how_large_a_file_system_is_to_be_is_in_the_settings(text: str, size: int | None, places: Places) -> None:
+    Path(places.settings, "ci.env").write_text(text)
+    assert described(container(), places, None, None)["disk_wanted"] == size
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"ends": [1]}', '{"ends": [{"at": 1}]}', '{"ends": 5}'])
 def test_a_damaged_record_of_ends_is_an_empty_one(text: str, tmp_path: Path) -> None:
     (tmp_path / "ci.json").write_text(text)

@@ -57,11 +57,16 @@ def test_tables_are_merged_deeply_and_the_rest_is_replaced(tables: list[dict], r
     assert merged(*tables) == result
 
 
-def test_disks_are_sparse_and_have_the_names_of_their_instances() -> None:
-    found = instance_disks(instance_entries([{"name": "a"}, {"name": "b", "disk": {"size": "1T"}}], DEFAULTS), "/disks")
-    assert found == [
-        {"path": "/disks/a.img", "size": "20G", "sparse": True, "purpose": "a"},
-        {"path": "/disks/b.img", "size": "1T", "sparse": True, "purpose": "b"},
+def test_disks_are_sparse_as_large_as_they_may_become_and_have_the_names_of_their_instances() -> None:
+    entries = [
+        {"name": "a"},
+        {"name": "b", "disk": {"size": "1T"}},
+        {"name": "c", "disk": {"size": "1T", "max_size": "2T"}},
+        {"name": "d", "disk": {"max_size": ""}},
+    ]
+    sizes = {"a": "20G", "b": "1T", "c": "2T", "d": "20G"}
+    assert instance_disks(instance_entries(entries, DEFAULTS), "/disks") == [
+        {"path": f"/disks/{name}.img", "size": size, "sparse": True, "purpose": name} for name, size in sizes.items()
     ]
 
 

@@ -51,7 +51,7 @@ def test_a_policy_starts_again_what_it_names(policy: str, statuses: set[int | No
 def test_settings_of_an_earlier_release_have_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "db.env"
     path.write_text("# Written by Ansible\nDISK=/srv/db.img\nDISK_UUID=12-34\n")
-    assert keeper.settings_of(path) == keeper.Settings("/srv/db.img", "12-34", "always", 1, 10, 300, 120)
+    assert keeper.settings_of(path) == keeper.Settings("/srv/db.img", "12-34", "all", "always", 1, 10, 300, 120)
 
 
 @pytest.mark.parametrize(

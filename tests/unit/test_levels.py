@@ -219,6 +219,18 @@ def test_a_disk_that_its_guest_does_not_see_grown_yet_differs(disk: int | None, 
     assert levels(GROUPS, hosts)["differences"] == rows * grew
 
 
+@pytest.mark.parametrize(
+    ("disk", "wanted", "size"),
+    [(10 << 30, 20 << 30, "20.00"), (10 << 30, 60 << 30, "40.00"), (10 << 30, None, "40.00"), (20 << 30, 20 << 30, "")],
+)
+def test_a_file_system_that_is_not_as_large_as_wanted_differs(disk: int, wanted: int | None, size: str) -> None:
+    image = {"path": "/var/lib/nested-kata/disks/kata.img", "allocated": 0, "shared": 0, "growth": 0, "size": 40 << 30}
+    hosts = hostvars(disk=disk, disk_wanted=wanted)
+    hosts["p.machine"]["nested_kata_disks"] = {"images": [image]}
+    rows = [["p", "kata", "disk, until a restart", "10.00 GB", f"{size} GB"]]
+    assert levels(GROUPS, hosts)["differences"] == (rows if size else [])
+
+
 def test_what_was_left_as_it_is_is_shown_with_both_values() -> None:
     memory = {"item": "memory", "is": ["4 GiB"], "would_be": ["8 GiB"]}
     devices = {"item": "device", "is": [], "would_be": ["/dev/kvm", "/dev/vhost-net"]}

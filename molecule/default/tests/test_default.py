@@ -127,6 +127,11 @@ def role(tmp_path: Path, name: str, host: str, status: int = 0, **variables: obj
     return run(playbook, status=status)
 
 
+def room_in(name: str) -> int:
+    """Return the MiB of the file system that an instance's Docker has."""
+    return int(ask(name, "df --block-size=1M --output=size /var/lib/docker | tail -1"))
+
+
 @pytest.mark.parametrize("name", MACHINES)
 def test_systemd_is_pid_1_and_says_running(name: str) -> None:
     assert ask(name, "cat /proc/1/comm; systemctl is-system-running").split() == ["systemd", "running"]
@@ -346,14 +351,14 @@ def test_a_golden_disk_is_sealed_has_a_manifest_and_no_builder_is_left() -> None
     assert devices_of(target, f"{directory}/{image}") == []
 
 
-def test_a_clone_of_a_golden_disk_has_its_images_and_a_uuid_of_its_own_and_fills_its_larger_device() -> None:
+def test_a_clone_of_a_golden_disk_has_its_images_and_a_uuid_of_its_own_and_is_as_large_as_asked() -> None:
     name, target = "two.machine-host", "machine-host"
     golden = json.loads(ask(target, "cat /var/lib/nested-kata/golden/*.json"))
     assert ask(name, f"docker image inspect --format '{{{{.Id}}}}' {BASE}") == golden["images"][BASE]
     uuid = ask(name, "blkid --probe --match-tag UUID --output value /dev/docker-disk")
     assert uuid == ask(target, "awk -F= '/^DISK_UUID/ {print $2}' /etc/nested-kata/instances/two.env")
     assert uuid != golden["uuid"]
-    assert int(ask(name, "df --block-size=1M --output=size /var/lib/docker | tail -1")) > 1800
+    assert 1800 < room_in(name) <= 2048
     assert docker_info(name)["ID"] != docker_info("one.machine-host")["ID"]
 
 
@@ -460,6 +465,33 @@ def test_a_proxy_that_runs_is_left_running_and_the_status_tells_how_it_differs(t
     assert "changed=0" in said
     assert containers("machine-proxy") == before
     assert re.search(r"kata-in-docker +shm-size +\S+ GiB +2 GiB", run(PLAYBOOKS / "status.yml"))
+
+
+def test_a_running_instance_gets_more_room_while_a_container_in_it_writes(tmp_path: Path) -> None:
+    target, name = "machine-host", "one.machine-host"
+    before = containers(target)
+    assert (room_in(name), ask(target, "stat --format %s /var/lib/nested-kata/disks/one.img")) == (2048, str(3 << 30))
+    copying = "dd if=/dev/urandom bs=1M count=20 of=/data/new conv=fsync 2>/dev/null; mv /data/new /data/last"
+    writing = f"while :; do {copying}; done"
+    ask(name, f"docker run --detach --name writes --volume /data {BASE} sh -c '{writing}'")
+    entries = [
+        {"name": "one", "disk": {"size": "2500M"}},
+        {"name": "two", "disk": {"size": "2500M"}, "network": "bridge"},
+    ]
+    wanted = {"kata_instance_image": image_of(target, "one"), "kata_instance_disk_fstype": "btrfs"}
+    entries[1]["disk"]["fstype"] = "ext4"
+    said = role(tmp_path, "kata_instance", target, **wanted, kata_instance_list=entries)
+    # btrfs at once, ext4 at its next start
+    assert (room_in(name), room_in("two.machine-host") <= 2048) == (2500, True)
+    assert "The disk of two is wanted with 2500M" in said
+    assert "The disk of one is wanted" not in said
+    assert re.search(r"two +disk, until a restart", run(PLAYBOOKS / "status.yml"))
+    assert "changed=0" in role(tmp_path, "kata_instance", target, **wanted, kata_instance_list=entries)
+    ask(target, "systemctl restart nested-kata-instance@two")
+    assert 2300 < room_in("two.machine-host") <= 2500
+    assert containers(target)[0] == before[0]
+    assert ask(name, "docker inspect --format '{{.State.Running}}' writes") == "true"
+    ask(name, "docker rm --force --volumes writes")
 
 
 def test_an_instance_is_made_again_on_its_disk_where_that_is_asked_for_and_another_is_left_running(

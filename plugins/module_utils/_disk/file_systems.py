@@ -28,6 +28,8 @@ class FileSystem:
     mkfs: tuple[str, ...]
     """Makes it fast and sparse: no discard (the file is one hole), and no writes that the kernel can do later."""
     mkfs_uuid: tuple[str, ...]
+    mkfs_size: tuple[str, ...]
+    """The last arguments, where it takes only a part of the file: {size} bytes, or {kib} KiB."""
     set_uuid: tuple[str, ...]
     set_label: tuple[str, ...]
     grow: tuple[str, ...]
@@ -44,6 +46,7 @@ FILE_SYSTEMS = {
         256 * 1024**2,
         mkfs=("mkfs.btrfs", "-q", "--nodiscard"),
         mkfs_uuid=("-U", "{uuid}"),
+        mkfs_size=("--byte-count", "{size}", "{file}"),
         # Not -U, which rewrites all metadata: 0.8 s and 51 MiB for 40000 files, where this takes 0.02 s and under 1
         # MiB (btrfstune(8)).
         set_uuid=("btrfstune", "-M", "{uuid}", "{file}"),
@@ -72,6 +75,7 @@ FILE_SYSTEMS = {
             "nodiscard,lazy_itable_init=1,lazy_journal_init=1",
         ),
         mkfs_uuid=("-U", "{uuid}"),
+        mkfs_size=("{file}", "{kib}k"),
         set_uuid=("tune2fs", "-U", "{uuid}", "{file}"),
         set_label=("tune2fs", "-L", "{label}", "{file}"),
         # Unmounted, since the kernel asks for CAP_SYS_RESOURCE when it is mounted, which few containers have
@@ -88,6 +92,7 @@ FILE_SYSTEMS = {
         # Sectors of 4 KiB: with 512 bytes it could not be mounted from a disk with sectors of 4 KiB.
         mkfs=("mkfs.xfs", "-q", "-K", "-s", f"size={BLOCK}"),
         mkfs_uuid=("-m", "uuid={uuid}"),
+        mkfs_size=("-d", "size={size}", "{file}"),
         set_uuid=("xfs_admin", "-U", "{uuid}", "{file}"),
         set_label=("xfs_admin", "-L", "{label}", "{file}"),
         grow=("xfs_growfs", "{mount}"),

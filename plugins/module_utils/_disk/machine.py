@@ -515,7 +515,9 @@ def _create(step: Create) -> None:
             os.posix_fallocate(descriptor, 0, step.size)
         label = ("-L", step.label) if step.label else ()
         identity = _filled(kind.mkfs_uuid, uuid=step.uuid) if step.uuid else ()
-        loops.run(*kind.mkfs, *label, *identity, *step.mkfs_options, new)
+        size = step.filesystem_size
+        last = _filled(kind.mkfs_size, size=str(size), kib=str(size // 1024), file=new) if size else [new]
+        loops.run(*kind.mkfs, *label, *identity, *step.mkfs_options, *last)
         if loops.probe(new).fstype != step.fstype:
             raise Refused(f"{kind.mkfs[0]} reported success but left no {step.fstype} in {new}: nothing was changed")
 

@@ -33,6 +33,7 @@ class Wanted:
     gid: int | None = None
     mode: int | None = None
     absent: bool = False
+    filesystem_size: int | None = None
     mkfs_options: tuple[str, ...] = ()
     preallocated: bool = False
     clone_of: str | None = None
@@ -62,6 +63,7 @@ def parse(options: dict[str, Any]) -> Wanted:
         path=path,
         fstype=options["fstype"],
         size=None if options["size"] is None else parse_size(options["size"]),
+        filesystem_size=_parse_filesystem_size(options),
         label=_parse_label(options["label"], options["fstype"]),
         uuid=_parse_uuid(options["uuid"]),
         attached=options["attached"],
@@ -78,6 +80,14 @@ def parse(options: dict[str, Any]) -> Wanted:
         trim=options["trim"],
         any_content=options["any_content"],
     )
+
+
+def _parse_filesystem_size(options: dict[str, Any]) -> int | None:
+    if options["filesystem_size"] is None:
+        return None
+    if options["resizefs"]:
+        raise Refused("filesystem_size: goes with resizefs: false, else the file system fills its file")
+    return parse_size(options["filesystem_size"], "filesystem_size")
 
 
 def _check_together(options: dict[str, Any], path: str, golden: str | None, mode: int | None) -> None:
@@ -108,7 +118,17 @@ def _check_together(options: dict[str, Any], path: str, golden: str | None, mode
 def _check_any_content(options: dict[str, Any]) -> None:
     if options["state"] != "absent" and options["attached"] is not False:
         raise Refused("any_content: true needs state: absent, or attached: false")
-    for option in ("size", "mkfs_options", "allocation", "clone_of", "trim", "sealed", "label", "uuid"):
+    for option in (
+        "size",
+        "filesystem_size",
+        "mkfs_options",
+        "allocation",
+        "clone_of",
+        "trim",
+        "sealed",
+        "label",
+        "uuid",
+    ):
         if options[option]:
             raise Refused(f"any_content: true cannot go with {option}, which is about the content")
 

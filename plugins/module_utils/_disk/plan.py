@@ -184,13 +184,17 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
         more, why = _grow(foresee(found, Plan((clone,), "")), wanted)
         return [clone, *more], reasons + why
     size = wanted.size or found.size
+    part = wanted.filesystem_size if wanted.filesystem_size != size else None
     minimum = FILE_SYSTEMS[wanted.fstype].minimum
     if not size:
         raise Refused(f"size: is needed, because {wanted.path} {'does not exist yet' if new else 'is an empty file'}")
     if size < found.size:
         raise Refused(_smaller(found, wanted))
-    if size < minimum:
-        raise Refused(f"size: {exact(size)} is too small for {wanted.fstype}: at least {exact(minimum)}")
+    if part and part > size:
+        raise Refused(f"filesystem_size: {exact(part)} is larger than the file ({exact(size)}): raise size too")
+    for option, value in (("size", size), ("filesystem_size", part or size)):
+        if value < minimum:
+            raise Refused(f"{option}: {exact(value)} is too small for {wanted.fstype}: at least {exact(minimum)}")
     if wanted.preallocated:
         _check_free(found, wanted, size)
     return [
@@ -206,6 +210,7 @@ def _make(found: Found, wanted: Wanted) -> tuple[list[Step], list[str]]:
             replaces_blank=not new,
             mkfs_options=wanted.mkfs_options,
             preallocated=wanted.preallocated,
+            filesystem_size=part,
         )
     ], reasons
 
@@ -478,7 +483,8 @@ def _after_settle_superblock(step: SettleSuperblock, found: Found) -> Found:
 
 @_after.register(Create)
 def _after_create(step: Create, found: Found) -> Found:
-    return _made(found, step, step.size, step.size, step.label, step.size if step.preallocated else None)
+    taken = step.filesystem_size or step.size
+    return _made(found, step, step.size, taken, step.label, step.size if step.preallocated else None)
 
 
 @_after.register(Clone)

@@ -50,12 +50,14 @@ class Create:
     replaces_blank: bool
     mkfs_options: tuple[str, ...] = ()
     preallocated: bool = False
+    filesystem_size: int | None = None
 
     def __str__(self) -> str:
         how = "preallocated" if self.preallocated else "sparse"
+        part = f" in {exact(self.filesystem_size)} of it" if self.filesystem_size else ""
         return (
             f"make {self.path}, {how}, {exact(self.size)}, with"
-            f" {self.fstype}{', in place of zeros' if self.replaces_blank else ''}"
+            f" {self.fstype}{part}{', in place of zeros' if self.replaces_blank else ''}"
         )
 
 

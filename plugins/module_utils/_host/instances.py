@@ -135,9 +135,11 @@ def described(
         "running": 0,
         "memory": {"size": config.get("Memory") or 0, "used": None, "held": held},
         "disk": None,
+        "disk_wanted": None,
         "ends": [],
     }
     if one["kind"] == "instance":
+        one["disk_wanted"] = size_in(os.path.join(places.settings, f"{one['name']}.env"))
         one["ends"] = ends_of(os.path.join(places.ends, f"{one['name']}.json"))
     if answer:
         try:
@@ -207,6 +209,14 @@ def proportional(path: str) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def size_in(path: str) -> int | None:
+    """Return how much of its disk the settings of an instance let the file system take; None where that is all."""
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        found = re.search(r"^DISK_SIZE=([0-9]{1,18})$", file.read(1 << 16), re.MULTILINE)
+        return int(found.group(1)) if found else None
+    return None
 
 
 def ends_of(path: str) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -68,10 +69,11 @@ class Places:
 
 @dataclass(frozen=True)
 class Settings:
-    """What NAME.env has. An earlier release wrote only the first two."""
+    """What NAME.env has. An earlier release wrote only `disk` and `disk_uuid`."""
 
     disk: str
     disk_uuid: str = ""
+    disk_size: str = "all"
     restart: str = "always"
     restart_pause: float = 1
     restart_limit: int = 10
@@ -333,12 +335,23 @@ class Instance:
         attach = ["--image", settings.disk, "--link", self.link, "--uuid", settings.disk_uuid, "--unused"]
         program = str(self.places.lib / "bin" / "loop.py")
         self.checked(sys.executable, program, "attach", *attach, seconds=DISK_SECONDS)
+        self.limit_file_system(settings.disk_size)
         try:
             self.checked("docker", "start", self.name, seconds=START_SECONDS)
         except Silent as error:
             # Docker goes on, and says what became of it when that is known.
             if not self.answered()["Running"]:
                 raise Refused(str(error)) from None
+
+    def limit_file_system(self, size: str) -> None:
+        """Let the guest know how many bytes of its disk the file system takes, or that it takes all."""
+        try:
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8") as note:
+                note.write(f"{size}\n")
+                note.flush()
+                self.checked("docker", "cp", note.name, f"{self.name}:/etc/docker-disk-size")
+        except (OSError, Refused, Silent) as error:
+            say(f"{self.name} does not hear how large its file system is to be: {error}")
 
     def checked(self, *command: str, seconds: float = ANSWER_SECONDS) -> None:
         """Run a program that has to succeed."""

@@ -1,3 +1,4 @@
+#!/usr/bin/python3 -IS
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -5,6 +6,10 @@
 
 Runs as a oneshot unit that docker.service requires: where the disk is missing or another one,
 dockerd does not start, so that it never fills the root file system or somebody else's disk.
+
+    docker_prepare.py grow BYTES    let the file system grow to this size while dockerd runs
+
+That prints `grown` where it did so, and `restart` where more of it waits for the next start.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import sys
 from pathlib import Path
 
 DISK = Path("/dev/docker-disk")
+DISK_SIZE = Path("/etc/docker-disk-size")  # how much of the disk the file system takes, in bytes, or all of it
 DATA = Path("/var/lib/docker")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 EXT4_64BIT = 0x80  # of its incompatible features: the number of blocks has a second half
@@ -58,7 +64,7 @@ def mounted() -> bool:
 
 
 def mount(uuid: str) -> str:
-    """Mount the disk at Docker's data directory, let its file system fill the device, and return the file system."""
+    """Mount the disk at Docker's data directory, let its file system grow, and return the file system."""
     if not DISK.exists():
         raise NotReady(f"there is no {DISK}: the instance was started without its disk {uuid}")
     found = dict(
@@ -66,25 +72,60 @@ def mount(uuid: str) -> str:
     )
     check_uuid(found.get("UUID", ""), uuid)
     fstype = found.get("TYPE", "")
+    size = min(wanted_size(), disk_size())
     DATA.mkdir(mode=0o710, parents=True, exist_ok=True)
     if not mounted():
-        # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance does
-        # not have.
-        if fstype == "ext4" and room_behind_ext4() >= LEAST_ROOM:
+        if fstype == "ext4" and room_for_ext4(size) >= LEAST_ROOM:
             output("e2fsck", "-f", "-p", str(DISK), accept=(0, 1))  # 1 says that it put something right
-            output("resize2fs", str(DISK))
+            output("resize2fs", str(DISK), f"{size // 1024}K")
         attach(fstype)
     if fstype == "btrfs":
-        output("btrfs", "filesystem", "resize", "max", str(DATA))
-    elif fstype == "xfs":
-        output("xfs_growfs", str(DATA))
+        grow_btrfs(size)
     return fstype
 
 
-def room_behind_ext4() -> int:
-    """Return the bytes of the disk behind the end of its ext4 (fs/ext4/ext4.h, struct ext4_super_block)."""
+def wanted_size() -> int:
+    """Return the size of the file system that whoever started this machine wants; without one, it fills the disk."""
+    try:
+        return int(DISK_SIZE.read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return sys.maxsize
+
+
+def disk_size() -> int:
+    """Return the size of the disk in bytes."""
     with DISK.open("rb") as disk:
-        size = disk.seek(0, os.SEEK_END)
+        return disk.seek(0, os.SEEK_END)
+
+
+def grow(size: int) -> list[str]:
+    """Let the mounted file system grow, and return what there is to say of it."""
+    if not mounted():
+        raise NotReady(f"{DISK} is not mounted at {DATA}")
+    there = min(size, disk_size())
+    grown = False
+    # A mounted ext4 grows for CAP_SYS_RESOURCE only (fs/ext4/resize.c, ext4_resize_begin), which an instance does not
+    # have.
+    if output("findmnt", "--noheadings", "--first-only", "--output", "FSTYPE", str(DATA)) == "ext4":
+        waits = room_for_ext4(size) >= LEAST_ROOM
+    else:
+        grown, waits = grow_btrfs(there), there < size
+    return ["grown"] * grown + ["restart"] * waits
+
+
+def grow_btrfs(size: int) -> bool:
+    """Let the mounted btrfs grow, which never shrinks, and return whether it did."""
+    found = os.statvfs(DATA)
+    size -= size % found.f_frsize
+    if found.f_blocks * found.f_frsize >= size:
+        return False
+    output("btrfs", "filesystem", "resize", str(size), str(DATA))
+    return True
+
+
+def room_for_ext4(size: int) -> int:
+    """Return the bytes by which the disk's ext4 is smaller than wanted (fs/ext4/ext4.h, struct ext4_super_block)."""
+    with DISK.open("rb") as disk:
         disk.seek(1024)
         superblock = disk.read(1024)
 
@@ -131,7 +172,22 @@ def write_if_changed(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say; return the exit status."""
+    if not arguments:
+        return prepare()
+    try:
+        command, size = arguments
+        if command != "grow":
+            raise ValueError(f"there is no command {command}")
+        print(*grow(int(size)), sep="\n")
+    except (NotReady, OSError, ValueError) as problem:
+        print(f"the file system of Docker's disk does not grow: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def prepare() -> int:
     """Prepare Docker's disk and configuration; return the exit status."""
     uuid = os.environ.get("NESTED_KATA_DISK_UUID")
     fstype = ""
@@ -157,4 +213,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
