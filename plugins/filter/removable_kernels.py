@@ -15,7 +15,7 @@ description:
   - Pure computation on the control node.
 options:
   _input:
-    description: The directories, as M(ansible.builtin.find) returns them. The name of each is that of a kernel,
+    description: The directories, as M(nested.kata.kernel_info) returns them. The name of each is that of a kernel,
       VERSION-NAME-KEY, or that of an interrupted run.
     type: list
     elements: dict
@@ -39,7 +39,7 @@ options:
 EXAMPLES = r"""
 - name: Decide which kernels are removed
   ansible.builtin.set_fact:
-    removable: "{{ found.files | nested.kata.removable_kernels(wanted=['6.12.104-docker-f88b8dc7edfb'], keep=2) }}"
+    removable: "{{ found.kernels | nested.kata.removable_kernels(wanted=['6.12.104-docker-f88b8dc7edfb'], keep=2) }}"
 """
 
 RETURN = r"""
@@ -58,7 +58,7 @@ from typing import Any
 INTERRUPTED = ".nested-kata-"  # in the name of a directory that was to be renamed when it was whole
 
 Directory = Mapping[str, Any]
-"""A directory as the module find returns it."""
+"""A directory as kernel_info returns it."""
 
 
 def removable_kernels(

@@ -6,15 +6,13 @@
 from __future__ import annotations
 
 import errno
-import json
 import signal
 from pathlib import Path
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils._kernel.build_machine import interruptible, look, usable_cpus
+from ansible_collections.nested.kata.plugins.module_utils._kernel.build_machine import interruptible, usable_cpus
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import RECORD, Found
 
 
 def wanted(directory: Path) -> Wanted:
@@ -43,25 +41,6 @@ def test_a_file_that_cannot_be_written_is_one_line(error: OSError, words: str, h
         interruptible(wanted(tmp_path)),
     ):
         raise error
-
-
-def test_a_build_is_found_with_its_digests_and_anything_else_is_refused(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert look(str(out)) == Found()
-    out.mkdir()
-    (out / "vmlinux").write_text("x")
-    with pytest.raises(
-        Refused, match=r"holds files that are not from a build of this module .vmlinux.: choose another directory$"
-    ):
-        look(str(out))
-    (out / RECORD).write_text("[]")
-    with pytest.raises(Refused, match="cannot be read as the record of a build"):
-        look(str(out))
-    record = {"key": "k", "files": {"vmlinux": {"sha256": "a"}, "config": {"sha256": "b"}}}
-    (out / RECORD).write_text(json.dumps(record))
-    assert look(str(out)) == Found(
-        record, {"vmlinux": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
-    )
 
 
 def test_a_build_may_use_a_processor_at_least() -> None:

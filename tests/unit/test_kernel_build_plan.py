@@ -6,16 +6,9 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._kernel.artifacts import Found
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import (
-    Found,
-    Make,
-    Put,
-    decide,
-    foreign,
-    read_record,
-    result_of,
-)
+from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import Make, Put, decide, result_of
 
 WANTED = Wanted("/tree", "x86_64", ("vmlinux", "bzImage"), "/out", "key 1")
 RECORD = {
@@ -48,20 +41,6 @@ def test_what_differs_is_built_and_put_there_as_a_whole(case: str) -> None:
 def test_a_build_that_is_there_is_left_alone() -> None:
     plan = decide(Found(RECORD, DIGESTS), WANTED)
     assert (plan.steps, plan.reason) == ((), "/out holds this build")
-
-
-def test_files_of_somebody_else_are_seen() -> None:
-    assert foreign(["vmlinux", "bzImage", "build.json"], RECORD) == []
-    assert foreign(["vmlinux", "notes.txt", "build.json"], RECORD) == ["notes.txt"]
-    assert foreign(["build.json", "vmlinux"], None) == ["build.json", "vmlinux"]
-
-
-@pytest.mark.parametrize(
-    "value", [[], {}, {"key": "1"}, {"files": {}}, {"key": "1", "files": {"a": {}}}, {"key": "1", "files": {"a": "b"}}]
-)
-def test_a_record_of_something_else_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="it "):
-        read_record(value)
 
 
 def test_a_build_that_was_made_is_in_the_result() -> None:

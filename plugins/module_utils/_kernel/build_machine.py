@@ -23,17 +23,9 @@ from ansible_collections.nested.kata.plugins.module_utils._common.errors import 
 from ansible_collections.nested.kata.plugins.module_utils._common.files import alone_in, digest_of, sync_directory
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._kernel import make
+from ansible_collections.nested.kata.plugins.module_utils._kernel.artifacts import RECORD, Found, look
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import (
-    RECORD,
-    Found,
-    Make,
-    Plan,
-    Put,
-    decide,
-    foreign,
-    read_record,
-)
+from ansible_collections.nested.kata.plugins.module_utils._kernel.build_plan import Make, Plan, Put, decide
 from ansible_collections.nested.kata.plugins.module_utils._kernel.make import Output, under_way, with_ccache
 from ansible_collections.nested.kata.plugins.module_utils._kernel.needs import Need, lacking, needs
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, environment, open_tree, run
@@ -50,34 +42,6 @@ class Failed(Refused):
     def __init__(self, message: str, killed: bool, **details: Any) -> None:
         super().__init__(message, **details)
         self.killed = killed
-
-
-def look(path: str) -> Found:
-    """Return what is in the directory of the artifacts, or raise Refused where it is not managed by this module."""
-    if not os.path.isdir(os.path.dirname(path)):
-        raise Refused(f"path: there is no directory {os.path.dirname(path)}: make it, or correct the path")
-    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
-        raise Refused(f"path: {path} is not a directory: move it away, or choose another path")
-    names = os.listdir(path) if os.path.isdir(path) else []
-    record = None
-    if RECORD in names:
-        try:
-            with open(os.path.join(path, RECORD), encoding="utf-8") as file:
-                record = read_record(json.load(file))
-        except ValueError as error:
-            raise Refused(
-                f"path: {path}/{RECORD} cannot be read as the record of a build ({error}): move {path} away"
-            ) from error
-    strangers = foreign(names, record)
-    if strangers:
-        raise Refused(
-            f"path: {path} holds files that are not from a build of this module ({', '.join(strangers[:5])}): choose"
-            " another directory"
-        )
-    digests = {
-        name: digest_of(os.path.join(path, name)) for name in (record or {"files": ()})["files"] if name in names
-    }
-    return Found(record, digests)
 
 
 def _prepare(wanted: Wanted) -> tuple[Tree, dict[str, str]]:

@@ -5,22 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Mapping
 
+from ansible_collections.nested.kata.plugins.module_utils._kernel.artifacts import Found
 from ansible_collections.nested.kata.plugins.module_utils._kernel.build_options import Wanted
-
-RECORD = "build.json"
-
-
-@dataclass(frozen=True)
-class Found:
-    """The state of the directory of the artifacts."""
-
-    record: Mapping[str, Any] | None = None
-    """The contents of build.json, None where there is none."""
-    digests: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of each recorded file that is there."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +64,6 @@ def _difference(found: Found, wanted: Wanted) -> str:
         if found.digests[name] != files[name]["sha256"]:
             return f"{wanted.path}/{name} is not the file that was built"
     return ""
-
-
-def read_record(value: Any) -> Mapping[str, Any]:
-    """Return a record of this module, or raise ValueError where it is something else."""
-    if not isinstance(value, dict) or not isinstance(value.get("files"), dict) or "key" not in value:
-        raise ValueError("it is not the record of a kernel build")
-    if not all(isinstance(file, dict) and isinstance(file.get("sha256"), str) for file in value["files"].values()):
-        raise ValueError("it names files without a digest")
-    return value
-
-
-def foreign(names: Iterable[str], record: Mapping[str, Any] | None) -> list[str]:
-    """Return the names in a directory that are not from a build of this module."""
-    own = {RECORD, *record["files"]} if record else set()
-    return sorted(set(names) - own)
 
 
 def shown(record: Mapping[str, Any] | None) -> dict[str, Any]:
