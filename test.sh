@@ -21,10 +21,11 @@ them before needs some less. With a PART only that one runs, and shows what it d
   molecule [SCENARIO ...]             10 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
                                               for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
   quickstart [PYTEST ARGUMENT ...]    10 min  run.sh from end to end
+  ansibles [MAJOR VERSION ...]        15 min  unit tests and run.sh with the Ansible releases after the one that run.sh installs (13 and 14)
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
-Without --all, pythons is left out, and molecule leaves out vm, and the guest kernel of the profile docker where
+Without --all, pythons and ansibles are left out, and molecule leaves out vm, and the guest kernel of the profile docker where
 molecule/kernel/proven.json proves it for the same files. A scenario that is named always runs; molecule kernel takes all four
 profiles, or those that KERNEL_PROFILES names in the environment (KERNEL_PROFILES=docker,netsim).
 
@@ -35,16 +36,18 @@ END
 }
 
 readonly LINTERS=(ruff ruff-format mypy yamllint ansible-lint shellcheck reuse antsibull-changelog antsibull-docs)
-readonly PARTS=(unit lint sanity pythons integration molecule quickstart)
+readonly PARTS=(unit lint sanity pythons integration molecule quickstart ansibles)
 # What runs beside each other. Within a lane one part follows the other. The first lane takes longest, so the others leave it the processor. It
 # begins with lint and unit, since molecule has to wait for as long as integration holds the lock of the machine image.
-readonly LANES=("lint unit molecule quickstart" "integration" "sanity pythons")
+readonly LANES=("lint unit molecule quickstart ansibles" "integration" "sanity pythons")
 readonly NICENESS=10 # of all lanes but the first
 readonly STATE=$PWD/tests/output # what the next run finds ready; ignored by git, and apart from .run, which run.sh --remove removes
 readonly VENV=$STATE/venv
 readonly BASE_IMAGE=debian:trixie-slim
 readonly ALL_KERNEL_PROFILES=stock,docker,netsim,nested
 readonly TARGET_PYTHONS=(9 10 11 12 13 14) # minor versions that targets may have
+readonly LATER_ANSIBLES=(13 14)            # with ansible-core 2.20 and 2.21
+readonly NEWER_PYTHONS=(14 13 12)          # minor versions that these need on a control node
 MARK=$(printf %s "$(pwd -P)" | sha256sum | head -c 6) # in the names of what the tests of this checkout make in Docker, as in tests/support/ansible_runner.py
 readonly MARK
 readonly SHARED=/run/nested-kata-test # what all runs on this machine share: a lock, what Docker held before the first, and the PID of a dockerd that one started
@@ -297,6 +300,47 @@ part_quickstart() {
   prepare_docker quickstart || return 0
   run_pytest quickstart tests/quickstart "$@"
   leave_out quickstart thorough "marked thorough, and interruptions beside a sample: --all"
+}
+
+part_ansibles() { # major versions, all of them without one
+  local major minor interpreter='' home
+  if [[ $# -eq 0 && -n $lanes_began ]] && ! $all; then
+    record left_out "ansibles: unit tests and run.sh with later releases of Ansible; to run them: ./test.sh ansibles, or --all"
+    return 0
+  fi
+  for minor in "${NEWER_PYTHONS[@]}"; do
+    if interpreter=$(working_python "$minor"); then break; fi
+  done
+  if [[ -z $interpreter ]]; then
+    record left_out "ansibles: they need Python 3.12 or newer, which is not here"
+    return 0
+  fi
+  prepare_docker ansibles || return 0
+  for major in "${@:-"${LATER_ANSIBLES[@]}"}"; do
+    home=$scratch/ansible-$major
+    mkdir -p "$home/bin"
+    ln -s "$interpreter" "$home/bin/python3"
+    tar --exclude=./.git --exclude=./.run --exclude=./tests/output -cf - . | tar -xf - -C "$home"
+    sed -i "s/^ansible==.*/ansible==$major.*/" "$home/requirements.txt"
+    "$interpreter" -m venv "$home/venv"
+    grep -E '^(pytest|hypothesis)' requirements-test.txt | cat "$home/requirements.txt" - >"$home/requirements-unit.txt"
+    "$home/venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --requirement "$home/requirements-unit.txt"
+    PATH=$home/venv/bin:$PATH run_pytest "ansible-$major" tests/unit
+    if run_with_ansible "$home"; then
+      record passed 1
+    else
+      fail "run.sh with Ansible $major" "./test.sh ansibles $major"
+    fi
+  done
+}
+
+run_with_ansible() { # a copy of the checkout: run.sh twice, site.yml with nothing to do, and the removal
+  local run=(env "PATH=$1/bin:$PATH" "$1/run.sh" -e "machine_image_base=$BASE_IMAGE")
+  "${run[@]}" && "${run[@]}" -- version \
+    && ANSIBLE_CONFIG=$1/ansible.cfg "$1/.run/venv/bin/ansible-playbook" --inventory "$1/inventory.yml" "$1/site.yml" \
+      -e kata_instance_runtime=runc -e "machine_image_base=$BASE_IMAGE" | tee "$1/again" \
+    && grep -q ' changed=0 ' "$1/again" && ! grep ' changed=[1-9]' "$1/again" \
+    && "${run[@]}" --remove -e nested_kata_purge=true
 }
 
 run_part() {
