@@ -16,13 +16,16 @@ options:
   _input:
     description:
       - Candidate ranges in CIDR notation, in the order of preference. Each is a V(/22) or larger.
+      - Where all of them overlap something, the first is taken all the same, with a warning, since somebody named it.
       - When empty, V(10.213.0.0/16), V(10.214.0.0/16), V(10.215.0.0/16), V(10.216.0.0/16), V(172.29.0.0/16),
         V(172.30.0.0/16) and V(192.168.224.0/20).
     type: list
     elements: str
     required: true
   routes:
-    description: Text of C(/proc/net/route) of the machine.
+    description:
+      - The routes of the machine, as C(ip -json route show table all) or C(/proc/net/route) has them. Those with a
+        prefix shorter than V(/8) are parts of a default route.
     type: str
     default: ""
   taken:
@@ -44,7 +47,7 @@ _value:
   description:
     - C(space) is the range chosen, C(proxy) the subnet of the proxy's network, C(target) and C(instance) the pools for
       the daemons of those levels.
-    - An error names every candidate with the range that it overlaps.
+    - Where none was named and all overlap something, an error says what each overlaps.
   type: dict
   sample:
     space: 10.213.0.0/16
@@ -58,15 +61,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.nested.kata.plugins.plugin_utils.addresses import SPACES, NoRangeLeft, choose, routed_networks
+from ansible.utils.display import Display
+from ansible_collections.nested.kata.plugins.plugin_utils.addresses import (
+    SPACES,
+    NoRangeLeft,
+    choose,
+    divide,
+    routed_networks,
+)
 
 
 def address_plan(candidates: Iterable[str], routes: str = "", taken: Iterable[str] = ()) -> dict[str, str]:
     """Return the plan of the first free candidate as a dictionary."""
+    named = list(candidates)
     try:
-        in_use = routed_networks(routes) + [ipaddress.IPv4Network(one, strict=False) for one in taken if ":" not in one]
-        return asdict(choose(list(candidates or SPACES), in_use))
-    except (NoRangeLeft, ValueError) as problem:
+        in_use = [*routed_networks(routes), *(ipaddress.ip_network(one, strict=False) for one in taken)]
+        return asdict(choose(named or list(SPACES), in_use))
+    except NoRangeLeft as problem:
+        if not named:
+            raise AnsibleFilterError(
+                f"nested.kata.address_plan: no free address range ({problem}): name one in kata_proxy_address_spaces or"
+                " kata_instance_address_spaces, which is then taken in any case"
+            ) from problem
+        Display().warning(f"the address range {named[0]} is taken as it was named, although {problem}")
+        return asdict(divide(named[0]))
+    except ValueError as problem:
         raise AnsibleFilterError(f"nested.kata.address_plan: {problem}") from problem
 
 

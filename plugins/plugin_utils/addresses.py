@@ -6,7 +6,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # The default candidates.
 SPACES = (
@@ -18,6 +23,12 @@ SPACES = (
     "172.30.0.0/16",
     "192.168.224.0/20",
 )
+
+
+# A route to so much is a part of a default route: OpenVPN takes two halves (0.0.0.0/1 and 128.0.0.0/1), WireGuard more
+# pieces where a network is left out.
+SHORTEST = 8
+NOT_ROUTED = ("broadcast", "multicast", "throw")  # types of routes that lead to no network
 
 
 class NoRangeLeft(Exception):
@@ -34,21 +45,31 @@ class AddressPlan:
     instance: str  # pool for the networks of an instance's dockerd
 
 
-def routed_networks(proc_net_route: str) -> list[ipaddress.IPv4Network]:
-    """Return the networks that the kernel's IPv4 routing table reaches other than by its default route.
-
-    `proc_net_route` is the text of /proc/net/route: addresses and masks are hexadecimal in the byte order of the
-    machine (proc(5)), read here as little endian, which x86_64 and arm64 are.
+def routed_networks(routes: str) -> list[Network]:
+    """Return the networks that a machine reaches other than by a default route, from the output of `ip -json route show
+    table all`, or from the text of /proc/net/route, which has only IPv4 and the main table.
     """
-    networks = []
-    for line in proc_net_route.splitlines()[1:]:
+    found = from_ip(routes) if routes.lstrip().startswith("[") else from_proc(routes)
+    return [network for network in found if network.prefixlen >= SHORTEST]
+
+
+def from_ip(text: str) -> Iterator[Network]:
+    """Yield the destinations that ip-route(8) reports, of all tables."""
+    listed: list[dict[str, Any]] = json.loads(text)
+    for route in listed:
+        if route.get("type") not in NOT_ROUTED and route["dst"] != "default":
+            yield ipaddress.ip_network(route["dst"], strict=False)
+
+
+def from_proc(text: str) -> Iterator[Network]:
+    """Yield the destinations in /proc/net/route: addresses and masks are hexadecimal in the byte order of the machine
+    (proc(5)), read here as little endian, which x86_64 and arm64 are.
+    """
+    for line in text.splitlines()[1:]:
         fields = line.split()
-        if len(fields) < 8:
-            continue
-        destination, mask = (int.from_bytes(bytes.fromhex(fields[column]), "little") for column in (1, 7))
-        if mask:
-            networks.append(ipaddress.IPv4Network((destination, bin(mask).count("1"))))
-    return networks
+        if len(fields) >= 8:
+            destination, mask = (int.from_bytes(bytes.fromhex(fields[column]), "little") for column in (1, 7))
+            yield ipaddress.IPv4Network((destination, mask.bit_count()))
 
 
 def divide(space: str) -> AddressPlan:
@@ -67,13 +88,13 @@ def divide(space: str) -> AddressPlan:
     )
 
 
-def choose(candidates: list[str], taken: list[ipaddress.IPv4Network]) -> AddressPlan:
+def choose(candidates: list[str], taken: Iterable[Network]) -> AddressPlan:
     """Return the plan of the first candidate that overlaps nothing that is taken."""
-    clashes = []
+    in_use, clashes = list(taken), []
     for candidate in candidates:
         network = ipaddress.IPv4Network(candidate)
-        clash = next((other for other in taken if other.overlaps(network)), None)
+        clash = next((other for other in in_use if other.version == 4 and other.overlaps(network)), None)
         if clash is None:
             return divide(candidate)
         clashes.append(f"{candidate} overlaps {clash}")
-    raise NoRangeLeft("no free address range: " + "; ".join(clashes))
+    raise NoRangeLeft("; ".join(clashes))

@@ -27,7 +27,7 @@ PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc
 INTERFACE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 PROTOCOLS = ("tcp", "udp")
-NAMESERVER = re.compile(r"\s*nameserver\s+(\S+)")
+NAMESERVER = re.compile(r"\s*(?:nameserver\s+)?(\S+)")  # a line of resolv.conf, or an address alone
 KEYS = {"network", "ports", "protocol"}
 
 
@@ -80,18 +80,22 @@ def port(text: str) -> str:
 
 
 def name_servers(lines: Iterable[str]) -> list[str]:
-    """Return the addresses of name servers in the lines of resolv.conf files, but for those on the loopback."""
-    found = []
-    for line in lines:
-        named = NAMESERVER.match(line)
-        if named:
-            try:
-                address = ipaddress.ip_address(named[1].partition("%")[0])
-            except ValueError:
-                continue
-            if not address.is_loopback:
-                found.append(str(address))
-    return list(dict.fromkeys(found))
+    """Return the addresses of the name servers in lines of resolv.conf that another machine reaches too."""
+    named = (NAMESERVER.match(line) for line in lines)
+    return list(dict.fromkeys(str(address) for match in named if match and (address := elsewhere(match[1]))))
+
+
+def elsewhere(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address that means the same on another machine; nothing for the loopback in any spelling, and for an
+    IPv6 address of a link. The resolvers of clouds have IPv4 addresses of a link, and are reached all the same.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    plain = getattr(address, "ipv4_mapped", None) or address
+    local = plain.is_loopback or plain.is_unspecified or (plain.version == 6 and plain.is_link_local)
+    return None if local or getattr(address, "scope_id", None) else plain
 
 
 def chains(
@@ -190,7 +194,7 @@ def rules_of(
     """Return the chains for a network among all networks of its Docker."""
     return chains(
         bridge_of(network),
-        servers=name_servers(line if "nameserver" in line else f"nameserver {line}" for line in resolvers),
+        servers=name_servers(resolvers),
         neighbours=[
             range_ for one in networks if one["Id"] != network["Id"] and not held(one) for range_ in ranges_of(one)
         ],

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 from itertools import combinations
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible.utils.display import Display
 from ansible_collections.nested.kata.plugins.filter.address_plan import DOCUMENTATION, address_plan
 from ansible_collections.nested.kata.plugins.plugin_utils.addresses import (
     SPACES,
@@ -37,9 +39,52 @@ RANGES = st.builds(
     st.integers(8, 32),
 )
 
+# As ip-route(8) writes it: a VPN in two halves, a policy's table, an address of this machine, a network of IPv6.
+FROM_IP = json.dumps(
+    [
+        {"dst": "default", "gateway": "192.0.2.1", "dev": "eth0"},
+        {"dst": "0.0.0.0/1", "gateway": "10.8.1.1", "dev": "tun0"},
+        {"dst": "128.0.0.0/1", "gateway": "10.8.1.1", "dev": "tun0"},
+        {"dst": "10.213.0.0/16", "dev": "ts0", "table": "52"},
+        {"type": "local", "dst": "10.214.7.7", "dev": "lo", "table": "local"},
+        {"type": "broadcast", "dst": "10.215.0.255", "dev": "eth0", "table": "local"},
+        {"type": "blackhole", "dst": "10.216.0.0/14"},
+        {"dst": "2000::/3", "dev": "tun0"},
+        {"dst": "fd00::/64", "dev": "eth0"},
+    ]
+)
+
 
 def test_the_routing_table_is_read_without_its_default_route() -> None:
     assert [str(network) for network in routed_networks(ROUTES)] == ["172.17.0.0/16", "192.0.2.0/24", "10.213.5.1/32"]
+
+
+@pytest.mark.parametrize("halves", ["00000080", "000000C0", "000000E0", "000000FE"])
+def test_a_route_to_a_large_part_of_all_addresses_is_a_part_of_a_default_route(halves: str) -> None:
+    lines = ROUTES.replace("010200C0\t0003\t0\t0\t0\t00000000", f"010200C0\t0003\t0\t0\t0\t{halves}")
+    assert lines != ROUTES
+    assert routed_networks(lines) == routed_networks(ROUTES)
+
+
+def test_the_routes_of_all_tables_are_read() -> None:
+    found = [str(network) for network in routed_networks(FROM_IP)]
+    assert found == ["10.213.0.0/16", "10.214.7.7/32", "10.216.0.0/14", "fd00::/64"]
+    assert (
+        choose(["10.213.0.0/16", "10.214.0.0/16", "10.215.0.0/16"], routed_networks(FROM_IP)).space == "10.215.0.0/16"
+    )
+
+
+def test_a_range_that_somebody_named_is_taken_with_a_warning_where_it_overlaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda _self, message: said.append(message))
+    assert address_plan(["10.215.0.0/16"], routes=FROM_IP)["space"] == "10.215.0.0/16"
+    assert address_plan(["10.213.0.0/16", "10.215.0.0/16"], routes=FROM_IP)["space"] == "10.215.0.0/16"
+    assert said == []
+    assert address_plan(["10.213.0.0/16", "10.214.0.0/16"], routes=FROM_IP)["space"] == "10.213.0.0/16"
+    overlaps = "10.213.0.0/16 overlaps 10.213.0.0/16; 10.214.0.0/16 overlaps 10.214.7.7/32"
+    assert said == [f"the address range 10.213.0.0/16 is taken as it was named, although {overlaps}"]
 
 
 def test_a_range_is_divided_so_that_no_level_overlaps_another() -> None:
@@ -83,8 +128,12 @@ def test_the_filter_passes_over_ipv6_and_says_what_is_wrong_in_one_line() -> Non
         )["space"]
         == "10.213.0.0/16"
     )
-    with pytest.raises(AnsibleFilterError, match=r"no free address range: 10.9.0.0/16 overlaps 10.9.0.0/24"):
-        address_plan(["10.9.0.0/16"], taken=["10.9.0.1/24"])
+    with pytest.raises(
+        AnsibleFilterError, match=r"no free address range \(10.213.0.0/16 overlaps 10.0.0.0/8; .*\): name"
+    ):
+        address_plan([], taken=["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])
+    with pytest.raises(AnsibleFilterError, match="too small"):
+        address_plan(["10.9.0.0/24"])
 
 
 def test_without_candidates_the_filter_takes_from_those_that_its_documentation_lists() -> None:

@@ -116,7 +116,7 @@ def test_resolvers_are_read_from_files_and_those_on_the_loopback_are_none() -> N
         "nameserver nonsense",
         "nameserver 192.0.2.53",
     ]
-    assert name_servers(lines) == ["192.0.2.53", "fe80::1"]
+    assert name_servers(lines) == ["192.0.2.53"]
 
 
 RANGES = st.lists(
