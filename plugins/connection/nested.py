@@ -168,6 +168,7 @@ BLOCK = 64 * 1024
 # Larger pieces save little time; ssh holds several copies of a fetched piece.
 PUT_PIECE = 256 * BLOCK
 FETCH_PIECE = 128 * BLOCK
+LARGEST_WITHOUT_SIZE = 1 << 30  # bytes of a file that reports no size
 PIECE_WITHOUT_STDIN = BLOCK
 
 LARGEST_OUTPUT = 64 << 20  # bytes that a command may write to stdout, and to stderr
@@ -428,23 +429,30 @@ class Connection(ConnectionBase):
         display.vvv(f"FETCH {in_path} TO {out_path}", host=self._play_context.remote_addr)
         path = _absolute(in_path)
         with _replacing(out_path) as target:
-            got = 0
+            got, size = 0, None
             while True:
-                piece, size = self._read(path, got)
-                target.write(piece)
+                piece, reported = self._read(path, got)
+                # Of a file that grows meanwhile, what it held at the beginning. Files in /proc hold more than they
+                # report, which is nothing, and those in /sys less.
+                size = reported if size is None else size
+                target.write(piece[: size - got] if size else piece)
                 got += len(piece)
-                if len(piece) < FETCH_PIECE:
+                if len(piece) < FETCH_PIECE or (size and got >= size):
                     break
-            # files in /proc report a size of 0 and hold more
-            if got < size:
-                raise AnsibleError(f"failed to fetch {in_path} to {out_path}: {got} of {size} bytes arrived")
+                if got >= LARGEST_WITHOUT_SIZE and not size:
+                    raise AnsibleError(
+                        f"failed to fetch {in_path}: it reports no size, and has no end within {got} bytes: fetch a"
+                        " part of it, for example with head"
+                    )
 
     def _read(self, path: str, offset: int) -> tuple[bytes, int]:
         """Return the piece of a file that begins at an offset, and the reported size of the file."""
         source = shlex.quote(path)
         # The parent's own messages are on stderr too, such as ssh's that another process has its control socket.
         script = f"[ -e {source} ] || exit {NO_FILE}; stat -L -c 'size %s' {source} >&2 && "
-        script += f"dd if={source} bs={BLOCK} skip={offset // BLOCK} count={FETCH_PIECE // BLOCK} iflag=fullblock"
+        script += (
+            f"LC_ALL=C dd if={source} bs={BLOCK} skip={offset // BLOCK} count={FETCH_PIECE // BLOCK} iflag=fullblock"
+        )
         rc, out, err = self._execute(script)
         if rc == NO_FILE:
             message = f"there is no file {path} in {self._way.hops[-1]}"
@@ -452,6 +460,9 @@ class Connection(ConnectionBase):
         found = re.search(rb"^size (\d{1,18})\s*$", err, re.MULTILINE)
         if len(out) > FETCH_PIECE:
             raise AnsibleError(f"failed to fetch {path}: {len(out)} bytes arrived where {FETCH_PIECE} were asked for")
+        read = re.search(rb"^(\d{1,18}) bytes", err, re.MULTILINE)
+        if rc == 0 and read and int(read[1]) != len(out):
+            raise AnsibleError(f"failed to fetch {path}: {len(out)} of {int(read[1])} bytes arrived")
         if rc != 0 or not found:
             messages = err[found.end() :] if found else err
             raise AnsibleError(f"failed to fetch {path}: {offset} bytes arrived: {_first_line(messages or err, rc)}")

@@ -603,9 +603,28 @@ def test_a_copy_that_cannot_be_made_says_why_and_leaves_nothing(daemons, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_that_says_it_is_empty_and_is_not_is_fetched(daemons, tmp_path):
-    copy("fetch", "/proc/cpuinfo", tmp_path / "cpuinfo")
-    assert b"processor" in (tmp_path / "cpuinfo").read_bytes()
+@pytest.mark.parametrize("path", ["/proc/cpuinfo", "/sys/kernel/mm/transparent_hugepage/enabled", "/dev/null"])
+def test_a_file_that_reports_another_size_is_fetched_for_what_it_holds(daemons, tmp_path, path):
+    assert "error" not in copy("fetch", path, tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_text() == inner_docker("exec", INNER, "cat", path)
+
+
+def test_a_file_that_grows_meanwhile_is_fetched_as_it_was(daemons, tmp_path):
+    growing = "while [ -e /tmp/grows ]; do head -c 1000000 /dev/zero >>/tmp/growing; sleep 0.02; done"
+    inner_docker("exec", INNER, "sh", "-c", "touch /tmp/grows; head -c 20000000 /dev/zero >/tmp/growing")
+    inner_docker("exec", "-d", INNER, "sh", "-c", growing)
+    try:
+        assert "error" not in copy("fetch", "/tmp/growing", tmp_path / "fetched")
+        now = int(inner_docker("exec", INNER, "stat", "-c", "%s", "/tmp/growing"))
+    finally:
+        inner_docker("exec", INNER, "rm", "/tmp/grows")
+    assert 20000000 <= (tmp_path / "fetched").stat().st_size < now
+
+
+def test_a_device_without_an_end_is_not_fetched_for_ever(daemons, tmp_path):
+    answer = copy("fetch", "/dev/zero", tmp_path / "fetched", LARGEST=str(32 << 20))
+    assert "it reports no size, and has no end within" in answer["message"]
+    assert os.listdir(tmp_path) == []
 
 
 # How it is done
