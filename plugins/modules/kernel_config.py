@@ -47,7 +47,8 @@ options:
     type: str
   base:
     description:
-      - A configuration to start from, on the target, for example that of a distribution's kernel.
+      - A configuration to start from, on the target, for example that of a distribution's kernel, or
+        C(/proc/config.gz). Files compressed with gzip, bzip2 or xz are read.
       - Only O(fragments) and O(options) must be in the result. Values of O(base) that the tree does not keep are not an
         error; RV(base_missing) lists them, since the base often comes from another version.
     type: path

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +89,36 @@ def test_a_fragment_that_is_no_text_is_refused(tree: Path) -> None:
     (tree / "net.config").write_bytes(b"\xff")
     with pytest.raises(Refused, match=f"^fragments: {tree}/net.config is not text in UTF-8$"):
         parse(options(tree))
+
+
+COMPRESSED = {"gzip": gzip.compress, "bzip2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("kind", COMPRESSED)
+def test_a_compressed_configuration_is_read_as_that_of_the_running_kernel_is(tree: Path, kind: str) -> None:
+    (tree / "config").write_bytes(COMPRESSED[kind](b"# a kernel's\nCONFIG_NET=y\n"))
+    wanted = parse(options(tree, base=str(tree / "config"), fragments=[str(tree / "config")]))
+    assert wanted.base == wanted.layers[0] == [Assignment("NET", "y", f"{tree}/config:2")]
+
+
+DAMAGED = {
+    "cut": (gzip.compress(b"CONFIG_NET=y\n")[:-4], "it cannot be uncompressed: Compressed file ended before"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04", "is compressed with zstd: uncompress it first"),
+    "large": (gzip.compress(b"#" * (17 << 20)), "has more than 16 MiB, and is not a configuration"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_compressed_configuration_that_cannot_be_read_is_refused(tree: Path, case: str) -> None:
+    content, message = DAMAGED[case]
+    (tree / "config").write_bytes(content)
+    with pytest.raises(Refused) as refused:
+        parse(options(tree, base=str(tree / "config")))
+    assert str(refused.value).replace(": it", " it").startswith(f"base: {tree}/config {message}")
+
+
+@pytest.mark.parametrize("text", ["CONFIG_NET=y\n", "# a fragment\nCONFIG_NET=y\n"])
+def test_a_byte_order_mark_is_skipped(tree: Path, text: str) -> None:
+    (tree / "net.config").write_text(f"\ufeff{text}")
+    (assignment,) = parse(options(tree)).layers[0]
+    assert (assignment.symbol, assignment.value) == ("NET", "y")

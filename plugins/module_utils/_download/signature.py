@@ -5,25 +5,22 @@
 
 from __future__ import annotations
 
-import bz2
-import contextlib
-import gzip
 import http.client
-import lzma
 import os
 import shutil
-import zlib
-from io import BufferedIOBase, BufferedReader
-from typing import Callable, ContextManager, Iterator
+from typing import Iterator
 
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import open_url
-from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    READ_BY,
+    compression_of,
+    uncompressed,
+)
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils._download.fetch import (
-    PIECE,
     Failed,
     Wrong,
     name_of,
@@ -33,11 +30,6 @@ from ansible_collections.nested.kata.plugins.module_utils._download.gpgv import 
 from ansible_collections.nested.kata.plugins.module_utils._download.options import Wanted
 
 LARGEST_SIGNATURE = 1 << 20
-UNCOMPRESS: dict[str, Callable[[BufferedReader], BufferedIOBase]] = {
-    "xz": lzma.open,
-    "gzip": gzip.open,
-    "bzip2": bz2.open,
-}
 
 
 class Signature:
@@ -106,22 +98,14 @@ class Signature:
 
     def _pieces(self, path: str, progress: Progress) -> Iterator[bytes]:
         with open(path, "rb") as file:
-            kind = compression_of(file.read(8), UNCOMPRESS)
+            kind = compression_of(file.read(8), READ_BY)
             if self._uncompressed and not kind:
                 raise Wrong("it is not compressed by xz, gzip or bzip2, though signed is uncompressed")
             size = os.path.getsize(path)
             file.seek(0)
-            opened: ContextManager[BufferedIOBase] = (
-                UNCOMPRESS[kind](file) if self._uncompressed else contextlib.nullcontext(file)
-            )
-            with opened as content:
-                try:
-                    for piece in iter(lambda: content.read(PIECE), b""):
-                        yield piece
-                        progress.say(f"{name_of(path)}: verifying the signature, {amount(file.tell(), size)}")
-                except (lzma.LZMAError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-                    raise Wrong(f"it cannot be uncompressed: {error}") from error
-                except OSError as error:
-                    if error.errno is None:  # this is how bz2 reports invalid data
-                        raise Wrong(f"it cannot be uncompressed: {error}") from error
-                    raise
+            try:
+                for piece in uncompressed(file, kind if self._uncompressed else ""):
+                    yield piece
+                    progress.say(f"{name_of(path)}: verifying the signature, {amount(file.tell(), size)}")
+            except Damaged as error:
+                raise Wrong(str(error)) from error

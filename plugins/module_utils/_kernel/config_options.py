@@ -10,7 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    MAGIC,
+    READ_BY,
+    compression_of,
+    uncompressed,
+)
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import Unexpected, joined
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
     Assignment,
     from_options,
@@ -20,6 +27,7 @@ from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import
 )
 from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, open_tree
 
+LARGEST = 16 << 20  # bytes of a configuration: that of a distribution has a third of one
 INTERACTIVE = ("config", "oldconfig", "menuconfig", "nconfig", "xconfig", "gconfig")
 
 
@@ -70,9 +78,17 @@ def parse(options: Mapping[str, Any]) -> Wanted:
 
 def _read(path: str, option: str) -> Sequence[Assignment]:
     try:
-        with open(path, encoding="utf-8") as file:
-            return parse_assignments(file.read(), path)
+        with open(path, "rb") as file:
+            kind = compression_of(file.peek(8), MAGIC.values())
+            if kind and kind not in READ_BY:
+                raise Refused(f"{option}: {path} is compressed with {kind}: uncompress it first")
+            text = joined(uncompressed(file, kind), LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise Refused(f"{option}: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Refused(f"{option}: {path} is not text in UTF-8") from error
+    except Unexpected as error:
+        raise Refused(f"{option}: {path} has more than {LARGEST >> 20} MiB, and is not a configuration") from error
+    except Damaged as error:
+        raise Refused(f"{option}: {path}: {error}") from error
+    return parse_assignments(text, path)
