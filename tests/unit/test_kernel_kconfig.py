@@ -78,6 +78,10 @@ def test_a_fragment_is_read_with_the_line_of_each_symbol():
 def test_a_line_that_kconfig_would_skip_or_misread_is_an_error(line, part):
     with pytest.raises(Refused) as error:
         parse(f"# first\n{line}\n", "f")
+        ("  # CONFIG_NET is not set", "f:2: '  # CONFIG_NET is not set' is neither"),
+        ("CONFIG_NET is not set", "f:2: 'CONFIG_NET is not set' is neither"),
+        ("CONFIG_NET=y  # why", "f:2: NET has the value y  # why;"),
+        ("CONFIG_NAME='x'", "f:2: NAME has the value 'x';"),
     assert str(error.value).startswith(part)
     assert "\n" not in str(error.value)
 
@@ -87,6 +91,66 @@ def test_a_line_that_kconfig_would_skip_or_misread_is_an_error(line, part):
     [
         (True, "y"),
         (False, "n"),
+NEARLY = [
+    "#CONFIG_NET is not set",
+    "#  CONFIG_NET is not set",
+    "#\tCONFIG_NET is not set",
+    "#\u00a0CONFIG_NET is not set",
+    "##  CONFIG_NET is not set",
+    "# - CONFIG_NET is not set",
+    "# CONFIG_NET is not set.",
+    "# CONFIG_NET is not set,",
+    "# CONFIG_NET is not set  # hardening",
+    "# CONFIG_NET is not set: nobody needs it",
+    "# CONFIG_NET is not set (hardening)",
+    "# CONFIG_NET  is not set",
+    "# CONFIG_NET\tis not set",
+    "# CONFIG_NET is  not set",
+    "# CONFIG_NET is not  set",
+    "# CONFIG_NET isnot set",
+    "# CONFIG_NET is not Set",
+    "# CONFIG_NET IS NOT SET",
+    "# CONFIG_NET not set",
+    "# CONFIG_NET isn't set",
+    "# CONFIG_NET isn\u2019t set",
+    "# CONFIG_NET is unset",
+    "# CONFIG_NET: is not set",
+    "# CONFIG_NET=y is not set",
+    "# CONFIG_A-B is not set",
+    "# config_net is not set",
+    "# NET is not set",
+    "#NET is not set.",
+]
+
+
+@pytest.mark.parametrize("line", NEARLY)
+def test_a_line_that_nearly_turns_a_symbol_off_is_an_error(line):
+    with pytest.raises(Refused) as error:
+        parse(f"CONFIG_A=y\n{line}\n", "f")
+    assert str(error.value).startswith(f"f:2: {line!r} is only a comment for Kconfig: write '# CONFIG_NAME is not set'")
+
+
+COMMENTS = [
+    "# !s390x !ppc64le",
+    "#CONFIG_NET=y",
+    "# CONFIG_NET=m",
+    "# CONFIG_NET",
+    "# CONFIG_NET needs what is not set here",
+    "# CONFIG_NET and CONFIG_INET: sockets, which are not set up here",
+    "# what CONFIG_NET is not set for",
+    "# CONFIG_NET is not settled yet",
+    "# this is not set by default",
+    "# Linux/x86 6.12.1 Kernel Configuration",
+    "# end of Networking support",
+    "##",
+]
+
+
+@pytest.mark.parametrize("line", COMMENTS)
+def test_a_comment_is_a_comment(line):
+    assert parse(f"{line}\nCONFIG_A=y\n", "f") == [Assignment("A", "y", "f:2")]
+
+
         ("m", "m"),
         (17, "17"),
         ("0x10", "0x10"),

@@ -27,6 +27,17 @@ VALUE = re.compile(r'[ymn]|-?[0-9]+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 SETTING = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
 NAMED = 5  # symbols that a message spells out
+# Comments for Kconfig, but not for whoever wrote them: `#CONFIG_A is not set`, `# CONFIG_A is not set: too old`.
+NEARLY_UNSET = re.compile(
+    r"#\W*(?:CONFIG_\S+\W*\b(?:is\s*not\s*set|not\s+set|isn['\u2019]?t\s+set|is\s+unset)\b.*"
+    r"|(?-i:[A-Z0-9_]+)\s+is\s+not\s+set\W*)",
+    re.IGNORECASE,
+)
+DECIMAL, HEXADECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)"), re.compile(r"0[xX][0-9a-fA-F]+")
+# How a value was given, where its meaning depends on the type of the symbol, which only the tree knows.
+NOT_SET, NUMBER, TEXT = "not set", "number", "text"
+EMPTY = ('""', "unset")  # a text that is not set
+TYPES = {"integer": "int", "hex": "hex"}  # by the names in Kconfig's program: those in Kconfig's files
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,11 @@ def parse(text: str, name: str) -> list[Assignment]:
                 f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment"
             )
     return found
+        elif NEARLY_UNSET.fullmatch(line):
+            raise Refused(
+                f"{name}:{number}: {line!r} is only a comment for Kconfig: write '# CONFIG_NAME is not set', with one"
+                " blank between the words and nothing behind them, or word the comment differently"
+            )
 
 
 VALUES = "it must be y, m, n, a number, a number that begins with 0x, or a text in double quotes"
