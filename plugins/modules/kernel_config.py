@@ -18,8 +18,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - Kconfig is run in check mode too, on a scratch file. Its program is then compiled in C(scripts/kconfig), as in
-        any configuration by C(make).
+      - Kconfig is run in check mode too, in a scratch directory.
   idempotent:
     details:
       - A second run with the same input on the same tree with the same compiler does not run C(make), and writes
@@ -27,12 +26,15 @@ attributes:
 options:
   tree:
     description:
-      - Directory of a Linux source tree, in which C(make) may compile C(scripts/kconfig).
+      - Directory of a Linux source tree. It may be read-only, and C(make) may have been run in it.
+      - Nothing is written below it, unless O(path) is there, so that C(make O=) does not refuse it. Kconfig's program is
+        compiled in a scratch directory.
     type: path
     required: true
   path:
     description:
-      - The configuration to write. Its directory must exist. Where it is a link, its target is written.
+      - The configuration to write. Its directory must exist; it may be that of C(make O=). Where it is a link, its
+        target is written.
       - Beside it a file with the suffix C(.nested-kata) records its inputs.
       - The default is C(.config) in O(tree).
     type: path

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -332,6 +333,60 @@ def test_a_loss_that_is_allowed_is_told_with_its_reason(tree, tmp_path, fragment
         assert [(each["symbol"], each["allowed"]) for each in result["missing"]] == [("NO_SUCH_SYMBOL", "never was")]
 
 
+# --- the tree stays as it is ---
+
+
+def everything(tree: Path) -> list[tuple]:
+    return [
+        (path, entry.stat(follow_symlinks=False).st_mtime_ns, entry.stat(follow_symlinks=False).st_size)
+        for path, _dummy, _names in os.walk(tree)
+        for entry in os.scandir(path)
+    ]
+
+
+@pytest.mark.root
+def test_nothing_is_written_below_a_tree_for_a_configuration_that_is_elsewhere(tmp_path, fragments, calls_of_make):
+    """A tree that can only be read, as it comes and as a build leaves it; then make O= does not refuse it."""
+    tree, blank = copy_of("6.12", tmp_path / "tree"), tmp_path / "a blank"
+    blank.mkdir()
+    before = everything(tree)
+    lost = options(tree, blank / "lost", fragments=fragments, options={"NO_SUCH_SYMBOL": "y", "LOG_BUF_SHIFT": 17})
+    read_only = f"mount --bind -o ro '{tree}' '{tree}' && mount -o remount,bind,ro '{tree}'"
+    for asked, words in (
+        (options(tree, blank / ".config", fragments=fragments), "there is none yet"),
+        (lost, "NO_SUCH_SYMBOL=y (options.NO_SUCH_SYMBOL): no such symbol in this tree"),
+        (options(tree, tree / ".config", fragments=fragments) | {"_ansible_check_mode": True}, "there is none yet"),
+    ):
+        result = alone(asked, within=["unshare", "--mount", "sh", "-ec", f'{read_only}; exec "$@"', "sh"])
+        assert words in result["msg"]
+    assert everything(tree) == before
+    assert calls_of_make()
+    subprocess.run(
+        ["make", "-s", "ARCH=x86_64", f"O={tmp_path}/objects", "outputmakefile"],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+    )
+
+    for name in (".config", "include/config/auto.conf", "include/generated/autoconf.h"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("not of this run\n")
+    for name in ("basic/fixdep", "kconfig/conf", "kconfig/conf.o", "kconfig/lexer.lex.c"):
+        (tree / "scripts" / name).write_text("of another machine\n")
+        (tree / "scripts" / name).chmod(0o755)
+    before = everything(tree)
+    again = alone(options(tree, blank / "again", fragments=fragments))
+    assert not again["failed"], again["msg"]
+    assert (blank / "again").read_text() == (blank / ".config").read_text()
+    assert everything(tree) == before
+
+
+def test_what_make_says_names_the_tree_and_not_the_place_beside_it(tree, tmp_path):
+    result = alone(options(tree, tmp_path / ".config", base_target="nosuch_defconfig"))
+    assert result["msg"].startswith(f"tree: make -C {tree} ")
+    assert "/sources" not in result["msg"]
+
+
 # --- bad input ---
 
 
@@ -352,6 +407,11 @@ BAD = {
     ),
     "no such file": ({"fragments": ["/nowhere/a.config"]}, "fragments: /nowhere/a.config: No such file"),
     "no such base": ({"base": "/nowhere/config"}, "base: /nowhere/config: No such file"),
+    "a line that nearly turns off": (
+        bad("a.config", "\n#CONFIG_NET is not set\n"),
+        "a.config:2: '#CONFIG_NET is not set'",
+    ),
+    "objects elsewhere": ({"make_vars": {"O": "/build"}}, "make_vars: O cannot be set here; use the option path"),
     "no text": (bad("a.config", "\udcff"), "is not text in UTF-8"),
     "no tree": ({"tree": "/usr"}, "tree: /usr is not a Linux source tree"),
     "an unknown architecture": ({"arch": "z80"}, "arch: this tree has no architecture z80; it has "),
@@ -390,8 +450,8 @@ def test_bad_input_is_one_error_and_changes_nothing(tree, tmp_path, case):
 
 
 def source_files(tree: Path) -> list[tuple]:
-    """All of the tree but what make compiles in scripts."""
-    return [(entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(tree) if entry.name != "scripts"] + [
+    """The entries of the tree, and what Kconfig reads for an architecture."""
+    return [(entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(tree)] + [
         (str(path), path.stat().st_mtime_ns) for path in sorted((tree / "arch/x86").rglob("Kconfig*"))
     ]
 
@@ -446,10 +506,10 @@ for step in steps:
 """
 
 
-def alone(asked: dict, **environment: str) -> dict:
-    """Run the module without Ansible around it and return its result."""
+def alone(asked: dict, within: Sequence[str] = (), **environment: str) -> dict:
+    """Run the module without Ansible around it, but a command if there is one, and return its result."""
     done = subprocess.run(
-        module_command("kernel_config", asked),
+        [*within, *module_command("kernel_config", asked)],
         env=module_environment(**environment),
         capture_output=True,
         text=True,

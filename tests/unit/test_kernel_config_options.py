@@ -74,6 +74,11 @@ BAD = {
         {"make_vars": {"ARCH": "x86"}},
         "make_vars: ARCH cannot be set here; use the option arch",
     ),
+    "another directory among the variables": (
+        {"make_vars": {"KBUILD_OUTPUT": "/build"}},
+        "make_vars: KBUILD_OUTPUT cannot be set here; use the option path of kernel_config",
+    ),
+    "a file without end": ({"base": "/dev/zero"}, "base: /dev/zero has more than 16 MiB, and is not a configuration"),
 }
 
 

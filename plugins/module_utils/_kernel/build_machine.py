@@ -46,8 +46,6 @@ class Failed(Refused):
 
 def _prepare(wanted: Wanted) -> tuple[Tree, dict[str, str]]:
     """Return the tree and the variables that make gets in addition, or raise Refused where a build cannot start."""
-    if "KBUILD_OUTPUT" in wanted.make_vars:
-        raise Refused("make_vars: KBUILD_OUTPUT cannot be set here: the build happens in the tree")
     tree = open_tree(wanted.tree, wanted.arch, wanted.make_vars)
     try:
         with open(os.path.join(tree.path, ".config"), encoding="utf-8", errors="replace") as file:

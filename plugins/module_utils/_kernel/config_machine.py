@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from dataclasses import replace
 from typing import Any, Callable, Mapping, Sequence
@@ -25,7 +26,8 @@ from ansible_collections.nested.kata.plugins.module_utils._kernel.config_plan im
     memory,
     sha256,
 )
-from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer
+from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer, Assignment
+from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Workplace
 from ansible_collections.nested.kata.plugins.module_utils._kernel.why import ask
 
 KCONFIG_TARGET = {"no": "allnoconfig", "default": "alldefconfig"}
@@ -52,28 +54,24 @@ def fingerprint(wanted: Wanted) -> str:
     return sha256(repr((FORMAT, wanted, source_tree.fingerprint(wanted.tree))))
 
 
-def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
-    """Return the result of the request from the tree's Kconfig."""
+def ask_kconfig(wanted: Wanted, directory: str) -> Outcome:
+    """Return the result of the request from the tree's Kconfig, which is run in a scratch directory."""
+    place = source_tree.workplace(wanted.tree, directory)
     base = wanted.base
     if wanted.base_target:
-        started = os.path.join(scratch, "base")
-        source_tree.configure(wanted.tree, wanted.base_target, started)
+        started = place.scratch("base")
+        source_tree.configure(place, wanted.base_target, started)
         with open(started, encoding="utf-8") as file:
             base = kconfig.parse(file.read(), wanted.base_target)
     request, redefined = kconfig.merge(base, wanted.layers)
-    asked, result = os.path.join(scratch, "request"), os.path.join(scratch, "config")
-    with open(asked, "w", encoding="utf-8") as file:
-        file.write(kconfig.render(request))
-    source_tree.configure(wanted.tree, KCONFIG_TARGET[wanted.new_symbols], result, asked)
-    with open(result, encoding="utf-8") as file:
-        config = file.read()
-    values = kconfig.values(config, result)
+    config = configured(place, wanted, request)
+    values = kconfig.values(config, place.tree.path)
     of_base = {id(each) for each in base}
     lost = kconfig.lost(request.values(), values)
     missing = [
         replace(each, allowed=kconfig.allow(each, wanted.allowed)) for each in lost if id(each.wanted) not in of_base
     ]
-    answers = ask_why(wanted, result, [each.wanted.symbol for each in missing if each.allowed is None], scratch)
+    answers = ask_why(place, [each.wanted.symbol for each in missing if each.allowed is None])
     missing = [
         (
             replace(each, why=kconfig.reason(each, answers[each.wanted.symbol], values.get("MODULES") == "y"))
@@ -85,12 +83,22 @@ def ask_kconfig(wanted: Wanted, scratch: str) -> Outcome:
     return Outcome(config, missing, [each for each in lost if id(each.wanted) in of_base], redefined)
 
 
-def ask_why(wanted: Wanted, config: str, symbols: Sequence[str], scratch: str) -> Mapping[str, Answer]:
+def configured(place: Workplace, wanted: Wanted, request: Mapping[str, Assignment]) -> str:
+    """Return the configuration that Kconfig makes of a request."""
+    asked, result = place.scratch("request"), place.scratch("config")
+    with open(asked, "w", encoding="utf-8") as file:
+        file.write(kconfig.render(request))
+    source_tree.configure(place, KCONFIG_TARGET[wanted.new_symbols], result, asked)
+    with open(result, encoding="utf-8") as file:
+        return file.read()
+
+
+def ask_why(place: Workplace, symbols: Sequence[str]) -> Mapping[str, Answer]:
     """Return Kconfig's answers; none where it cannot be asked: the rest of the result is valid anyway."""
     if not symbols:
         return {}
     try:
-        return ask(wanted.tree, config, symbols, scratch)
+        return ask(place, symbols)
     except CommandFailed:
         return {}
 
@@ -105,6 +113,11 @@ def carry_out(step: Write) -> None:
     os.replace(new, step.path)
 
 
+def fit_for_make(directory: str) -> str | None:
+    """Return the directory, or None where its path has what Linux's Makefile takes for a separator."""
+    return None if re.search(r"[\s:]", directory) else directory
+
+
 def apply(wanted: Wanted, scratch: Callable[[], str], check_mode: bool) -> tuple[Plan, Found, str, Mapping[str, Any]]:
     """Return what was planned, what was found before, the configuration, and what is remembered of it. `scratch`
     returns a directory.
@@ -113,7 +126,7 @@ def apply(wanted: Wanted, scratch: Callable[[], str], check_mode: bool) -> tuple
     found, request = look(wanted), fingerprint(wanted)
     if made_before(found, request):
         return Plan((), f"{wanted.path}: already made from the same input"), found, found.config or "", found.remembered
-    with tempfile.TemporaryDirectory(dir=scratch()) as directory:
+    with tempfile.TemporaryDirectory(dir=fit_for_make(scratch())) as directory:
         outcome = ask_kconfig(wanted, directory)
     remembered = memory(outcome, request)
     plan = decide(found, wanted, outcome, remembered)

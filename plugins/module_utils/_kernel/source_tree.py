@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Linux source tree: its version and architecture, the tools it needs, and how its own make and Kconfig are run."""
+"""A Linux source tree: its version and architecture, the tools it needs, and how its own make and Kconfig are run.
+
+Kconfig is run beside the tree, in which nothing is written: see workplace().
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import platform
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
-from typing import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Callable, Collection, Iterable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import CommandFailed, Refused
 
@@ -29,6 +32,15 @@ MACHINE = {
     "s390x": "s390",
 }
 PACKAGE = {"ld": "binutils", "ld.lld": "lld"}  # Debian's, where the name is not that of the command
+# Variables of make that are no make_vars, and what takes their place.
+OTHERWISE = {
+    "ARCH": "; use the option arch",
+    "KCONFIG_CONFIG": "; use the option path of kernel_config",
+    "KCONFIG_ALLCONFIG": "; use the options base and fragments of kernel_config",
+    **dict.fromkeys(
+        ("O", "KBUILD_OUTPUT"), "; use the option path of kernel_config, which may be in the directory of objects"
+    ),
+}
 # Whatever else is in the environment could change what Kconfig decides (ARCH, CROSS_COMPILE, LLVM, KCONFIG_…).
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR")
 
@@ -104,8 +116,8 @@ def open_tree(path: str, arch: str | None, make_vars: Mapping[str, object]) -> T
         "EXTRAVERSION", ""
     )
     for key in make_vars:
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key in ("ARCH", "KCONFIG_CONFIG", "O"):
-            raise Refused(f"make_vars: {key} cannot be set here" + ("; use the option arch" if key == "ARCH" else ""))
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) or key in OTHERWISE:
+            raise Refused(f"make_vars: {key} cannot be set here{OTHERWISE.get(key, '')}")
     tree = Tree(
         os.path.abspath(path),
         arch or host_arch(),
@@ -174,9 +186,80 @@ def run(command: Sequence[str], **more: str) -> str:
     return done.stdout
 
 
-def configure(tree: Tree, target: str, config: str, request: str | None = None) -> None:
+@dataclass(frozen=True)
+class Workplace:
+    """A place beside a tree where make can run: links to the tree's sources, and what make makes of them."""
+
+    tree: Tree
+    directory: str
+
+    @property
+    def sources(self) -> str:
+        return self.scratch("sources")
+
+    @property
+    def objects(self) -> str:
+        return self.scratch("objects")
+
+    def scratch(self, name: str) -> str:
+        """Return the path of a file of ours."""
+        return os.path.join(self.directory, name)
+
+    def make(self, *arguments: str, **more: str) -> None:
+        """Run make with these environment variables, or raise CommandFailed, in which the tree has its own name."""
+        options = (f"O={self.objects}", f"-j{len(os.sched_getaffinity(0))}")
+        command = replace(self.tree, path=self.sources).command(*options, *arguments)
+        if "HOSTCFLAGS" not in dict(self.tree.make_vars):
+            command.append("HOSTCFLAGS=-O0")  # Kconfig's program runs twice, which takes less than optimizing it
+        try:
+            run(command, **more)
+        except CommandFailed as error:
+            own = self.tree.command(f"O={self.objects}", *arguments)
+            line, output = (text.replace(self.sources, self.tree.path) for text in (error.line, error.output))
+            raise CommandFailed(own, error.status, line, output, option="tree") from None
+
+
+def workplace(tree: Tree, directory: str) -> Workplace:
+    """Return a place in a directory where make can run without writing into the tree, which may be read-only.
+
+    `make O=` alone refuses a tree in which something was configured or built. That is left out of the links.
+    """
+    place = Workplace(tree, directory)
+    made = [
+        ".config",
+        "include/config",
+        "include/generated",
+        f"arch/{tree.source_directory}/include/generated",
+    ]
+    for scripts in ("scripts/basic", "scripts/kconfig"):
+        with os.scandir(os.path.join(tree.path, scripts)) as entries:
+            made += [f"{scripts}/{entry.name}" for entry in entries if entry.is_file() and _is_made(entry.name)]
+    _link(tree.path, place.sources, made)
+    os.mkdir(place.objects)
+    return place
+
+
+def _is_made(name: str) -> bool:
+    """Return whether a file in a directory of scripts is compiled or generated."""
+    return name.endswith((".o", ".cmd", *GENERATED)) or ("." not in name and name != "Makefile")
+
+
+def _link(source: str, target: str, left_out: Collection[str]) -> None:
+    """Make a directory with links to the entries of another one, without these paths below it."""
+    os.mkdir(target)
+    with os.scandir(source) as entries:
+        for entry in entries:
+            prefix = f"{entry.name}/"
+            below = [path[len(prefix) :] for path in left_out if path.startswith(prefix)]
+            if below and entry.is_dir():
+                _link(entry.path, os.path.join(target, entry.name), below)
+            elif entry.name not in left_out:
+                os.symlink(entry.path, os.path.join(target, entry.name))
+
+
+def configure(place: Workplace, target: str, config: str, request: str | None = None) -> None:
     """Have Kconfig write the file `config` by one of its targets, from the file `request` where there is one."""
-    run(tree.command("-s", f"KCONFIG_CONFIG={config}", target), **({"KCONFIG_ALLCONFIG": request} if request else {}))
+    place.make("-s", f"KCONFIG_CONFIG={config}", target, **({"KCONFIG_ALLCONFIG": request} if request else {}))
 
 
 def fingerprint(tree: Tree) -> str:

@@ -9,7 +9,7 @@ import os
 from typing import Iterable
 
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import Answer, Menu
-from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Tree, run
+from ansible_collections.nested.kata.plugins.module_utils._kernel.source_tree import Workplace, run
 
 # Linked with the objects of the tree's own scripts/kconfig, so that no other implementation of Kconfig is needed
 # (kconfiglib 14 cannot read kernels from 5.19 on). It uses only what has the same name and form in 6.1 and in 6.12.
@@ -77,39 +77,26 @@ int main(int argc, char **argv)
 """
 
 
-OBJECTS = ("confdata.o", "expr.o", "lexer.lex.o", "menu.o", "parser.tab.o", "preprocess.o", "symbol.o", "util.o")
-
-
-def ask(tree: Tree, config: str, symbols: Iterable[str], directory: str) -> dict[str, Answer]:
-    """Return the answers of the tree's Kconfig about these symbols in a configuration; raise CommandFailed where it
-    cannot be asked.
-
-    `directory` is a scratch directory. The tree must have been configured once, so that the objects are there.
+def ask(place: Workplace, symbols: Iterable[str]) -> dict[str, Answer]:
+    """Return the answers of the tree's Kconfig about these symbols in the configuration that it made last; raise
+    CommandFailed where it cannot be asked.
     """
-    source, program, names, answers = (os.path.join(directory, name) for name in ("why.c", "why", "names", "answers"))
+    source, program, names, answers = map(place.scratch, ("why.c", "why", "names", "answers"))
     for path, text in ((source, PROGRAM), (names, "".join(f"{symbol}\n" for symbol in symbols))):
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-    kconfig = os.path.join(tree.path, "scripts/kconfig")
-    include = os.path.join(tree.path, "scripts/include")
-    run(
-        [
-            tree.tool("HOSTCC"),
-            "-w",
-            "-I",
-            kconfig,
-            "-I",
-            include,
-            "-o",
-            program,
-            source,
-            *(os.path.join(kconfig, name) for name in OBJECTS),
-        ]
-    )
+    objects = os.path.join(place.objects, "scripts/kconfig")
+    parts = [os.path.join(objects, name) for name in os.listdir(objects) if name.endswith(".o") and name != "conf.o"]
+    headers = [f"-I{place.sources}/scripts/{name}" for name in ("kconfig", "include")]
+    if not os.path.exists(program):
+        run([place.tree.tool("HOSTCC"), "-w", *headers, "-o", program, source, *parts])
     # As a rule of the tree's own Makefile, since Kconfig's files read variables that only make sets.
     rule = 'nested-kata-whyconfig:\n\t@"$$NESTED_KATA_WHY" Kconfig <"$$NESTED_KATA_NAMES" >"$$NESTED_KATA_ANSWERS"'
-    run(
-        tree.command("-s", f"KCONFIG_CONFIG={config}", f"--eval={rule}", "nested-kata-whyconfig"),
+    place.make(
+        "-s",
+        f"KCONFIG_CONFIG={place.scratch('config')}",
+        f"--eval={rule}",
+        "nested-kata-whyconfig",
         NESTED_KATA_WHY=program,
         NESTED_KATA_NAMES=names,
         NESTED_KATA_ANSWERS=answers,
