@@ -64,14 +64,21 @@ options:
       - Files on the target that are merged in this order, each overriding the earlier ones.
       - A line is C(CONFIG_NAME=VALUE), C(# CONFIG_NAME is not set), a comment, or empty. C(VALUE) is V(y), V(m), V(n),
         a decimal number, a hexadecimal one that begins with C(0x), or a text in double quotes.
+      - C(# CONFIG_NAME is not set) has exactly these blanks and nothing behind it. A comment that only looks like it,
+        such as C(#CONFIG_NAME is not set), is an error, since Kconfig would pass over it.
+      - A symbol that is a text is empty where it is not set. A number always has a value, and it is an error if it is
+        not to be set.
     type: list
     elements: path
     default: []
   options:
     description:
       - Symbols and their values, merged after O(fragments). C(CONFIG_) may be left out of the name.
-      - Booleans become V(y) and V(n). A text that is not a value as described in O(fragments) is put into double
-        quotes.
+      - Booleans become V(y) and V(n), where V(false) means that the symbol is not set.
+      - A text is put into double quotes, unless it is a value as described in O(fragments). What V(17) or V("-1") means
+        then depends on the symbol's type in O(tree). For a symbol that is a text it is a text.
+      - A number in YAML becomes hexadecimal where the symbol is, so that C(0x1000000) stays what it is. A text of decimal
+        digits for such a symbol is an error.
     type: dict
     default: {}
   new_symbols:
@@ -107,7 +114,7 @@ requirements:
 notes:
   - Use the same O(arch) and O(make_vars), and the same compiler, for the build, since Kconfig asks the compiler what it
     can do.
-  - Several tasks may run at once on different trees, but not on the same tree.
+  - Several tasks may run at once, also on the same tree, but not for the same O(path).
 seealso:
   - module: nested.kata.kernel_build
 author:

@@ -283,8 +283,9 @@ LOSSES = {  # symbol: what is asked for, and how the reason begins, on every tre
     "VHOST_NET": ("m", "this configuration has no modules (MODULES is n): y or n"),
     "BRIDGE": ("yes", "is of type tristate: it must be y, m or n"),
     "LOG_BUF_SHIFT": ("0x11", "is of type int: write a decimal number"),
-    "PHYSICAL_START": ("1000000", "is of type hex: write 0x1000000"),
+    "PHYSICAL_START": ("1000000", "is of type hex: write 0x1000000, or 0xf4240 if it is decimal"),
     "DEFAULT_HOSTNAME": (17, 'is of type string: write "17"'),
+    "NR_CPUS": (False, "is of type int, which is always set"),
 }
 
 
@@ -331,6 +332,50 @@ def test_a_loss_that_is_allowed_is_told_with_its_reason(tree, tmp_path, fragment
         result = alone(asked)
         assert result["changed"] == changed, result["msg"]
         assert [(each["symbol"], each["allowed"]) for each in result["missing"]] == [("NO_SUCH_SYMBOL", "never was")]
+
+
+# --- types, which only the tree knows ---
+
+
+def test_a_value_means_what_the_type_of_its_symbol_makes_of_it(any_tree, tmp_path, fragments):
+    """As YAML hands over LOCALVERSION: "-1" and PHYSICAL_START: 0x1000000, and scripts/config --disable writes."""
+    (tmp_path / "off.config").write_text(
+        "CONFIG_KEYS=y\nCONFIG_ASYMMETRIC_KEY_TYPE=y\nCONFIG_ASYMMETRIC_PUBLIC_KEY_SUBTYPE=y\n"
+        "CONFIG_X509_CERTIFICATE_PARSER=y\nCONFIG_SYSTEM_TRUSTED_KEYRING=y\n# CONFIG_SYSTEM_TRUSTED_KEYS is not set\n"
+        "# CONFIG_DEFAULT_HOSTNAME is not set\n# CONFIG_MODULE_SIG_KEY is not set\n"
+    )
+    given = {
+        "LOCALVERSION": "-1",
+        "EXPERT": True,
+        "PHYSICAL_START": 0x2000000,
+        "PHYSICAL_ALIGN": "0x400000",
+        "PRINTK": "y",
+        "LOG_BUF_SHIFT": 18,
+    }
+    asked = options(
+        any_tree,
+        tmp_path / ".config",
+        base=str(tmp_path / "off.config"),
+        fragments=[*fragments, str(tmp_path / "off.config")],
+        options=given,
+        on_redefine="error",
+    )
+    result = alone(asked)
+    assert not result["failed"], result["msg"]
+    kept = symbols(tmp_path / ".config")
+    assert {name: kept.get(name) for name in (*given, "SYSTEM_TRUSTED_KEYS", "DEFAULT_HOSTNAME", "MODULE_SIG_KEY")} == {
+        "LOCALVERSION": '"-1"',
+        "EXPERT": "y",
+        "PHYSICAL_START": "0x2000000",
+        "PHYSICAL_ALIGN": "0x400000",
+        "PRINTK": "y",
+        "LOG_BUF_SHIFT": "18",
+        "SYSTEM_TRUSTED_KEYS": '""',
+        "DEFAULT_HOSTNAME": '""',  # Kconfig's default is "(none)"
+        "MODULE_SIG_KEY": None,
+    }
+    assert (result["missing"], result["base_missing"]) == ([], [])
+    assert alone(asked)["changed"] is False
 
 
 # --- the tree stays as it is ---
@@ -410,6 +455,10 @@ BAD = {
     "a line that nearly turns off": (
         bad("a.config", "\n#CONFIG_NET is not set\n"),
         "a.config:2: '#CONFIG_NET is not set'",
+    ),
+    "a number that is not set": (
+        bad("a.config", "# CONFIG_NR_CPUS is not set\n"),
+        "is of type int, which is always set",
     ),
     "objects elsewhere": ({"make_vars": {"O": "/build"}}, "make_vars: O cannot be set here; use the option path"),
     "no text": (bad("a.config", "\udcff"), "is not text in UTF-8"),

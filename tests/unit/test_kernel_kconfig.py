@@ -6,12 +6,17 @@ from __future__ import annotations
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._kernel.kconfig import (
+    NOT_SET,
+    NUMBER,
+    TEXT,
     Answer,
     Assignment,
     Lost,
     Menu,
     allow,
     complaint,
+    doubtful,
+    fitted,
     from_options,
     lost,
     merge,
@@ -42,8 +47,8 @@ def asked(text: str, name: str = "f") -> list[Assignment]:
     return parse(text, name)
 
 
-def missing(symbol: str, wanted: str, actual: str) -> Lost:
-    return Lost(Assignment(symbol, wanted, "f:1"), actual)
+def missing(symbol: str, wanted: str, actual: str, given_as: str = "") -> Lost:
+    return Lost(Assignment(symbol, wanted, "f:1", given_as), actual)
 
 
 def test_a_fragment_is_read_with_the_line_of_each_symbol():
@@ -73,24 +78,19 @@ def test_a_fragment_is_read_with_the_line_of_each_symbol():
         ("NET=y", "f:2: 'NET=y' is neither CONFIG_NAME=VALUE nor"),
         (" CONFIG_NET=y", "f:2: ' CONFIG_NET=y' is neither"),
         ("<<<<<<< HEAD", "f:2: '<<<<<<< HEAD' is neither"),
+        ("  # CONFIG_NET is not set", "f:2: '  # CONFIG_NET is not set' is neither"),
+        ("CONFIG_NET is not set", "f:2: 'CONFIG_NET is not set' is neither"),
+        ("CONFIG_NET=y  # why", "f:2: NET has the value y  # why;"),
+        ("CONFIG_NAME='x'", "f:2: NAME has the value 'x';"),
     ],
 )
 def test_a_line_that_kconfig_would_skip_or_misread_is_an_error(line, part):
     with pytest.raises(Refused) as error:
         parse(f"# first\n{line}\n", "f")
-        ("  # CONFIG_NET is not set", "f:2: '  # CONFIG_NET is not set' is neither"),
-        ("CONFIG_NET is not set", "f:2: 'CONFIG_NET is not set' is neither"),
-        ("CONFIG_NET=y  # why", "f:2: NET has the value y  # why;"),
-        ("CONFIG_NAME='x'", "f:2: NAME has the value 'x';"),
     assert str(error.value).startswith(part)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("given_value", "text"),
-    [
-        (True, "y"),
-        (False, "n"),
 NEARLY = [
     "#CONFIG_NET is not set",
     "#  CONFIG_NET is not set",
@@ -151,6 +151,11 @@ def test_a_comment_is_a_comment(line):
     assert parse(f"{line}\nCONFIG_A=y\n", "f") == [Assignment("A", "y", "f:2")]
 
 
+@pytest.mark.parametrize(
+    ("given_value", "text"),
+    [
+        (True, "y"),
+        (False, "n"),
         ("m", "m"),
         (17, "17"),
         ("0x10", "0x10"),
@@ -172,12 +177,69 @@ def test_an_option_becomes_what_stands_in_a_configuration(given_value, text):
         ({"A": None}, "options: A has the value None"),
         ({"A": [1]}, "options: A has the value [1]"),
         ({"A": "x\nCONFIG_B=y"}, "options: A has the value"),
+        ({"A": "x\0y"}, "options: A has the value"),
+        ({"A": "\ud83d"}, "options: A has the value"),
+        ({"A": 1.5}, "options: A has the value 1.5; put it into quotes if it is a text"),
     ],
 )
 def test_an_option_that_cannot_be_is_an_error(options, part):
     with pytest.raises(Refused) as error:
         from_options(options)
     assert str(error.value).startswith(part)
+
+
+@pytest.mark.parametrize(
+    ("value", "given_as"),
+    [(17, NUMBER), (-1, NUMBER), ("17", TEXT), ("0x10", TEXT), ("y", TEXT), (False, NOT_SET), (True, ""), ("a", "")],
+)
+def test_an_option_whose_meaning_depends_on_the_type_says_so(value, given_as):
+    (option,) = from_options({"A": value})
+    assert option.given == given_as
+
+
+def test_a_line_that_turns_off_says_so_and_one_that_sets_n_does_not():
+    assert [each.given for each in parse('# CONFIG_A is not set\nCONFIG_B=n\nCONFIG_C=17\nCONFIG_D="1"', "f")] == [
+        NOT_SET,
+        "",
+        "",
+        "",
+    ]
+
+
+# How a value was given, and what it is for a symbol of each type.
+FITTED = [
+    ("17", NUMBER, {"hex": "0x11", "integer": "17", "string": "17", "bool": "17", "unknown": "17", "": "17"}),
+    ("-1", NUMBER, {"hex": "-1", "integer": "-1", "string": "-1"}),
+    ("17", TEXT, {"hex": "17", "integer": "17", "string": '"17"', "tristate": "17"}),
+    ("-1", TEXT, {"integer": "-1", "string": '"-1"'}),
+    ("0x10", TEXT, {"hex": "0x10", "integer": "0x10", "string": '"0x10"'}),
+    ("y", TEXT, {"bool": "y", "string": '"y"', "integer": "y"}),
+    ("n", TEXT, {"bool": "n", "string": "n"}),
+    ("n", NOT_SET, {"bool": "n", "tristate": "n", "string": '""', "integer": "n", "hex": "n"}),
+    ("17", "", {"hex": "17", "string": "17"}),
+    ("n", "", {"string": "n"}),
+]
+
+
+@pytest.mark.parametrize(("value", "given_as", "by_type"), FITTED)
+def test_a_value_is_what_the_type_of_the_symbol_makes_of_it(value, given_as, by_type):
+    for type_, wanted in by_type.items():
+        assert fitted(Assignment("A", value, "f:1", given_as), type_).value == wanted, type_
+
+
+def test_the_types_that_decide_are_asked_for_and_no_others():
+    layer = [
+        Assignment("NUMBER", "17", "f:1", NUMBER),
+        Assignment("DIGITS", "17", "f:2", TEXT),
+        Assignment("HEX", "0x11", "f:3", TEXT),
+        Assignment("OFF", "n", "f:4", NOT_SET),
+        Assignment("PLAIN", "17", "f:5"),
+        Assignment("NUMBER", "18", "f:6", NUMBER),
+    ]
+    assert doubtful([layer], []) == ["NUMBER", "DIGITS"]
+    losses = [Lost(layer[2], '""'), Lost(layer[3], "17"), Lost(layer[4], "unset")]
+    assert doubtful([layer[2:5]], losses) == ["HEX", "OFF"]
+    assert doubtful([layer[3:4]], [Lost(layer[3], "y")]) == []
 
 
 @given(st.lists(ASKED, unique_by=lambda each: each.symbol))
@@ -222,6 +284,22 @@ def test_what_is_n_and_nowhere_in_the_result_is_kept_and_what_is_y_is_lost():
     ]
 
 
+def test_a_text_that_is_not_set_is_kept_where_it_is_empty_or_not_in_the_result():
+    off = Assignment("A", "n", "f:1", NOT_SET)
+    assert lost([off, fitted(off, "string")], {"A": '""'}) == []
+    assert lost([off, fitted(off, "string")], {}) == []
+    assert len(lost([off, fitted(off, "string")], {"A": '"x"'})) == 2
+    assert len(lost([Assignment("A", "n", "f:1"), Assignment("A", '""', "f:1")], {"A": '"x"'})) == 2
+    assert len(lost([Assignment("A", '""', "f:1")], {})) == 1
+
+
+def test_digits_that_kconfig_would_take_for_hexadecimal_ones_are_lost_also_where_they_are_kept():
+    digits, single = Assignment("A", "16777216", "f:1", TEXT), Assignment("A", "8", "f:1", TEXT)
+    assert lost([digits], {"A": "16777216"}, {"A": "hex"}) == [Lost(digits, "16777216")]
+    assert lost([digits], {"A": "16777216"}, {"A": "integer"}) == []
+    assert lost([single], {"A": "8"}, {"A": "hex"}) == []
+
+
 @given(st.lists(ASKED, unique_by=lambda each: each.symbol))
 def test_a_result_that_is_what_was_asked_for_has_lost_nothing(request_):
     assert lost(request_, {each.symbol: each.value for each in request_ if each.value != "n"}) == []
@@ -263,8 +341,41 @@ REASONS = {
         Answer("tristate", menus=PROMPT),
     ),
     'is of type string: write "17"': (missing("A", "17", '""'), Answer("string", menus=PROMPT)),
-    "is of type hex: write 0x1000000": (missing("A", "1000000", "0x1000000"), Answer("hex", menus=PROMPT)),
-    "is of type int: write a decimal number": (missing("A", "0x10", "16"), Answer("integer", menus=PROMPT)),
+    "is of type string: write a text in double quotes": (missing("A", "y", '""'), Answer("string", menus=PROMPT)),
+    """is of type string: write "" for no text, or '"n"' for the letter""": (
+        missing("A", "n", '"x"', TEXT),
+        Answer("string", menus=PROMPT),
+    ),
+    "is of type hex: write 0x1000000, or 0xf4240 if it is decimal": (
+        missing("A", "1000000", "0x1000000"),
+        Answer("hex", menus=PROMPT),
+    ),
+    "is of type hex: write 0x10, or 0xa if it is decimal": (missing("A", '"10"', "0x0"), Answer("hex", menus=PROMPT)),
+    "is of type hex: write 0x1f": (missing("A", '"1f"', "0x0"), Answer("hex", menus=PROMPT)),
+    "is of type hex: write 0x2f": (missing("A", '"0x2f"', "0x0"), Answer("hex", menus=PROMPT)),
+    "is of type hex: write 0x5": (missing("A", '"5"', "0x0"), Answer("hex", menus=PROMPT)),
+    "is of type hex: write 0x and hexadecimal digits": (
+        missing("A", "-1", "0x0", NUMBER),
+        Answer("hex", menus=PROMPT),
+    ),
+    "is of type hex, which is always set: write a number, or leave it out for its default": (
+        missing("A", "n", "0x0", NOT_SET),
+        Answer("hex", menus=PROMPT),
+    ),
+    "is of type int, which is always set: write a number, or leave it out for its default": (
+        missing("A", "n", "17", NOT_SET),
+        Answer("integer", menus=PROMPT),
+    ),
+    "is of type int: write a decimal number": (missing("A", "y", "16"), Answer("integer", menus=PROMPT)),
+    "is of type int: write a decimal number, 16": (missing("A", "0x10", "16"), Answer("integer", menus=PROMPT)),
+    "is of type int: write a decimal number, 18": (missing("A", '"18"', "16"), Answer("integer", menus=PROMPT)),
+    "is of type int: write a decimal number without zeros before it": (
+        missing("A", "017", "16"),
+        Answer("integer", menus=PROMPT),
+    ),
+    # What was taken for a text, or for empty, has the same reasons as any other value.
+    "A needs NET=y, is n": (missing("A", "-1", "unset", TEXT), Answer("string", depends="NET [=n]", menus=PROMPT)),
+    "B needs NET=y, is n": (missing("B", "16", "unset", NUMBER), Answer("hex", depends="NET [=n]", menus=PROMPT)),
     "out of its range, or changed by this tree's Kconfig: is 8": (
         missing("A", "9000", "8"),
         Answer("integer", menus=PROMPT),

@@ -57,17 +57,26 @@ def fingerprint(wanted: Wanted) -> str:
 def ask_kconfig(wanted: Wanted, directory: str) -> Outcome:
     """Return the result of the request from the tree's Kconfig, which is run in a scratch directory."""
     place = source_tree.workplace(wanted.tree, directory)
-    base = wanted.base
+    base, layers = list(wanted.base), wanted.layers
     if wanted.base_target:
         started = place.scratch("base")
         source_tree.configure(place, wanted.base_target, started)
         with open(started, encoding="utf-8") as file:
             base = kconfig.parse(file.read(), wanted.base_target)
-    request, redefined = kconfig.merge(base, wanted.layers)
+    request, redefined = kconfig.merge(base, layers)
     config = configured(place, wanted, request)
-    values = kconfig.values(config, place.tree.path)
+    values, types = kconfig.values(config, place.tree.path), dict[str, str]()
+    doubtful = kconfig.doubtful(layers, kconfig.lost(request.values(), values))
+    if doubtful:
+        types = {symbol: answer.type for symbol, answer in ask(place, doubtful).items()}
+        base, *layers = ([kconfig.fitted(each, types.get(each.symbol, "")) for each in one] for one in (base, *layers))
+        before = kconfig.render(request)
+        request, redefined = kconfig.merge(base, layers)
+        if kconfig.render(request) != before:
+            config = configured(place, wanted, request)
+            values = kconfig.values(config, place.tree.path)
     of_base = {id(each) for each in base}
-    lost = kconfig.lost(request.values(), values)
+    lost = kconfig.lost(request.values(), values, types)
     missing = [
         replace(each, allowed=kconfig.allow(each, wanted.allowed)) for each in lost if id(each.wanted) not in of_base
     ]

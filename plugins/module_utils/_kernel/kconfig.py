@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Iterable, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
@@ -26,7 +27,6 @@ SYMBOL = re.compile(r"[A-Za-z0-9_]+")
 VALUE = re.compile(r'[ymn]|-?[0-9]+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 SETTING = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 UNSET = re.compile(r"# CONFIG_([A-Za-z0-9_]+) is not set")
-NAMED = 5  # symbols that a message spells out
 # Comments for Kconfig, but not for whoever wrote them: `#CONFIG_A is not set`, `# CONFIG_A is not set: too old`.
 NEARLY_UNSET = re.compile(
     r"#\W*(?:CONFIG_\S+\W*\b(?:is\s*not\s*set|not\s+set|isn['\u2019]?t\s+set|is\s+unset)\b.*"
@@ -38,6 +38,7 @@ DECIMAL, HEXADECIMAL = re.compile(r"-?(?:0|[1-9][0-9]*)"), re.compile(r"0[xX][0-
 NOT_SET, NUMBER, TEXT = "not set", "number", "text"
 EMPTY = ('""', "unset")  # a text that is not set
 TYPES = {"integer": "int", "hex": "hex"}  # by the names in Kconfig's program: those in Kconfig's files
+NAMED = 5  # symbols that a message spells out
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Assignment:
     """As in a .config: y, m, n, 12, 0x1f, "text"."""
     source: str
     """FILE:LINE, or the name of the option."""
+    given: str = field(default="", compare=False)
+    """NOT_SET: as a line that says so, or as false. NUMBER, TEXT: in YAML, as a number, or as a text that reads as one
+    or as y, m or n. Empty: in a form that means the same for each type.
+    """
 
     def __str__(self) -> str:
         return f"{self.symbol}={self.value} ({self.source})"
@@ -112,47 +117,61 @@ def parse(text: str, name: str) -> list[Assignment]:
     for number, line in enumerate(map(str.rstrip, text.split("\n")), 1):
         unset, setting = UNSET.fullmatch(line), SETTING.fullmatch(line)
         if unset:
-            found.append(Assignment(unset.group(1), "n", f"{name}:{number}"))
+            found.append(Assignment(unset.group(1), "n", f"{name}:{number}", NOT_SET))
         elif setting:
             if not VALUE.fullmatch(setting.group(2)):
                 raise Refused(
                     f"{name}:{number}: {setting.group(1)} has the value {setting.group(2) or 'nothing'}; {VALUES}"
                 )
             found.append(Assignment(setting.group(1), setting.group(2), f"{name}:{number}"))
-        elif line and not line.startswith("#"):
-            raise Refused(
-                f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment"
-            )
-    return found
         elif NEARLY_UNSET.fullmatch(line):
             raise Refused(
                 f"{name}:{number}: {line!r} is only a comment for Kconfig: write '# CONFIG_NAME is not set', with one"
                 " blank between the words and nothing behind them, or word the comment differently"
             )
+        elif line and not line.startswith("#"):
+            raise Refused(
+                f"{name}:{number}: {line!r} is neither CONFIG_NAME=VALUE nor '# CONFIG_NAME is not set' nor a comment"
+            )
+    return found
 
 
 VALUES = "it must be y, m, n, a number, a number that begins with 0x, or a text in double quotes"
 
 
 def from_options(options: Mapping[str, object]) -> list[Assignment]:
-    """Return the assignments in a dictionary of symbols, or raise Refused. A text without quotes gets them."""
+    """Return the assignments in a dictionary of symbols, or raise Refused. A text without quotes gets them, unless it
+    depends on the symbol's type whether it is one.
+    """
     found = []
     for key, value in options.items():
         symbol = key[len("CONFIG_") :] if key.startswith("CONFIG_") else key
         if not SYMBOL.fullmatch(symbol):
             raise Refused(f"options: {key!r} is not a valid symbol name (letters, digits and underscores only)")
+        given = ""
         if isinstance(value, bool):
-            text = "y" if value else "n"
+            text, given = ("y", "") if value else ("n", NOT_SET)
         elif isinstance(value, int):
-            text = str(value)
-        elif not isinstance(value, str) or "\n" in value:
+            text, given = str(value), NUMBER
+        elif isinstance(value, float):
+            raise Refused(f"options: {symbol} has the value {value!r}; put it into quotes if it is a text; {VALUES}")
+        elif not isinstance(value, str) or not _is_line(value):
             raise Refused(f"options: {symbol} has the value {value!r}; {VALUES}")
         elif VALUE.fullmatch(value):
-            text = value
+            text, given = value, "" if value.startswith('"') else TEXT
         else:
-            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        found.append(Assignment(symbol, text, f"options.{key}"))
+            text = _quoted(value)
+        found.append(Assignment(symbol, text, f"options.{key}", given))
     return found
+
+
+def _is_line(text: str) -> bool:
+    """Return whether a text can stand in a line of a file: without a line break, a NUL, or half a character."""
+    return not re.search(r"[\n\0\ud800-\udfff]", text)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def values(text: str, name: str) -> dict[str, str]:
@@ -191,22 +210,56 @@ def render(request: Mapping[str, Assignment]) -> str:
     )
 
 
+# --- types ---
+
+
+def doubtful(layers: Iterable[Sequence[Assignment]], missing: Iterable[Lost]) -> list[str]:
+    """Return the symbols whose type decides what was asked for: numbers of YAML, and what was lost and could have been
+    meant in another way.
+    """
+    numbers = [
+        each.symbol
+        for layer in layers
+        for each in layer
+        if each.given == NUMBER or (each.given == TEXT and DECIMAL.fullmatch(each.value))
+    ]
+    others = [each.wanted.symbol for each in missing if each.wanted.given and each.actual not in TRISTATE]
+    return list(dict.fromkeys([*numbers, *others]))
+
+
+def fitted(wanted: Assignment, type_: str) -> Assignment:
+    """Return the assignment in the form that a symbol of this type has, where it can only mean that."""
+    value = wanted.value
+    if type_ == "string" and wanted.given == NOT_SET:
+        value = '""'
+    elif type_ == "string" and wanted.given == TEXT and value != "n":
+        value = _quoted(value)
+    elif type_ == "hex" and wanted.given == NUMBER and not value.startswith("-"):
+        value = hex(int(value))
+    return wanted if value == wanted.value else replace(wanted, value=value)
+
+
 # --- judging ---
 
 
-def lost(request: Iterable[Assignment], config: Mapping[str, str]) -> list[Lost]:
-    """Return the requested values that are not in the resulting configuration."""
+def lost(
+    request: Iterable[Assignment], config: Mapping[str, str], types: Mapping[str, str] = MappingProxyType({})
+) -> list[Lost]:
+    """Return the requested values that are not in the resulting configuration. `types`: those of doubtful symbols."""
     found = []
     for each in request:
         actual = config.get(each.symbol, "n" if each.value in TRISTATE else "unset")
-        if actual != each.value:
+        kept = actual == each.value or (each.given == NOT_SET and actual in EMPTY)
+        # Kconfig would take the digits of a decimal number for hexadecimal ones.
+        ambiguous = each.given == TEXT and types.get(each.symbol) == "hex" and each.value.isdecimal()
+        if not kept or (ambiguous and len(each.value) > 1):
             found.append(Lost(each, actual))
     return found
 
 
 def reason(missing: Lost, answer: Answer, modules: bool) -> str:
     """Return why a request was not kept. `modules`: whether the configuration has loadable modules at all."""
-    symbol, wanted = missing.wanted.symbol, missing.wanted.value
+    symbol, wanted = missing.wanted.symbol, fitted(missing.wanted, answer.type).value
     if answer.type == "unknown":
         return "no such symbol in this tree"
     misfit = _misfit(wanted, answer.type, modules)
@@ -243,15 +296,24 @@ def _misfit(wanted: str, type_: str, modules: bool) -> str:
         if wanted == "m" and not modules:
             return "this configuration has no modules (MODULES is n): y or n"
         return ""
+    unquoted = wanted.strip('"')
     if type_ == "string" and not wanted.startswith('"'):
-        return f'is of type string: write "{wanted}"'
-    if type_ == "integer" and not re.fullmatch(r"-?[0-9]+", wanted):
-        return "is of type int: write a decimal number"
-    if type_ == "hex" and not re.fullmatch(r"0[xX][0-9a-fA-F]+", wanted):
-        digits = wanted.strip('"')
-        return "is of type hex: write " + (
-            f"0x{digits}" if re.fullmatch(r"[0-9a-fA-F]+", digits) else "0x and hexadecimal digits"
-        )
+        if wanted == "n":
+            return """is of type string: write "" for no text, or '"n"' for the letter"""
+        return "is of type string: write " + ("a text in double quotes" if wanted in TRISTATE else f'"{wanted}"')
+    if type_ in ("integer", "hex") and wanted == "n":
+        return f"is of type {TYPES[type_]}, which is always set: write a number, or leave it out for its default"
+    if type_ == "integer" and not DECIMAL.fullmatch(wanted):
+        if DECIMAL.fullmatch(unquoted) or HEXADECIMAL.fullmatch(unquoted):
+            return f"is of type int: write a decimal number, {int(unquoted, 0)}"
+        return "is of type int: write a decimal number" + (" without zeros before it" if unquoted.isdecimal() else "")
+    if type_ == "hex" and not HEXADECIMAL.fullmatch(wanted):
+        if HEXADECIMAL.fullmatch(unquoted):
+            return f"is of type hex: write {unquoted}"
+        if not re.fullmatch(r"[0-9a-fA-F]+", unquoted):
+            return "is of type hex: write 0x and hexadecimal digits"
+        decimal = unquoted.isdecimal() and len(unquoted) > 1
+        return f"is of type hex: write 0x{unquoted}" + (f", or {int(unquoted):#x} if it is decimal" if decimal else "")
     return ""
 
 
