@@ -27,8 +27,8 @@ options:
   tree:
     description:
       - Directory of a Linux source tree. It may be read-only, and C(make) may have been run in it.
-      - Nothing is written below it, unless O(path) is there, so that C(make O=) does not refuse it. Kconfig's program is
-        compiled in a scratch directory.
+      - Nothing is written below it, unless O(path) is there, so that C(make O=) does not refuse it. Kconfig's program
+        is compiled in a scratch directory.
     type: path
     required: true
   path:
@@ -77,8 +77,8 @@ options:
       - Booleans become V(y) and V(n), where V(false) means that the symbol is not set.
       - A text is put into double quotes, unless it is a value as described in O(fragments). What V(17) or V("-1") means
         then depends on the symbol's type in O(tree). For a symbol that is a text it is a text.
-      - A number in YAML becomes hexadecimal where the symbol is, so that C(0x1000000) stays what it is. A text of decimal
-        digits for such a symbol is an error.
+      - A number in YAML becomes hexadecimal where the symbol is, so that C(0x1000000) stays what it is. A text of
+        decimal digits for such a symbol is an error.
     type: dict
     default: {}
   new_symbols:
