@@ -603,10 +603,10 @@ def test_a_copy_that_cannot_be_made_says_why_and_leaves_nothing(daemons, tmp_pat
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("path", ["/proc/cpuinfo", "/sys/kernel/mm/transparent_hugepage/enabled", "/dev/null"])
+@pytest.mark.parametrize("path", ["/proc/version", "/sys/kernel/mm/transparent_hugepage/enabled", "/dev/null"])
 def test_a_file_that_reports_another_size_is_fetched_for_what_it_holds(daemons, tmp_path, path):
     assert "error" not in copy("fetch", path, tmp_path / "fetched")
-    assert (tmp_path / "fetched").read_text() == inner_docker("exec", INNER, "cat", path)
+    assert (tmp_path / "fetched").read_text().strip() == inner_docker("exec", INNER, "cat", path)
 
 
 def test_a_file_that_grows_meanwhile_is_fetched_as_it_was(daemons, tmp_path):
