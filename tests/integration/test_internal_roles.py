@@ -26,6 +26,7 @@ VARIABLES = {
         "name": "t-nobody",
         "network": {"Id": "0" * 12},
         "resolvers": [],
+        "option": "mine",
         "allow": [],
         "deny": [],
         "private_networks": True,
