@@ -491,6 +491,7 @@ def test_a_running_instance_gets_more_room_while_a_container_in_it_writes(tmp_pa
     assert re.search(r"two +disk, until a restart", run(PLAYBOOKS / "status.yml"))
     assert "changed=0" in role(tmp_path, "kata_instance", target, **wanted, kata_instance_list=entries)
     ask(target, "systemctl restart nested-kata-instance@two")
+    wait_for(target, "two")
     assert 2300 < room_in("two.machine-host") <= 2500
     assert containers(target)[0] == before[0]
     assert ask(name, "docker inspect --format '{{.State.Running}}' writes") == "true"
