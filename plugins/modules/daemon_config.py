@@ -9,9 +9,13 @@ module: daemon_config
 short_description: Merge settings into Docker's daemon.json, and have the running daemon reload them
 version_added: 0.1.0
 description:
-  - Puts settings into C(daemon.json) and leaves all others as they are, with their order and indentation.
+  - Puts settings into C(daemon.json) and leaves all others as they are written, with their order, layout and spelling.
+  - Checks the types of all settings, as dockerd from 20.10 to 29 does, before it writes them. A text where dockerd
+    needs a number, or a number where it needs a text, is an error that names the key and what to write.
   - Validates the new file with C(dockerd --validate) before it replaces the old one, where dockerd can (Docker 23 and
     newer).
+  - Reads what dockerd reads, such as an empty file, V(null), and UTF-8 or UTF-16 with a byte order mark. A file that is
+    changed is written in UTF-8.
   - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to the user, who
     decides when containers may stop; see RV(restart).
   - Waits for the event by which the daemon reports that it has reloaded. Where that does not come, the old file is
@@ -21,7 +25,7 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     details:
-      - The new file is not validated with C(dockerd --validate).
+      - The new file is not validated with C(dockerd --validate), but its types are checked.
 options:
   settings:
     description:
@@ -38,7 +42,9 @@ options:
     type: path
     default: /var/lib/nested-kata
   path:
-    description: The file. Where it is a link, its target is written. Where nothing is left in it, it is removed.
+    description:
+      - The file. Where it is a link, its target is written. Where nothing is left in it, it is removed.
+      - A file that is a mount point, as in many containers, is written in place and never removed.
     type: path
     default: /etc/docker/daemon.json
   timeout:

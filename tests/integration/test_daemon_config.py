@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 from ansible_runner import MARK, run_module
+from daemon_json_cases import REFUSED as WRONG
+from daemon_json_cases import TAKEN as RIGHT
 from docker_in_docker import configure_without, has_runtime, nested_daemon, within
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
@@ -142,6 +145,15 @@ REFUSED = [
         "dockerd did not reload it within 2 s (timeout); its log shows why; the file is",
     ),
     (BEFORE, {"runtimes": ["kata"]}, "settings: runtimes is list"),
+    (
+        '{"log-driver": "json-file", "log-opts": {"max-size": "10m"}}',
+        {"log-opts": {"max-file": 3}},
+        'settings: log-opts.max-file is the number 3, and dockerd takes only a text: write "3" with the quotes',
+    ),
+    ('{"debug": 1}', {"live-restore": True}, "debug is the number 1, and dockerd takes only true or false: write true"),
+    ('{"labels": ["team=\\ud83d"], "debug": false}', {"debug": True}, "labels[0] has half a character"),
+    ('{\n  "debug": false,\n  "mtu": NaN\n}\n', {"debug": True}, "line 3 is not valid JSON (NaN is no number of JSON)"),
+    (BEFORE, {"debug": 1}, "settings: debug is the number 1, and dockerd takes only true or false"),
 ]
 
 
@@ -174,3 +186,59 @@ def test_settings_that_take_a_restart_are_named(daemon: Path) -> None:
         ["log-driver"],
         ["write the file", "have dockerd read it"],
     )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"null", b"\xef\xbb\xbf{}", "\ufeff{}\n".encode("utf-16-le"), b'{"runtimes": null}'],
+    ids=["empty", "null", "byte order mark", "UTF-16", "no runtimes"],
+)
+def test_what_dockerd_takes_for_a_configuration_is_taken(daemon: Path, data: bytes) -> None:
+    command = ["docker", "exec", "-i", NAME, "sh", "-ec", f"cat >{PATH}; dockerd --validate --config-file {PATH}"]
+    subprocess.run(command, input=data, check=True, capture_output=True)
+    result = run(daemon, {"runtimes": {"kata": KATA}})
+    assert (result["failed"], json.loads(content())) == (False, {"runtimes": {"kata": KATA}})
+    assert runs_kata()
+
+
+VALIDATE = """
+import json, subprocess, sys
+for text in json.load(sys.stdin):
+    with open("/tmp/case.json", "w") as file:
+        file.write(text)
+    done = subprocess.run(["dockerd", "--validate", "--config-file", "/tmp/case.json"], capture_output=True, text=True)
+    print(json.dumps([done.returncode == 0, done.stderr]))
+"""
+# What this Docker does not know yet, and what it refuses only when it starts.
+LATER = "nri-opts"
+AT_THE_START = ("registry-mirrors", ["ftp://mirror"])
+
+
+def test_what_is_taken_and_what_is_refused_is_so_for_a_real_dockerd(daemon: Path) -> None:
+    cases = [(True, key, value) for key, values in RIGHT.items() for value in values]
+    cases += [(False, key, value) for key, values in WRONG.items() for value in values]
+    cases = [(right, key, value) for right, key, value in cases if key != LATER and (key, value) != AT_THE_START]
+    assert len(cases) > 100
+    told = inside(
+        "python3", "-c", VALIDATE, data=json.dumps([json.dumps({key: value}) for _right, key, value in cases])
+    )
+    for (right, key, value), line in zip(cases, told.splitlines(), strict=True):
+        assert json.loads(line)[0] is right, (key, value, line)
+
+
+def test_a_mount_point_and_a_link_stay_what_they_are(daemon: Path) -> None:
+    inside("sh", "-ec", f"cp {PATH} /tmp/mounted.json && mount --bind /tmp/mounted.json {PATH}")
+    try:
+        assert run(daemon, {"runtimes": {"kata": KATA}})["changed"] is True
+        assert inside("cat", "/tmp/mounted.json") == content() != BEFORE
+        assert run(daemon, {"runtimes": {"kata": None}})["changed"] is True
+        assert inside("cat", "/tmp/mounted.json") == content() == BEFORE
+    finally:
+        inside("umount", PATH)
+    inside("sh", "-ec", f"mv {PATH} /tmp/linked.json && ln -s /tmp/linked.json {PATH}")
+    try:
+        assert run(daemon, {"runtimes": {"kata": KATA}})["changed"] is True
+        assert inside("sh", "-c", f"readlink {PATH}; ls -A /etc/docker") == "/tmp/linked.json\ndaemon.json\n"
+        assert json.loads(inside("cat", "/tmp/linked.json"))["runtimes"] == {"kata": KATA}
+    finally:
+        inside("rm", PATH)

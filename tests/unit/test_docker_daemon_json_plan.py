@@ -55,7 +55,7 @@ def test_what_is_there_keeps_its_values_its_order_and_its_indentation() -> None:
     assert write.text.splitlines()[1] == '\t"log-driver": "journald",'
 
 
-@pytest.mark.parametrize("text", [None, "", " \n", "{}"])
+@pytest.mark.parametrize("text", [None, "", " \n", "{}", "null", '{"runtimes": null}'])
 def test_a_file_that_says_nothing_gets_what_is_wanted(text: str | None) -> None:
     (write,) = plan(text, {"runtimes": {"kata": KATA}}).steps
     assert json.loads(write.text) == {"runtimes": {"kata": KATA}}
@@ -144,6 +144,67 @@ def test_a_file_that_is_not_as_dockerd_has_it_is_refused_with_the_line(text: str
     with pytest.raises(Refused, match=reason) as refused:
         plan(text, {"runtimes": {"kata": KATA}})
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_not_asked_for_is_left_as_it_is_written() -> None:
+    text = '{"labels": ["a=\\u00e9"],\r\n "mtu":1400, "debug": false}'
+    (write,) = plan(text, {"debug": True}).steps
+    assert write.text == '{"labels": ["a=\\u00e9"],\r\n "mtu":1400, "debug": true}'
+
+
+@pytest.mark.parametrize(("text", "settings"), [('{"debug": 1}', {"debug": True}), ('{"mtu": 1400.0}', {"mtu": 1400})])
+def test_what_only_python_takes_for_the_same_is_changed(text: str, settings: dict) -> None:
+    (write,) = plan(text, settings).steps
+    assert json.loads(write.text) == settings
+    assert write.text != text
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (
+            {"log-opts": {"max-file": 3}},
+            'log-opts.max-file is the number 3, and dockerd takes only a text: write "3" with',
+        ),
+        ({"debug": 1}, "debug is the number 1, and dockerd takes only true or false: write true"),
+        ({"mtu": float("nan")}, "mtu is nan, which is no number of JSON"),
+        ({"labels": ["a=\ud83d"]}, r"labels\[0\] has half a character"),
+        ({"labels": [None]}, r"labels\[0\] is null, and dockerd takes only a text"),
+    ],
+)
+def test_settings_that_dockerd_refuses_are_refused_before_anything_is_read(settings: dict, reason: str) -> None:
+    with pytest.raises(Refused, match=f"^settings: {reason}.*nothing was changed$"):
+        parsed(settings)
+
+
+def test_null_removes_whatever_the_type_is() -> None:
+    (write,) = plan(
+        '{"default-shm-size": "64M", "labels": ["a=b"], "debug": true}', {"default-shm-size": None, "labels": None}
+    ).steps
+    assert json.loads(write.text) == {"debug": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"log-opts": {"max-size": 10}}', "log-opts.max-size is the number 10"),
+        ('{"ipv6": "true"}', 'ipv6 is the text "true"'),
+        ('{"labels": ["team=\\ud83d"]}', r"labels\[0\] has half a character \('team=\\ud83d'\)"),
+    ],
+)
+def test_what_dockerd_refuses_in_the_file_is_refused_before_it_is_written_and_left_otherwise(
+    text: str, reason: str
+) -> None:
+    with pytest.raises(Refused, match=f"^{reason}.*: correct it, then run this again$"):
+        plan(text, {"debug": True})
+    assert plan(text, {"debug": None}).steps == ()
+
+
+def test_a_key_that_is_there_twice_is_no_matter_where_nothing_changes() -> None:
+    text = '{"debug": true, "log-opts": {"max-size": "1m", "max-size": "2m"}}'
+    assert plan(text, {"debug": True}).steps == ()
+    with pytest.raises(Refused, match="the key 'max-size' is there twice, and Docker uses the last one: correct it"):
+        plan(text, {"debug": False})
 
 
 @pytest.mark.parametrize(

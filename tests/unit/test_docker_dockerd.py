@@ -16,7 +16,6 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd import
     has_read,
     look,
     mark_of,
-    replace,
     text_of,
 )
 
@@ -75,23 +74,3 @@ def test_a_missing_file_was_read_unless_this_module_has_removed_it_since(path: s
     assert not has_read(daemon, path, None)
     Path(dockerd.READ).write_text(mark_of(daemon, path, None))
     assert has_read(daemon, path, None)
-
-
-def test_a_file_that_is_replaced_keeps_its_mode_and_what_leads_to_it(path: str, tmp_path: Path) -> None:
-    os.chmod(path, 0o640)
-    (tmp_path / "link.json").symlink_to("daemon.json")
-    replace(str(tmp_path / "link.json"), "{}\n")
-    assert (Path(path).read_text(), os.stat(path).st_mode & 0o777, (tmp_path / "link.json").is_symlink()) == (
-        "{}\n",
-        0o640,
-        True,
-    )
-    assert sorted(os.listdir(tmp_path)) == ["daemon.json", "link.json"]
-
-
-def test_a_new_file_can_be_read_by_all_and_none_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "docker" / "daemon.json"
-    replace(str(path), "{}\n")
-    assert path.stat().st_mode & 0o777 == 0o644
-    replace(str(path), None)
-    assert os.listdir(path.parent) == []

@@ -66,10 +66,19 @@ def test_a_flag_has_its_name_in_daemon_json(flag: str, key: str) -> None:
         ('{"a": 1} // x', "has a comment in line 1"),
         ('{"a": "// no comment"', "is not valid JSON in line 1"),
         ("{'a': 1}", "is not valid JSON in line 1"),
-        ("null", "holds no object"),
+        ("[]", "holds no object"),
         ('"x"', "holds no object"),
+        (
+            '{"debug": 1}',
+            "is nothing that dockerd starts with: debug is the number 1, and dockerd takes only true or false",
+        ),
     ],
 )
 def test_a_daemon_json_that_dockerd_refuses_is_told_by_its_line(text: str, words: str) -> None:
     with pytest.raises(NotUsable, match=re.escape(words)):
         settings_of(text)
+
+
+@pytest.mark.parametrize("text", ["", "null", "{}"])
+def test_a_daemon_json_may_say_nothing(text: str) -> None:
+    assert settings_of(text) == {}

@@ -170,7 +170,7 @@ def test_a_daemon_json_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path)
     assert [read_configuration(path) for path in (none, directory, latin, good)] == [
         Configuration(none),
         Configuration(directory, error="Is a directory"),
-        Configuration(latin, error="it is not UTF-8"),
+        Configuration(latin, error="byte 7 is not valid UTF-8"),
         Configuration(good, text="{}"),
     ]
 

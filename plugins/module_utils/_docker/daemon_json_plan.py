@@ -1,8 +1,8 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plan of daemon_config: the new settings of daemon.json, and those that a running daemon reloads. Nothing
-is read or written here.
+"""The plan of daemon_config: the new settings of daemon.json, whether dockerd would take them, and those that a running
+daemon reloads. Nothing is read or written here.
 
 Sources: https://docs.docker.com/reference/cli/dockerd/ and moby's daemon/reload.go.
 """
@@ -10,18 +10,22 @@ Sources: https://docs.docker.com/reference/cli/dockerd/ and moby's daemon/reload
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import (
     RUNTIMES,
+    NoSettings,
     Settings,
     is_below,
     merged,
     parse,
     program,
+    read,
     render,
+    same,
 )
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_types import listing, problems
 
 # The settings that dockerd reloads at SIGHUP ("Configuration reload behavior" in its reference); it reads the
 # others only when it starts.
@@ -76,6 +80,9 @@ def parse_options(options: Mapping[str, Any]) -> Wanted:
                 f"settings: {RUNTIMES}.{name} must be null or have either runtimeType or path, with a value: nothing"
                 " was changed"
             )
+    found = problems({key: value for key, value in settings.items() if value is not None})
+    if found:
+        raise Refused(f"settings: {listing(found)}: nothing was changed")
     return Wanted(settings, options["runtimes_below"], options["path"], options["timeout"])
 
 
@@ -128,13 +135,13 @@ def replaced(settings: Settings, wanted: Wanted) -> Settings:
     """Return the wanted settings. A runtime is replaced as a whole, and removed only where its program is below
     `runtimes_below`.
     """
-    old = settings.get(RUNTIMES, {})
+    old = {} if settings.get(RUNTIMES) is None else settings[RUNTIMES]
     if not isinstance(old, Mapping):
         raise Refused(f"{RUNTIMES} is {type(old).__name__}, not a JSON object ({{…}}): correct it, then run this again")
     table = dict(old)
     for name, runtime in wanted.runtimes.items():
         foreign = name in old and not is_below(old[name], wanted.runtimes_below)
-        if runtime is not None and foreign and old[name] != runtime:
+        if runtime is not None and foreign and not same(old[name], runtime):
             raise Refused(
                 f"the runtime {name!r} there is not managed by nested.kata ({program(old[name])}, not below"
                 f" {wanted.runtimes_below}): choose another name, or remove it"
@@ -144,20 +151,40 @@ def replaced(settings: Settings, wanted: Wanted) -> Settings:
         elif not foreign:
             table.pop(name, None)
     result = merged(settings, {key: value for key, value in wanted.settings.items() if key != RUNTIMES})
-    if table != old:
+    if not same(table, old):
         result[RUNTIMES] = table
         if not table:
             del result[RUNTIMES]
     return result
 
 
+def understood(reader: Callable[[str], Settings], found: Found) -> Settings:
+    """Return the settings in the file, or raise Refused."""
+    try:
+        return reader(found.text or "")
+    except NoSettings as error:
+        raise Refused(f"{error}, then run this again") from None
+
+
+def check(settings: Settings) -> None:
+    """Raise Refused where dockerd would not start with the settings: with what the file holds beside the wanted ones."""
+    wrong = problems(settings)
+    if wrong:
+        raise Refused(f"{listing(wrong)}: correct it, then run this again")
+
+
 def decide(found: Found, wanted: Wanted) -> Plan:
     """Return the plan by which the file and the daemon get the wanted settings, or raise Refused."""
-    before = parse(found.text or "")
+    before = understood(read, found)
     after = replaced(before, wanted)
     changed = [
-        key for key in {**before, **after} if before.get(key) != after.get(key) or (key in before) != (key in after)
+        key
+        for key in {**before, **after}
+        if not same(before.get(key), after.get(key)) or (key in before) != (key in after)
     ]
+    if changed:
+        understood(parse, found)
+        check(after)
     steps: list[Any] = []
     reasons = []
     final = Write(render(after, found.text)) if after else Remove()

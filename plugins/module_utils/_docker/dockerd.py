@@ -16,8 +16,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
-from ansible_collections.nested.kata.plugins.module_utils._common.files import sync_directory
-from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import render
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import (
+    NoSettings,
+    content_of,
+    render,
+    replace,
+)
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_plan import (
     Found,
     Plan,
@@ -42,13 +46,11 @@ class Dockerd:
 
 
 def text_of(path: str) -> str | None:
+    """Return the text of the file, None where there is none, or raise Refused."""
     try:
-        with open(path, encoding="utf-8-sig") as file:  # dockerd skips a byte order mark, too
-            return file.read()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise Refused(f"byte {error.start} is not valid UTF-8: correct it, then run this again") from None
+        return content_of(path)
+    except NoSettings as error:
+        raise Refused(f"{error}, then run this again") from None
 
 
 def look_for_dockerd() -> Dockerd | None:
@@ -102,35 +104,6 @@ def validate(module: AnsibleModule, path: str, text: str) -> None:
     if status != 0:
         reason = (err.strip() or out.strip() or f"status {status}").splitlines()[-1].replace(file.name, path)
         raise Refused(f"dockerd would not accept it with these settings: {reason}; nothing was changed")
-
-
-def replace(path: str, text: str | None) -> None:
-    """Replace the text of the file and keep its owner and mode, or remove the file. Both are atomic."""
-    path = os.path.realpath(path)
-    directory = os.path.dirname(path)
-    if text is None:
-        os.unlink(path)
-        sync_directory(directory)
-        return
-    os.makedirs(directory, mode=0o755, exist_ok=True)
-    unfinished = os.path.join(directory, f".{os.path.basename(path)}.nested-kata")
-    try:
-        with open(unfinished, "w", encoding="utf-8") as file:
-            try:
-                there = os.stat(path)
-                os.fchown(file.fileno(), there.st_uid, there.st_gid)
-                os.fchmod(file.fileno(), there.st_mode & 0o7777)
-            except FileNotFoundError:
-                os.fchmod(file.fileno(), 0o644)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(unfinished, path)
-    except OSError:
-        if os.path.exists(unfinished):
-            os.unlink(unfinished)
-        raise
-    sync_directory(directory)
 
 
 def reload(module: AnsibleModule, timeout: int) -> Dockerd:

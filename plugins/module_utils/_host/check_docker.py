@@ -12,6 +12,7 @@ from typing import Any, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import NoSettings, is_below, read
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_types import listing, problems
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import ERROR, WARNING, Judgement
 
 SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
@@ -135,13 +136,17 @@ def key_of(flag: str) -> str:
 def settings_of(text: str) -> dict[str, Any]:
     """Return the settings of a daemon.json, or raise NotUsable. An empty file has none, as for dockerd."""
     try:
-        return read(text)
+        settings = read(text)
     except NoSettings as error:
         if error.comment:
             raise NotUsable(f"has a comment in line {error.line}, and JSON has no comments") from None
         raise NotUsable(
             f"is not valid JSON in line {error.line}: {error.what}" if error.line else "holds no object"
         ) from None
+    wrong = problems(settings)
+    if wrong:
+        raise NotUsable(f"is nothing that dockerd starts with: {listing(wrong)}")
+    return settings
 
 
 def check_docker_daemon(docker: Docker, target: str, kernel: str) -> Judgement:

@@ -27,6 +27,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.file_usage imp
 from ansible_collections.nested.kata.plugins.module_utils._common.mounts import mount_of
 from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.command import NoAnswer, ask, inspect, run
+from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import NoSettings, content_of
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import (
     DAEMON_JSON,
     Configuration,
@@ -225,14 +226,11 @@ def config_file(arguments: Sequence[str]) -> str:
 
 def read_configuration(path: str) -> Configuration:
     try:
-        with open(path, encoding="utf-8") as file:
-            return Configuration(path, text=file.read())
-    except FileNotFoundError:
-        return Configuration(path)
+        return Configuration(path, text=content_of(path))
     except OSError as error:
         return Configuration(path, error=os.strerror(error.errno or 0))
-    except UnicodeDecodeError:
-        return Configuration(path, error="it is not UTF-8")
+    except NoSettings as error:
+        return Configuration(path, error=error.what)
 
 
 # --- room, memory, time, the network ---
