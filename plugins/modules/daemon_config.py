@@ -12,8 +12,10 @@ description:
   - Puts settings into C(daemon.json) and leaves all others as they are written, with their order, layout and spelling.
   - Checks the types of all settings, as dockerd from 20.10 to 29 does, before it writes them. A text where dockerd
     needs a number, or a number where it needs a text, is an error that names the key and what to write.
+  - Refuses a key that dockerd's command line names too, since dockerd does not start with both, and names the drop-in
+    for its unit that removes the flag.
   - Validates the new file with C(dockerd --validate) before it replaces the old one, where dockerd can (Docker 23 and
-    newer).
+    newer). Of an older dockerd it learns the keys from C(dockerd --help).
   - Reads what dockerd reads, such as an empty file, V(null), and UTF-8 or UTF-16 with a byte order mark. A file that is
     changed is written in UTF-8.
   - Has the daemon reload it, which no container notices. A restart, which some settings need, is left to the user, who

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from ansible_runner import MARK, run_module
+from ansible_runner import MARK, module_command, module_environment, run_module
 from daemon_json_cases import REFUSED as WRONG
 from daemon_json_cases import TAKEN as RIGHT
 from docker_in_docker import configure_without, has_runtime, nested_daemon, within
@@ -242,3 +242,36 @@ def test_a_mount_point_and_a_link_stay_what_they_are(daemon: Path) -> None:
         assert json.loads(inside("cat", "/tmp/linked.json"))["runtimes"] == {"kata": KATA}
     finally:
         inside("rm", PATH)
+
+
+def test_a_key_that_is_a_flag_of_the_running_dockerd_is_refused(daemon: Path) -> None:
+    """A shell of that name stands for a dockerd that was started with the flag."""
+    inside("sh", "-ec", "cp /run/docker.pid /tmp/right.pid; cp /bin/sh /tmp/dockerd")
+    start = '/tmp/dockerd -c "sleep 60; :" x -H fd:// >/dev/null 2>&1 & echo $! >/run/docker.pid'
+    inside("sh", "-ec", f"{start}; until grep -q dockerd /proc/$!/comm; do sleep 0.01; done")
+    try:
+        result = run(daemon, {"hosts": ["fd://", "tcp://127.0.0.1:2375"]}, timeout=2)
+        assert (result["failed"], content()) == (True, BEFORE)
+        assert "dockerd is started with -H fd://, and does not start with hosts in this file too: " in result["msg"]
+    finally:
+        inside("sh", "-ec", "kill $(cat /run/docker.pid); cp /tmp/right.pid /run/docker.pid")
+
+
+def test_this_machines_own_dockerd_of_whatever_version_knows_what_it_would_not_start_with(tmp_path: Path) -> None:
+    """Docker 20.10 does not validate a file. No daemon is reached: it has another /run."""
+    path = tmp_path / "daemon.json"
+    path.write_text(BEFORE)
+    for settings in ({"no-such-setting": 1}, {"proxies": {"no-such-proxy": ""}}):
+        done = subprocess.run(
+            [
+                *("unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /run; exec "$@"', "sh"),
+                *module_command("daemon_config", {"settings": settings, "path": str(path)}),
+            ],
+            env=module_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        result = json.loads(done.stdout)
+        assert result["failed"] and "no-such-" in result["msg"], result
+        assert (path.read_text(), [file.name for file in tmp_path.iterdir()]) == (BEFORE, ["daemon.json"])

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import key_of
+from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd_flags import key_of
 from ansible_collections.nested.kata.plugins.module_utils._host.kvm import KvmError, run_guest
 from ansible_runner import CHECKOUT, MARK, module_command, module_environment, play, run_module
 from docker_in_docker import nested_daemon

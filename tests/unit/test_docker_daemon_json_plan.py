@@ -207,6 +207,21 @@ def test_a_key_that_is_there_twice_is_no_matter_where_nothing_changes() -> None:
         plan(text, {"debug": False})
 
 
+DEBIAN = ("/usr/sbin/dockerd", "-H", "fd://", "--containerd=/run/containerd/containerd.sock")
+
+
+def test_a_key_that_is_a_flag_of_dockerd_is_refused_with_what_mends_it() -> None:
+    found = Found(text='{"live-restore": true}', read=True, arguments=DEBIAN, systemd=True)
+    with pytest.raises(
+        Refused,
+        match=r"started with -H fd://, and does not start with hosts .*`ExecStart=/usr/sbin/dockerd "
+        r"--containerd=/run/containerd/containerd.sock`.* docker`, then run this again; nothing was changed$",
+    ):
+        decide(found, parsed({"hosts": ["fd://", "tcp://127.0.0.1:2375"]}))
+    assert decide(found, parsed({"debug": True})).steps
+    assert decide(found, parsed({"hosts": None, "live-restore": True})).steps == ()
+
+
 @pytest.mark.parametrize(
     "runtimes",
     [["kata"], {"kata": "shim"}, {"kata": {}}, {"kata": {"path": "a", "runtimeType": "b"}}, {"kata": {"options": {}}}],

@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
@@ -17,6 +21,8 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd import
     look,
     mark_of,
     text_of,
+    unit_of,
+    validate,
 )
 
 TEXT = '{"debug": true}\n'
@@ -74,3 +80,44 @@ def test_a_missing_file_was_read_unless_this_module_has_removed_it_since(path: s
     assert not has_read(daemon, path, None)
     Path(dockerd.READ).write_text(mark_of(daemon, path, None))
     assert has_read(daemon, path, None)
+
+
+def test_the_command_line_is_that_of_the_running_daemon_or_of_its_unit(path: str, tmp_path: Path) -> None:
+    assert look(path).arguments == ()
+    assert look(path, lambda: ["dockerd", "-H", "fd://"]).arguments == ("dockerd", "-H", "fd://")
+    shutil.copy("/bin/sleep", tmp_path / "dockerd")
+    with subprocess.Popen([tmp_path / "dockerd", "60"]) as running:
+        Path(dockerd.PIDFILE).write_text(str(running.pid))
+        while not Path(f"/proc/{running.pid}/comm").read_text().startswith("dockerd"):
+            time.sleep(0.01)
+        found = look(path, lambda: ["another"])
+        running.kill()
+    assert found.arguments == (str(tmp_path / "dockerd"), "60")
+    assert Dockerd(running.pid, 0.0).arguments() == []
+
+
+class Module(SimpleNamespace):
+    """What runs commands for the module: those that are here, each with what it prints."""
+
+    def get_bin_path(self, name: str, opt_dirs: list | None = None) -> str | None:
+        return name if name in self.commands else None
+
+    def run_command(self, command: list) -> tuple[int, str, str]:
+        return 0, self.commands[command[0]], ""
+
+
+def test_the_unit_is_asked_where_systemd_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = "ExecStart={ path=/usr/sbin/dockerd ; argv[]=/usr/sbin/dockerd -H fd:// ; ignore_errors=no }\n"
+    monkeypatch.setattr(dockerd, "SYSTEMD", str(tmp_path))
+    assert unit_of(Module(commands={"systemctl": shown})) == ["/usr/sbin/dockerd", "-H", "fd://"]
+    assert unit_of(Module(commands={})) == []
+    monkeypatch.setattr(dockerd, "SYSTEMD", str(tmp_path / "none"))
+    assert unit_of(Module(commands={"systemctl": shown})) == []
+
+
+def test_a_dockerd_that_does_not_validate_is_asked_for_its_flags(path: str) -> None:
+    old = Module(commands={"dockerd": "Options:\n  -D, --debug         Enable debug mode\n      --label list\n"})
+    validate(old, path, '{"debug": true, "labels": ["a=b"], "runtimes": {}}')
+    with pytest.raises(Refused, match=r"^dockerd does not know cdi-spec-dirs, Debug: correct it; nothing was changed$"):
+        validate(old, path, '{"cdi-spec-dirs": [], "debug": true, "Debug": true}')
+    validate(Module(commands={}), path, '{"cdi-spec-dirs": []}')

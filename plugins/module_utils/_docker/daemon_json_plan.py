@@ -26,6 +26,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json im
     same,
 )
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_types import listing, problems
+from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd_flags import refusal
 
 # The settings that dockerd reloads at SIGHUP ("Configuration reload behavior" in its reference); it reads the
 # others only when it starts.
@@ -92,6 +93,8 @@ class Found:
 
     text: str | None = None  # of the file; None where there is none
     read: bool | None = None  # whether the running daemon has read this text; None where no daemon runs
+    arguments: tuple[str, ...] = ()  # of dockerd, with the program: as it runs, or as its unit starts it
+    systemd: bool = False  # whether a unit starts it
 
 
 @dataclass(frozen=True)
@@ -166,11 +169,16 @@ def understood(reader: Callable[[str], Settings], found: Found) -> Settings:
         raise Refused(f"{error}, then run this again") from None
 
 
-def check(settings: Settings) -> None:
-    """Raise Refused where dockerd would not start with the settings: with what the file holds beside the wanted ones."""
+def check(settings: Settings, found: Found) -> None:
+    """Raise Refused where dockerd would not start with the settings: with what the file holds beside those that are
+    wanted, or with its flags.
+    """
     wrong = problems(settings)
     if wrong:
         raise Refused(f"{listing(wrong)}: correct it, then run this again")
+    clash = refusal(found.arguments, settings, found.systemd)
+    if clash:
+        raise Refused(f"{clash}, then run this again; nothing was changed")
 
 
 def decide(found: Found, wanted: Wanted) -> Plan:
@@ -184,7 +192,7 @@ def decide(found: Found, wanted: Wanted) -> Plan:
     ]
     if changed:
         understood(parse, found)
-        check(after)
+        check(after, found)
     steps: list[Any] = []
     reasons = []
     final = Write(render(after, found.text)) if after else Remove()

@@ -12,13 +12,14 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import (
     NoSettings,
     content_of,
+    read,
     render,
     replace,
 )
@@ -31,9 +32,11 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_pl
     Write,
     decide,
 )
+from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd_flags import arguments_of_unit, unknown
 
 PIDFILE = "/run/docker.pid"
 READ = "/run/nested-kata/daemon.json.read"  # the text that the running daemon was made to read last
+SYSTEMD = "/run/systemd/system"
 CLOCK_GRAIN = 1.0  # seconds: the kernel reports the time of its boot in whole ones
 
 
@@ -43,6 +46,14 @@ class Dockerd:
 
     process: int
     started: float
+
+    def arguments(self) -> list[str]:
+        """Return its command line; nothing where it has just ended."""
+        try:
+            with open(f"/proc/{self.process}/cmdline", encoding="utf-8", errors="surrogateescape") as file:
+                return file.read().split("\0")[:-1]
+        except OSError:
+            return []
 
 
 def text_of(path: str) -> str | None:
@@ -94,7 +105,11 @@ def mark_of(dockerd: Dockerd, path: str, text: str | None) -> str:
 def validate(module: AnsibleModule, path: str, text: str) -> None:
     """Validate the text with dockerd, or raise Refused with its reason."""
     dockerd = module.get_bin_path("dockerd", opt_dirs=["/usr/sbin"])
-    if not dockerd or "--validate" not in module.run_command([dockerd, "--help"])[1]:
+    usage = module.run_command([dockerd, "--help"])[1] if dockerd else ""
+    if "--validate" not in usage:
+        strange = unknown(read(text), usage) if usage else []
+        if strange:
+            raise Refused(f"dockerd does not know {', '.join(strange)}: correct it; nothing was changed")
         return
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=module.tmpdir, suffix=".json") as file:
         file.write(text)
@@ -127,11 +142,26 @@ def reload(module: AnsibleModule, timeout: int) -> Dockerd:
         time.sleep(0.1)
 
 
-def look(path: str) -> Found:
-    """Return the text of the file, and whether the running daemon has read it."""
+def look(path: str, of_unit: Callable[[], Sequence[str]] = tuple) -> Found:
+    """Return the text of the file, whether the running daemon has read it, and its command line. `of_unit` returns that
+    of its unit.
+    """
     text = text_of(path)
     dockerd = look_for_dockerd()
-    return Found(text=text, read=has_read(dockerd, path, text) if dockerd else None)
+    return Found(
+        text=text,
+        read=has_read(dockerd, path, text) if dockerd else None,
+        arguments=tuple(dockerd.arguments() if dockerd else of_unit()),
+        systemd=os.path.isdir(SYSTEMD),
+    )
+
+
+def unit_of(module: AnsibleModule) -> list[str]:
+    """Return the command line with which systemd would start dockerd."""
+    systemctl = module.get_bin_path("systemctl")
+    if not systemctl or not os.path.isdir(SYSTEMD):
+        return []
+    return arguments_of_unit(module.run_command([systemctl, "show", "--property=ExecStart", "docker.service"])[1])
 
 
 def carry_out(module: AnsibleModule, wanted: Wanted, plan: Plan, old: str | None) -> None:
@@ -159,7 +189,7 @@ def apply(module: AnsibleModule, wanted: Wanted) -> dict[str, Any]:
     """Look, decide and act; return the module's result."""
     path = wanted.path
     try:
-        found = look(path)
+        found = look(path, lambda: unit_of(module))
         plan = decide(found, wanted)
         if not module.check_mode:
             carry_out(module, wanted, plan, found.text)

@@ -13,6 +13,7 @@ from typing import Any, Sequence
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import version_of, written
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import NoSettings, is_below, read
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json_types import listing, problems
+from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd_flags import as_written, collisions
 from ansible_collections.nested.kata.plugins.module_utils._host.findings import ERROR, WARNING, Judgement
 
 SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
@@ -24,35 +25,6 @@ OLDEST_ON_MACHINE = (20, 10)  # the first with `--cgroupns`, which a proxy needs
 # A version of Docker, and the oldest Kata that it and newer ones need, with the runtime in Rust.
 KATA_FOR_DOCKER = (((29, 5), (3, 32)), ((26,), (3, 30)))
 OLDEST_ON_TARGET = KATA_FOR_DOCKER[-1][0]
-
-# The key in daemon.json of a flag of dockerd, where that is not just its name (moby, daemon/command/config.go and
-# config_unix.go).
-KEYS_OF_FLAGS = {
-    "H": "hosts",
-    "host": "hosts",
-    "D": "debug",
-    "b": "bridge",
-    "G": "group",
-    "l": "log-level",
-    "s": "storage-driver",
-    "p": "pidfile",
-    **{
-        name: f"{name}s"
-        for name in (
-            "label",
-            "log-opt",
-            "exec-opt",
-            "storage-opt",
-            "registry-mirror",
-            "authorization-plugin",
-            "default-ulimit",
-            "default-address-pool",
-            "node-generic-resource",
-            "cdi-spec-dir",
-        )
-    },
-    "insecure-registry": "insecure-registries",
-}
 
 
 @dataclass(frozen=True)
@@ -107,30 +79,6 @@ class Docker:
 
 class NotUsable(ValueError):
     """A daemon.json that dockerd would not start with."""
-
-
-def flags_of(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the flags in dockerd's command line, without dashes and values."""
-    return tuple(
-        argument.lstrip("-").partition("=")[0]
-        for argument in arguments
-        if argument.startswith("-") and argument.strip("-")
-    )
-
-
-def added_runtimes(arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the runtimes in dockerd's command line (--add-runtime NAME=PATH) beside daemon.json."""
-    values = [
-        argument.partition("=")[2] or following
-        for argument, following in zip(arguments, [*arguments[1:], ""])
-        if argument.partition("=")[0] == "--add-runtime"
-    ]
-    return tuple(value.partition("=")[0] for value in values)
-
-
-def key_of(flag: str) -> str:
-    """Return the key of a flag in daemon.json."""
-    return KEYS_OF_FLAGS.get(flag, flag)
 
 
 def settings_of(text: str) -> dict[str, Any]:
@@ -251,13 +199,11 @@ def check_docker_config(docker: Docker, target: str, runtimes: Sequence[str]) ->
             "correct it: dockerd does not start with it either (dockerd --validate)",
             severity,
         )
-    clashing = [
-        (f"--{flag}" if len(flag) > 1 else f"-{flag}", key_of(flag))
-        for flag in dict.fromkeys(docker.flags)
-        if key_of(flag) in settings
-    ]
+    clashing = collisions(docker.flags, settings)
     if clashing:
-        found = "; ".join(f"dockerd has the flag {flag}, which is {key} in {path}" for flag, key in clashing)
+        found = "; ".join(
+            f"dockerd has the flag {as_written(flag)}, which is {key} in {path}" for flag, key in clashing
+        )
         return Judgement(
             False,
             found,

@@ -28,13 +28,12 @@ from ansible_collections.nested.kata.plugins.module_utils._common.mounts import 
 from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.command import NoAnswer, ask, inspect, run
 from ansible_collections.nested.kata.plugins.module_utils._docker.daemon_json import NoSettings, content_of
+from ansible_collections.nested.kata.plugins.module_utils._docker.dockerd_flags import added_runtimes, flags_of
 from ansible_collections.nested.kata.plugins.module_utils._host.check_docker import (
     DAEMON_JSON,
     Configuration,
     Docker,
     Holder,
-    added_runtimes,
-    flags_of,
 )
 from ansible_collections.nested.kata.plugins.module_utils._host.check_machine import (
     Device,
