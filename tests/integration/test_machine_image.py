@@ -51,6 +51,8 @@ def context(*commands: str, mark: str = "") -> bytes:
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
         archive.add(FILES / "rootfs", "rootfs")
+        for name in ("daemon_json.py", "daemon_json_types.py"):
+            archive.add(CHECKOUT / "plugins/module_utils/_docker" / name, f"rootfs/usr/lib/nested-kata/{name}")
     return packed.getvalue()
 
 

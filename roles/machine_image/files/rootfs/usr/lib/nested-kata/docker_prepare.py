@@ -7,6 +7,9 @@
 Runs as a oneshot unit that docker.service requires: where the disk is missing or another one,
 dockerd does not start, so that it never fills the root file system or somebody else's disk.
 
+Whoever uses this machine may have settings of their own in daemon.json. They are judged and edited by two files of the
+collection, which the machine image has beside this one.
+
     docker_prepare.py grow BYTES    let the file system grow to this size while dockerd runs
 
 That prints `grown` where it did so, and `restart` where more of it waits for the next start.
@@ -24,6 +27,8 @@ DISK = Path("/dev/docker-disk")
 DISK_SIZE = Path("/etc/docker-disk-size")  # how much of the disk the file system takes, in bytes, or all of it
 DATA = Path("/var/lib/docker")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
+ETH0_MTU = Path("/sys/class/net/eth0/mtu")
+MTU = "com.docker.network.driver.mtu"  # the name of the option in networks of each driver
 EXT4_64BIT = 0x80  # of its incompatible features: the number of blocks has a second half
 LEAST_ROOM = 16 << 20  # bytes for which an ext4 grows: it leaves out a last group of blocks that is too small
 MOUNT_OPTIONS = {"btrfs": "compress=zstd:1,discard=async"}
@@ -147,19 +152,105 @@ def driver(fstype: str) -> str:
     return "btrfs" if fstype == "btrfs" else "overlay2"
 
 
-def daemon_config(present: dict, *, fstype: str, mtu: int, pool: str | None) -> dict:
-    """Return the configuration of dockerd: what is present, with what this machine must have on top.
+def daemon_config(present: dict, *, fstype: str, mtu: int, pool: str | None, changes: list[str] | None = None) -> dict:
+    """Return the configuration of dockerd: what is present, with what this machine must have on top. What that changes
+    of what is present is added to `changes`, in words.
 
     The MTU never exceeds that of eth0, on the default bridge and on every network made later; `pool` is the
-    range (CIDR) that networks of this level are taken from, a /24 each.
+    range (CIDR) that networks of this level are taken from, a /24 each, unless there are other ranges.
     """
+    changes = [] if changes is None else changes
     config = dict(present)
     config["storage-driver"] = driver(fstype)
-    config["mtu"] = mtu
-    config["default-network-opts"] = {"bridge": {"com.docker.network.driver.mtu": str(mtu)}}
+    if present.get("storage-driver") not in (None, "", config["storage-driver"]):
+        changes.append(f"storage-driver {present['storage-driver']} does not fit the file system {fstype} of the disk")
+    config["mtu"] = present.get("mtu") or mtu
+    options = {name: dict(each or {}) for name, each in (present.get("default-network-opts") or {}).items()}
+    options.setdefault("bridge", {}).setdefault(MTU, str(mtu))
+    config["default-network-opts"] = options
+    for place, table, key in [
+        ("", config, "mtu"),
+        *((f"default-network-opts.{name}.", options[name], MTU) for name in options),
+    ]:
+        if key in table and not fits(table[key], mtu):
+            changes.append(f"{place}{key} {table[key]} does not fit eth0, which has {mtu}")
+            table[key] = type(table[key])(mtu)
     if pool:
-        config["default-address-pools"] = [{"base": pool, "size": 24}]
+        own = {"base": pool, "size": 24}
+        kept = [each for each in present.get("default-address-pools") or [] if each != own]
+        clear = [each for each in kept if not overlap(base_of(each), pool)]
+        changes += [
+            f"default-address-pools {base_of(each)} overlaps {pool}, this level's" for each in kept if each not in clear
+        ]
+        config["default-address-pools"] = [*clear, own]
     return config
+
+
+def fits(found: int | str, most: int) -> bool:
+    """Tell whether an MTU is not larger than another one; one that is not positive means Docker's default."""
+    try:
+        return 0 < int(found) <= most
+    except ValueError:
+        return True  # networks with it are refused by Docker
+
+
+def base_of(pool: dict | None) -> str:
+    """Return the range of an address pool; dockerd finds its name in any case."""
+    return {name.lower(): value for name, value in (pool or {}).items()}.get("base") or ""
+
+
+def overlap(one: str, other: str) -> bool:
+    """Tell whether two ranges (CIDR) have an address in common."""
+    from ipaddress import ip_network  # noqa: PLC0415 - few have such settings
+
+    try:
+        networks = ip_network(one, strict=False), ip_network(other, strict=False)
+    except ValueError:
+        return False  # dockerd does not take it either
+    return networks[0].version == networks[1].version and networks[0].overlaps(networks[1])
+
+
+def written(config: dict) -> str:
+    """Return the text of a daemon.json that is all this program's."""
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def is_own(text: str, present: dict) -> bool:
+    """Tell whether this program wrote all of a daemon.json, maybe for another eth0."""
+    if written(present) != text:
+        return False
+    pool = ((present.get("default-address-pools") or [{}])[0] or {}).get("base")
+    return present == daemon_config({}, fstype=present.get("storage-driver"), mtu=present.get("mtu"), pool=pool)
+
+
+def configure(**machine: str | int | None) -> None:
+    """Write daemon.json, with what others have in it."""
+    if not os.path.lexists(DAEMON_JSON):
+        write_if_changed(DAEMON_JSON, written(daemon_config({}, **machine)))
+        return
+    if DAEMON_JSON.is_file() and DAEMON_JSON.read_bytes() == written(daemon_config({}, **machine)).encode():
+        return
+    # Only where there are settings of others, so that no other start pays for it.
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    from daemon_json import NoSettings, content_of, read, render, replace, same  # noqa: PLC0415
+    from daemon_json_types import listing, problems  # noqa: PLC0415
+
+    try:
+        text = content_of(str(DAEMON_JSON)) or ""
+        present = read(text)
+        wrong = problems(present)
+        if wrong:
+            raise NotReady(f"{DAEMON_JSON}: {listing(wrong)}: correct it, then run `systemctl start docker`")
+        changes: list[str] = []
+        config = daemon_config({} if is_own(text, present) else present, **machine, changes=changes)
+        if not same(config, present):
+            replace(str(DAEMON_JSON), render(config, text))
+    except NoSettings as error:
+        raise NotReady(f"{DAEMON_JSON}: {error}, then run `systemctl start docker`") from None
+    except OSError as error:
+        raise NotReady(f"{DAEMON_JSON}: {error.strerror}") from None
+    for change in changes:
+        print(f"{DAEMON_JSON}: {change}: changed")
 
 
 def write_if_changed(path: Path, text: str) -> None:
@@ -198,14 +289,11 @@ def prepare() -> int:
             raise NotReady(
                 f"nothing is mounted at {DATA} and no disk was given: Docker would fill the root file system"
             )
-        present = json.loads(DAEMON_JSON.read_text(encoding="utf-8")) if DAEMON_JSON.exists() else {}
-        config = daemon_config(
-            present,
+        configure(
             fstype=fstype or output("stat", "--file-system", "--format", "%T", str(DATA)),
-            mtu=int(Path("/sys/class/net/eth0/mtu").read_text(encoding="ascii")),
+            mtu=int(ETH0_MTU.read_text(encoding="ascii")),
             pool=os.environ.get("NESTED_KATA_ADDRESS_POOL"),
         )
-        write_if_changed(DAEMON_JSON, json.dumps(config, indent=2, sort_keys=True) + "\n")
     except (NotReady, OSError, ValueError) as problem:
         print(f"Docker is not started: {problem}", file=sys.stderr)
         return 1
