@@ -27,7 +27,8 @@ MACHINE = {"fstype": "btrfs", "mtu": 1400, "pool": "10.213.64.0/18"}
 
 def shared() -> dict[str, Path]:
     """Return the files of the collection that the machine image has too, by where they are there."""
-    variables = yaml.safe_load((ROLE / "vars" / "main.yml").read_text(encoding="utf-8"))
+    tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text(encoding="utf-8"))
+    variables = next(task["vars"] for task in tasks if "machine_image_shared" in task.get("vars", {}))
     return {
         name: Path(source.replace("{{ role_path }}", str(ROLE))).resolve()
         for name, source in variables["machine_image_shared"].items()
