@@ -101,12 +101,12 @@ options:
         description:
           - Path of an archive file instead of a daemon, on the machine that the module runs on.
           - As a source it may be an archive of C(docker save), or an OCI archive (of podman, skopeo or buildx for
-            example), plain or compressed by C(gzip) or C(zstd). An archive that ends too early or has a layer with a
-            wrong digest is refused.
+            example), plain or compressed by C(gzip), C(zstd), C(xz) or C(bzip2). An archive that ends too early or has
+            a layer with a wrong digest is refused.
           - As a destination it becomes an archive that C(docker load) and OCI tools can read. With the suffixes C(.gz)
-            and C(.tgz) it is compressed by C(gzip), with C(.zst) and C(.tzst) by C(zstd). It holds the images of the
-            task and no others, and is replaced as a whole when one of them differs. A file that holds other images, or
-            something else, is refused.
+            and C(.tgz) it is compressed by C(gzip), with C(.zst) and C(.tzst) by C(zstd), with C(.xz) and C(.txz) by
+            C(xz), with C(.bz2), C(.tbz2) and C(.tbz) by C(bzip2). It holds the images of the task and no others, and is
+            replaced as a whole when one of them differs. A file that holds other images, or something else, is refused.
           - A new archive can be read by its owner only, since an image may hold secrets.
         type: path
   destination:
@@ -158,7 +158,7 @@ requirements:
   - for C(hops), Docker's command line client, on the machine and in each container on the way
   - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the machine
     that it leads to
-  - for compressed archives, C(gzip) or C(zstd)
+  - for compressed archives, the command that uncompresses them, C(gzip), C(zstd), C(xz) or C(bzip2)
 notes:
   - What daemons say is not trusted. A destination fails when an answer takes longer than 60 seconds or has more than 32
     MiB, all answers of a task take longer than an hour, or a whole image is not complete after an hour. Whoever gives

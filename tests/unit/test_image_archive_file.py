@@ -10,8 +10,17 @@ import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._image import archive_file
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Unwritable, Writing
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import (
+    SUFFIXES,
+    Unwritable,
+    Writing,
+    listed,
+    opened,
+)
+from builders import COMPRESS
+from image_builder import layer, made, oci
 
 
 def written(path: Path, content: bytes) -> Writing:
@@ -22,6 +31,44 @@ def written(path: Path, content: bytes) -> Writing:
     writing.write(content)
     writing.complete()
     return writing
+
+
+ARCHIVE = oci({"a:1": [made([layer(b"only")])]})
+PACKAGES = {"gzip": "gzip", "zstd": "zstd", "xz": "xz-utils", "bzip2": "bzip2"}
+
+
+@pytest.mark.parametrize("kind", COMPRESS)
+def test_an_archive_is_read_whatever_its_compression_and_its_suffix(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(COMPRESS[kind](ARCHIVE))
+    with opened(str(path)) as content:
+        assert content.read() == ARCHIVE
+    assert [packed.names for packed in listed(str(path))] == [("a:1",)]
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_command_that_is_not_there_is_named(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(COMPRESS[kind](ARCHIVE))
+    monkeypatch.setenv("PATH", "/nowhere")
+    why = rf"there is no command {kind} here: install it \(Debian package {PACKAGES[kind]}\)"
+    with pytest.raises(Damaged, match=f"it is compressed with {kind}, and {why}"):
+        listed(str(path))
+    suffix = next(suffix for suffix, by in SUFFIXES.items() if by == kind)
+    writing = Writing(str(tmp_path / f"new{suffix}"))
+    writing.start()
+    with pytest.raises(Unwritable, match=f"{why}, or choose another suffix"):
+        writing.begin()
+    writing.give_up()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_suffix_chooses_the_compression(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.tar{suffix}"
+    written(path, ARCHIVE).finish()
+    assert path.read_bytes() != ARCHIVE
+    with opened(str(path)) as content:
+        assert content.read() == ARCHIVE
 
 
 def test_a_full_disk_is_told(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ def test_a_zstd_frame_that_is_cut_off_tells_no_size() -> None:
     assert zstd_content(b"\x28\xb5\x2f\xfd\xa0") is None
 
 
+def test_a_zstd_frame_that_is_skipped_tells_no_size() -> None:
+    assert zstd_content(b"\x50\x2a\x4d\x18" + bytes.fromhex("a0 00 00 00 80") + bytes(20)) is None
+
+
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 70_000, 20_000_000])
 def test_the_size_of_the_content_is_read_from_the_index_of_an_xz_file(size: int) -> None:
     assert xz_content(lzma.compress(bytes(size), preset=0)[-1000:]) == size

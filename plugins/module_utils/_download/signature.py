@@ -13,6 +13,7 @@ from typing import Iterator
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
 from ansible.module_utils.urls import open_url
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    HEAD,
     READ_BY,
     compression_of,
     uncompressed,
@@ -98,7 +99,7 @@ class Signature:
 
     def _pieces(self, path: str, progress: Progress) -> Iterator[bytes]:
         with open(path, "rb") as file:
-            kind = compression_of(file.read(8), READ_BY)
+            kind = compression_of(file.read(HEAD), READ_BY)
             if self._uncompressed and not kind:
                 raise Wrong("it is not compressed by xz, gzip or bzip2, though signed is uncompressed")
             size = os.path.getsize(path)

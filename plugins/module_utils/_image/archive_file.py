@@ -13,20 +13,33 @@ import subprocess
 from io import FileIO
 from typing import BinaryIO, Iterator
 
-from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    COMMANDS,
+    HEAD,
+    PACKAGES,
+    compression_of,
+    through_command,
+)
 from ansible_collections.nested.kata.plugins.module_utils._common.files import (
     last_words,
-    reading_end,
     sync_directory,
     writing_end,
 )
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import check_end
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
 
-SUFFIXES = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
-PACKING = {"gzip": ("gzip", "-c"), "zstd": ("zstd", "-q", "-c")}
-UNPACKING = {"gzip": ("gzip", "-dc"), "zstd": ("zstd", "-q", "-dc")}
+SUFFIXES = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".zst": "zstd",
+    ".tzst": "zstd",
+    ".xz": "xz",
+    ".txz": "xz",
+    ".bz2": "bzip2",
+    ".tbz2": "bzip2",
+    ".tbz": "bzip2",
+}
+PACKING = {"gzip": ("gzip", "-c"), "zstd": ("zstd", "-q", "-c"), "xz": ("xz", "-c"), "bzip2": ("bzip2", "-c")}
 
 TRIES = 20  # to make a file that other tasks make and remove, too
 
@@ -39,38 +52,13 @@ class Unwritable(Exception):
 def opened(path: str) -> Iterator[BinaryIO]:
     """Yield the uncompressed content of an archive, to be read once from its beginning to its end."""
     with open(path, "rb") as file:
-        kind = compression_of(os.pread(file.fileno(), 4, 0), UNPACKING)  # the position stays at the beginning
-        with uncompressed(file, kind) if kind else contextlib.nullcontext(file) as content:
-            yield content
-
-
-@contextlib.contextmanager
-def uncompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
-    command = UNPACKING[kind]
-    try:
-        process = subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    except FileNotFoundError as error:
-        raise Damaged(f"it is compressed with {kind}, and there is no command {kind} here: install it") from error
-    with process:
-        content = reading_end(process.stdout)
-        try:
+        kind = compression_of(os.pread(file.fileno(), HEAD, 0), COMMANDS)  # the position stays at the beginning
+        if not kind:
+            yield file
+            return
+        with through_command(file, kind) as content:
             yield content
             check_end(content)
-        except Damaged as error:
-            # The command's message is nearer to the cause than the error of a tar archive that breaks off.
-            raise Damaged(complaint(process) or str(error)) from error
-        finally:
-            content.close()
-        words = complaint(process)
-        if words:
-            raise Damaged(words)
-
-
-def complaint(process: subprocess.Popen[bytes]) -> str:
-    """Return the message of a command that failed by itself, or nothing."""
-    reading_end(process.stdout).close()
-    said, status = last_words(process)
-    return said if status > 0 else ""
 
 
 def listed(path: str) -> tuple[Packed, ...]:
@@ -160,7 +148,8 @@ class Writing:
                 )
             except FileNotFoundError as error:
                 raise Unwritable(
-                    f"there is no command {self._kind} here: install it, or choose another suffix"
+                    f"there is no command {self._kind} here: install it (Debian package {PACKAGES[self._kind]}), or"
+                    " choose another suffix"
                 ) from error
 
     def write(self, piece: bytes) -> None:

@@ -9,21 +9,22 @@ from typing import Iterator
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
 
-PACKAGES = {"zstd": "zstd", "xz": "xz-utils"}  # of Debian, with the commands that uncompress
+FORMATS = ("zstd", "xz")  # that an archive of a release may be compressed by
 TAIL = 1 << 20  # bytes at the end of an archive that hold the index of any sensible xz file
+FRAME = b"\x28\xb5\x2f\xfd"  # of zstd; a frame that is skipped may come first
 LONGEST_NUMBER = 9  # bytes of a number in that index (xz-file-format.txt, 1.2)
 USUAL_RATIO = 3  # of unpacked to packed: 2.5 GB to 925 MiB in 4.1.0
 
 
 def space_needed(size: int, head: bytes, tail: bytes) -> int:
     """Return how many bytes an archive of this size unpacks to: the size that it states, or else an estimate."""
-    stated = zstd_content(head) if compression_of(head, PACKAGES) == "zstd" else xz_content(tail)
+    stated = zstd_content(head) if compression_of(head, FORMATS) == "zstd" else xz_content(tail)
     return USUAL_RATIO * size if stated is None else stated
 
 
 def zstd_content(head: bytes) -> int | None:
     """Return the size of the content, from a zstd frame's header (RFC 8878, 3.1.1.1)."""
-    if len(head) < 18:
+    if len(head) < 18 or not head.startswith(FRAME):
         return None
     descriptor = head[4]
     single_segment = descriptor >> 5 & 1

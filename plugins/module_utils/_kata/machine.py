@@ -18,7 +18,7 @@ from dataclasses import asdict
 from io import BufferedReader
 from typing import Iterator
 
-from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import PACKAGES, compression_of
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.files import (
     alone_in,
@@ -27,7 +27,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.files import (
 )
 from ansible_collections.nested.kata.plugins.module_utils._common.progress import Progress
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
-from ansible_collections.nested.kata.plugins.module_utils._kata.archive_size import PACKAGES, TAIL, space_needed
+from ansible_collections.nested.kata.plugins.module_utils._kata.archive_size import FORMATS, TAIL, space_needed
 from ansible_collections.nested.kata.plugins.module_utils._kata.contents import kernel_release_in, version_in
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import Judge
 from ansible_collections.nested.kata.plugins.module_utils._kata.options import Wanted
@@ -138,7 +138,7 @@ def _check(archive: str | None, parent: str, check_mode: bool) -> None:
         size, head = os.fstat(file.fileno()).st_size, file.read(18)
         file.seek(max(0, size - TAIL))
         needed, free = space_needed(size, head, file.read()), free_in(parent)
-    kind = compression_of(head, PACKAGES)
+    kind = compression_of(head, FORMATS)
     if not kind:
         raise Refused(
             f"archive: {archive} is neither a .tar.zst nor a .tar.xz file (it begins with {head[:8]!r}): get it again"

@@ -8,26 +8,21 @@ one directory.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
-import re
-import subprocess
 import tarfile
-import threading
-from io import BufferedReader, BufferedWriter
-from typing import BinaryIO, Callable, Iterator
+from io import BufferedReader
+from typing import BinaryIO, Callable, ContextManager, Iterator
 
-from ansible_collections.nested.kata.plugins.module_utils._common.compression import compression_of
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
-from ansible_collections.nested.kata.plugins.module_utils._common.files import (
-    PIECE,
-    last_words,
-    reading_end,
-    writing_end,
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    HEAD,
+    compression_of,
+    through_command,
 )
+from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import Content, check_end, members
+from ansible_collections.nested.kata.plugins.module_utils._kata.archive_size import FORMATS
 from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Judge,
     MakeDirectory,
@@ -38,10 +33,6 @@ from ansible_collections.nested.kata.plugins.module_utils._kata.members import (
     Piece,
     WriteFile,
 )
-
-# Memory is limited, since an archive could demand any amount; zstd has a limit of its own. xz -9 needs 65 MiB.
-COMMANDS = {"zstd": ("zstd", "-q", "-dc"), "xz": ("xz", "-q", "-dc", "--memlimit-decompress=512MiB")}
-F_SETPIPE_SZ = 1031  # linux/fcntl.h; in module fcntl since Python 3.10
 
 KINDS = {
     tarfile.REGTYPE: "a file",
@@ -61,50 +52,13 @@ class Archive:
     def __init__(self, file: BufferedReader, report: Callable[[int], None]) -> None:
         self._file, self._report = file, report
         self._digest = hashlib.sha256()
-        self._feeder: threading.Thread
-        self._error: OSError | None = None
+        self._pieces = self._read()
 
-    @contextlib.contextmanager
-    def content(self) -> Iterator[BufferedReader]:
-        """Yield the content of the archive as a file that can be read from its beginning to its end."""
-        command = COMMANDS[compression_of(self._file.peek(8), COMMANDS)]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            feed, content = writing_end(process.stdin), reading_end(process.stdout)
-            for pipe in (feed, content):
-                with contextlib.suppress(OSError):  # an unprivileged user's share may be used up
-                    fcntl.fcntl(pipe, F_SETPIPE_SZ, PIECE)
-            # From here on only the thread uses it: closing it here, too, would wait for what the thread writes.
-            process.stdin = None
-            self._feeder = threading.Thread(target=self._feed, args=(feed,), daemon=True)
-            self._feeder.start()
-            try:
-                yield content
-            except Damaged as error:
-                raise Damaged(self._last_words(process, command[0]) or str(error)) from None
-            words = self._last_words(process, command[0])
-            if words:
-                raise Damaged(words)
+    def content(self) -> ContextManager[BufferedReader]:
+        """Return the content of the archive as a file that can be read from its beginning to its end."""
+        return through_command(self._pieces, compression_of(self._file.peek(HEAD), FORMATS))
 
-    @staticmethod
-    def _last_words(process: subprocess.Popen[bytes], name: str) -> str:
-        """Return the command's error about unreadable data. A command that was not read to the end has none."""
-        reading_end(process.stdout).close()
-        words, status = last_words(process)
-        return re.sub(r"^(\w+: )?(/\*stdin\*\\ : |\(stdin\): )?", f"{name}: ", words) if status > 0 else ""
-
-    def _feed(self, pipe: BufferedWriter) -> None:
-        """Give the file to the command, and read on without it when that ends."""
-        try:
-            with contextlib.suppress(BrokenPipeError), pipe:
-                pipe.writelines(self._pieces())
-            for _dummy in self._pieces():
-                pass
-        except OSError as error:
-            self._error = error
-
-    def _pieces(self) -> Iterator[bytes]:
+    def _read(self) -> Iterator[bytes]:
         for piece in iter(lambda: self._file.read(PIECE), b""):
             self._digest.update(piece)
             self._report(len(piece))
@@ -112,9 +66,8 @@ class Archive:
 
     def digest(self) -> str:
         """Return the SHA-256 of the whole file, even if its content could not be read."""
-        self._feeder.join()
-        if self._error:
-            raise self._error
+        for _dummy in self._pieces:  # what the command did not take
+            pass
         return self._digest.hexdigest()
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    HEAD,
     MAGIC,
     READ_BY,
     compression_of,
@@ -79,7 +80,7 @@ def parse(options: Mapping[str, Any]) -> Wanted:
 def _read(path: str, option: str) -> Sequence[Assignment]:
     try:
         with open(path, "rb") as file:
-            kind = compression_of(file.peek(8), MAGIC.values())
+            kind = compression_of(file.peek(HEAD), MAGIC)
             if kind and kind not in READ_BY:
                 raise Refused(f"{option}: {path} is compressed with {kind}: uncompress it first")
             text = joined(uncompressed(file, kind), LARGEST).decode("utf-8-sig")
