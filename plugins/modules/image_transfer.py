@@ -135,7 +135,8 @@ options:
   platform:
     description:
       - Fail unless an image is for this platform, V(os/architecture) or V(os/architecture/variant), for example
-        V(linux/arm64).
+        V(linux/arm64). V(linux/arm64/v8) and V(linux/arm64) are the same, as are V(linux/amd64/v1), V(linux/x86_64) and
+        V(linux/amd64).
       - From an archive that has an image for several platforms, the image for this platform is taken. Daemons with API
         1.48 or newer (Docker 28) are asked for it.
     type: str

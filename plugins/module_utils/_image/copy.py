@@ -30,6 +30,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, Step, decide
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import runs_on
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import absent
 from ansible_collections.nested.kata.plugins.module_utils._image.result import (
     Work,
@@ -82,7 +83,7 @@ def look_at_source(wanted: Wanted, source: Source) -> dict[str, Image]:
     if missing:
         raise Refused(f"images: {source.title} has {absent(missing, source.tags())}: nothing was sent")
     for reference, image in images.items():
-        if wanted.platform and not image.runs_on(wanted.platform):
+        if wanted.platform and not runs_on(image.platform, wanted.platform):
             raise Refused(
                 f"platform: {source.title} has {reference} for {image.platform or 'no platform'}, not for"
                 f" {wanted.platform}: nothing was sent"

@@ -33,6 +33,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
     verified,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import normal, runs_on
 
 # Containerd's store gives an image its name before it is unpacked, and forgets the image that had the name. So there it
 # is loaded under this name, which it loses when it is complete. An image that an interrupted task left under it goes
@@ -151,7 +152,7 @@ class DaemonSource:
     """A daemon as a source."""
 
     def __init__(self, daemon: Daemon, platform: str) -> None:
-        self._daemon, self._platform = daemon, platform
+        self._daemon, self._platform = daemon, platform and normal(platform)
         self.title = daemon.title
         self.read_from = ""
         self._no_store = no_store(daemon.endpoint)  # why its layers cannot be read one by one
@@ -247,7 +248,8 @@ class ArchiveSource:
         """Return the image for the platform, or another one, which can be named."""
         found = self._images[reference]
         return next(
-            (packed for packed in found if not self._platform or packed.image.runs_on(self._platform)), found[0]
+            (packed for packed in found if not self._platform or runs_on(packed.image.platform, self._platform)),
+            found[0],
         )
 
     def image(self, reference: str) -> Image | None:

@@ -16,11 +16,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     DaemonLocation,
     Location,
 )
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import (
-    parse_platform,
-    parse_references,
-    parse_tags,
-)
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import parse_platform
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import parse_references, parse_tags
 
 
 @dataclass(frozen=True)

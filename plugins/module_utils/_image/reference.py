@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names, tags and platforms of images, as options and daemons spell them."""
+"""Names and tags of images, as options and daemons spell them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ DOMAIN = re.compile(
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 ID = re.compile(r"[0-9a-f]{64}")
 LONGEST_NAME = 255
-PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9.]+)?")
 
 
 def split_domain(name: str) -> tuple[str, str]:
@@ -81,15 +80,6 @@ def full_name(reference: str) -> str:
     """Return a name with its registry, as containerd spells it."""
     domain, path = split_domain(reference)
     return f"{domain}/{path}" if "/" in reference else f"{domain}/library/{path}"
-
-
-def parse_platform(text: str) -> str:
-    if not PLATFORM.fullmatch(text):
-        raise Refused(
-            f"{text!r} is not a valid platform: write os/architecture or os/architecture/variant, such as linux/amd64"
-            " or linux/arm64/v8"
-        )
-    return text
 
 
 def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> dict[str, tuple[str, ...]]:
