@@ -49,6 +49,7 @@ options:
       - Names of images as C(docker pull) takes them, V(name), V(name:tag) or V(registry:5000/path/name:tag). A name
         without a tag means V(latest).
       - Ids and digests are refused. An image is loaded under a name, and an image without a name would be lost there.
+      - In an archive file an image may have only a tag. Any name that has this tag leads to it.
     type: list
     elements: str
     required: true
@@ -100,9 +101,16 @@ options:
       archive:
         description:
           - Path of an archive file instead of a daemon, on the machine that the module runs on.
-          - As a source it may be an archive of C(docker save), or an OCI archive (of podman, skopeo or buildx for
+          - As a source it may be an archive that C(docker load) takes (of C(docker save), podman, crane, ko, kaniko,
+            jib, rules_oci, pack or nix for example), or an OCI archive (of buildx, podman, skopeo, umoci or oras for
             example), plain or compressed by C(gzip), C(zstd), C(xz) or C(bzip2). An archive that ends too early or has
             a layer with a wrong digest is refused.
+          - Its layers may be compressed by the same. They are sent uncompressed, since not every Docker reads every
+            compression, and compared with the digests in the image's configuration. They are uncompressed twice, since
+            an archive has the size of a layer before the layer.
+          - What is no image (such as a Helm chart, a signature, an SBOM or an attestation), and images that are not
+            complete, are passed over, see RV(passed_over). An image whose lowest layers were left out can be sent to
+            daemons that have them.
           - As a destination it becomes an archive that C(docker load) and OCI tools can read. With the suffixes C(.gz)
             and C(.tgz) it is compressed by C(gzip), with C(.zst) and C(.tzst) by C(zstd), with C(.xz) and C(.txz) by
             C(xz), with C(.bz2), C(.tbz2) and C(.tbz) by C(bzip2). It holds the images of the task and no others, and is
@@ -159,12 +167,14 @@ requirements:
   - for C(hops), Docker's command line client, on the machine and in each container on the way
   - for a C(context) with V(ssh://), OpenSSH's client on the machine, and Docker's command line client on the machine
     that it leads to
-  - for compressed archives, the command that uncompresses them, C(gzip), C(zstd), C(xz) or C(bzip2)
+  - for compressed archives and layers, the command that uncompresses them, C(gzip), C(zstd), C(xz) or C(bzip2)
 notes:
   - What daemons say is not trusted. A destination fails when an answer takes longer than 60 seconds or has more than 32
     MiB, all answers of a task take longer than an hour, or a whole image is not complete after an hour. Whoever gives
     or takes less than 16 KiB of images a second in 10 minutes of waiting, or in O(timeout) where that is longer, fails
     too.
+  - Nor are archive files. Memory stays the same whatever is in them, and a compressed layer may be uncompressed to 16
+    GiB, or to 1100 times its size where that is more.
   - The variable C(nested_kata_progress_seconds) sets how often progress is shown, 5 by default; 0 shows none.
 author:
   - The nested.kata founders (@nested-kata)
@@ -302,6 +312,17 @@ destinations:
       description: What was done there, or what failed, in one line.
       type: str
       sample: "kata-in-docker > kata: sent 1 image (1.1 MB in 0.4 s), 0 were there"
+passed_over:
+  description:
+    - What an archive file has beside the images of the task that is no image, or no complete one, and why. Shown with
+      C(-v).
+    - The first 20.
+  returned: when the source is an archive file that has such
+  type: list
+  elements: str
+  sample:
+    - "shop/chart:1: it is a Helm chart (application/vnd.cncf.helm.config.v1+json)"
+    - "shop/web:42: it is an attestation"
 bytes_sent:
   description: Bytes sent for all images and destinations together.
   returned: always

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Reading
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
+from ansible_collections.nested.kata.plugins.module_utils._image.contents import Contents, contents
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
 from image_builder import Made, digest
 
@@ -49,8 +50,8 @@ def pack(image: Made, leave_out: Iterable[str] = (), names: Iterable[str] = ("a:
     return b"".join([*packing.image(parts_of(image), list(names)), *packing.end(as_oci)])
 
 
-def listed(data: bytes) -> tuple[Packed, ...]:
-    """Return the images in an archive."""
+def listed(data: bytes) -> Contents:
+    """Return what is in an archive."""
     reading = Reading()
     list(reading.members(io.BytesIO(data)))
-    return packed(reading)
+    return contents(reading)

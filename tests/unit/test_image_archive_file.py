@@ -43,7 +43,7 @@ def test_an_archive_is_read_whatever_its_compression_and_its_suffix(tmp_path: Pa
     path.write_bytes(COMPRESS[kind](ARCHIVE))
     with opened(str(path)) as content:
         assert content.read() == ARCHIVE
-    assert [packed.names for packed in listed(str(path))] == [("a:1",)]
+    assert [packed.label.names for packed in listed(str(path)).images] == [("a:1",)]
 
 
 @pytest.mark.parametrize("kind", PACKAGES)

@@ -56,7 +56,7 @@ def test_two_images_in_a_file_share_their_layers() -> None:
         "docker.io/library/a:1",
         "docker.io/library/b:1",
     ]
-    assert {one.names: one.image.id for one in listed(data)} == {("a:1",): IMAGE.id, ("b:1",): other.id}
+    assert {one.label.names: one.image.id for one in listed(data).images} == {("a:1",): IMAGE.id, ("b:1",): other.id}
 
 
 def test_packing_holds_no_more_than_a_piece() -> None:

@@ -5,26 +5,32 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import builders
 import hostile_tars
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.versions import written
 from ansible_collections.nested.kata.plugins.module_utils._docker import client
+from ansible_collections.nested.kata.plugins.module_utils._image import archive_reader
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Writing, listed
 from ansible_collections.nested.kata.plugins.module_utils._image.copy import carry_out
 from ansible_collections.nested.kata.plugins.module_utils._image.options import parse
 from ansible_collections.nested.kata.plugins.modules.image_transfer import DOCUMENTATION
 from ansible_runner import CHECKOUT, module_command, module_environment, run_module
-from image_builder import layer, legacy, made, oci
+from image_builder import digest, layer, legacy, made, oci, tar
 from scripted_daemon import HOSTILE as HOSTILE_ANSWERS
 from scripted_daemon import ScriptedDaemon, answer
+from storing_daemon import StoringDaemon
 
 IMAGE = made([layer(b"base" * 5000), layer(b"top")])
 OTHER = made([layer(b"base" * 5000), layer(b"other")])
@@ -126,7 +132,7 @@ def test_images_go_into_a_file_and_out_of_it_again(tmp_path: Path, archive: Path
     assert (there.stat().st_ino, there.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     result = transfer(there, back, "a:1", "c:2")
     assert [one["id"] for one in result["images"]] == [IMAGE.id, OTHER.id]
-    assert {name: packed.image.id for packed in listed(str(back)) for name in packed.names} == {
+    assert {name: packed.image.id for packed in listed(str(back)).images for name in packed.label.names} == {
         "a:1": IMAGE.id,
         "c:2": OTHER.id,
     }
@@ -142,7 +148,7 @@ def test_a_file_is_written_as_a_whole_when_one_image_differs_and_keeps_its_mode(
         "the archive is written as a whole",
         "the destination has no image of this name",
     ]
-    assert {name for packed in listed(str(path)) for name in packed.names} == {"a:1", "b:1"}
+    assert {name for packed in listed(str(path)).images for name in packed.label.names} == {"a:1", "b:1"}
     assert path.stat().st_mode & 0o777 == 0o640
 
 
@@ -273,6 +279,181 @@ def test_a_hostile_archive_is_refused_at_both_ends(tmp_path: Path, archive: Path
         assert why in result["msg"]
     assert hostile.read_bytes() == content
     assert sorted(os.listdir(tmp_path)) == ["hostile.tar", "source.tar"]
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Callable[..., StoringDaemon]]:
+    with ExitStack() as stack:
+
+        def started(name: str = "docker", **options: object) -> StoringDaemon:
+            daemon = StoringDaemon(tmp_path / f"{name}.sock", **options)
+            stack.callback(daemon.close)
+            return daemon
+
+        yield started
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "xz", "bzip2"])
+@pytest.mark.parametrize("wrong", ["a bomb", "another digest", "cut"])
+def test_nothing_of_a_compressed_layer_that_is_not_what_it_should_be_is_kept(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon], kind: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_reader, "LARGEST_LAYER", 1 << 20)
+    monkeypatch.setattr(archive_reader, "LARGEST_RATIO", 1)
+    made_of = bytes(10 << 20) if wrong == "a bomb" else os.urandom(100_000)
+    blob = builders.COMPRESS[kind](made_of)
+    config = made([IMAGE.layers[0] if wrong == "another digest" else made_of]).config
+    files = {"c.json": config, "l.tar.gz": blob[:-1000] if wrong == "cut" else blob}
+    path, daemon = tmp_path / "source.tar", daemons()
+    path.write_bytes(tar({**files, "manifest.json": builders.listing(("c.json", ["a:1"], ["l.tar.gz"]))}))
+    result = copied(
+        images=["a:1"],
+        source={"archive": str(path)},
+        destinations=[{"socket": daemon.path}, {"archive": str(tmp_path / "there.tar")}],
+    )
+    why = {"a bomb": "is uncompressed to more than", "another digest": "has another digest", "cut": f"a:1: {kind}: "}
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert result["msg"].startswith(f"2 of 2 destinations failed: source {path}: reading a:1: ")
+    assert why[wrong] in result["msg"]
+    assert daemon.images == {}
+    assert sorted(os.listdir(tmp_path)) == ["docker.sock", "source.tar"]
+
+
+# Archives of other tools, into files and daemons
+
+BUILT = {
+    "crane": builders.crane(IMAGE, "a:1"),
+    "jib": builders.jib(IMAGE, "a:1"),
+    "rules_oci": builders.rules_oci(IMAGE, "a:1"),
+    "old skopeo": builders.skopeo(IMAGE, "a:1", kind="gzip"),
+    "buildah": builders.podman_oci(IMAGE, "a:1", kind="zstd"),
+    "buildx": builders.buildx((IMAGE, "amd64"), name="docker.io/library/a:1", ref_name="1"),
+    "umoci": builders.umoci(IMAGE, "1"),
+    "crane, compressed again by bzip2": bz2.compress(builders.crane(IMAGE, "a:1")),
+    "skopeo, compressed by xz": lzma.compress(builders.skopeo(IMAGE, "a:1")),
+}
+
+
+@pytest.mark.parametrize("builder", BUILT)
+@pytest.mark.parametrize("containerd", [False, True], ids=["classic", "containerd"])
+def test_an_archive_of_every_builder_goes_into_files_and_daemons_and_is_there_afterwards(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon], builder: str, containerd: bool
+) -> None:
+    (tmp_path / "source.tar").write_bytes(BUILT[builder])
+    daemon = daemons(containerd=containerd)
+    ends = {
+        "source": {"archive": str(tmp_path / "source.tar")},
+        "destinations": [{"socket": daemon.path}, {"archive": str(tmp_path / "there.tar")}],
+    }
+    result = copied(images=["a:1"], **ends)
+    assert (result["failed"], result["changed"]) == (False, True), result["msg"]
+    assert [(one["layers_sent"], one["layers_skipped"]) for one in result["images"]] == [(2, 0)] * 2
+    assert daemon.images == {"a:1": IMAGE}
+    there = (tmp_path / "there.tar").read_bytes()
+    (packed,) = listed(str(tmp_path / "there.tar")).images
+    assert (packed.image.id, packed.label.names) == (IMAGE.id, ("a:1",))
+    again = copied(images=["a:1"], **ends)
+    assert (again["failed"], again["changed"], again["bytes_sent"]) == (False, False, 0), again["msg"]
+    assert (tmp_path / "there.tar").read_bytes() == there
+
+
+def test_of_compressed_layers_those_that_a_daemon_has_are_left_out(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon]
+) -> None:
+    (tmp_path / "source.tar").write_bytes(builders.crane(IMAGE, "a:1"))
+    daemon = daemons()
+    daemon.images["base:1"] = made(IMAGE.layers[:1])
+    result = copied(
+        images=["a:1"], source={"archive": str(tmp_path / "source.tar")}, destination={"socket": daemon.path}
+    )
+    assert not result["failed"], result["msg"]
+    assert [(one["layers_sent"], one["layers_skipped"]) for one in result["images"]] == [(1, 1)]
+    assert daemon.images["a:1"] == IMAGE
+    assert [name for name in daemon.loaded[0] if name.endswith(digest(IMAGE.layers[0])[7:])] == []
+
+
+@pytest.mark.parametrize("blank", [False, True])
+@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
+def test_an_archive_without_base_layers_is_for_daemons_that_have_them(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon], blank: bool, check: bool
+) -> None:
+    path = tmp_path / "source.tar"
+    path.write_bytes(builders.pack(IMAGE, "index.docker.io/library/a:latest", base=1, blank=blank))
+    having, lacking, containerd = daemons("having"), daemons("lacking"), daemons("containerd", containerd=True)
+    for daemon in (having, containerd):
+        daemon.images["base:1"] = made(IMAGE.layers[:1])
+    ends = [{"socket": daemon.path} for daemon in (having, lacking, containerd)]
+    result = copied(
+        images=["a"],
+        source={"archive": str(path)},
+        destinations=[*ends, {"archive": str(tmp_path / "there.tar")}],
+        check=check,
+    )
+    assert [one["failed"] for one in result["destinations"]] == [False, True, True, True]
+    assert [one["destination"] for one in result["images"]] == [having.path]
+    assert having.images.get("a:latest") == (None if check else IMAGE)
+    assert result["destinations"][1]["msg"] == (
+        f"images: source {path} has a:latest without 1 of its 2 layers, which destination {lacking.path} does not have:"
+        " base layers were left out of it, as pack leaves them out for a daemon that has them: bring the image that"
+        " they come from there first, or an archive that has them all"
+    )
+    assert not lacking.loaded
+    assert not (tmp_path / "there.tar").exists()
+
+
+@pytest.mark.parametrize("created", ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01.000Z"])
+def test_an_image_of_nix_is_recognised_in_containerds_store(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon], created: str
+) -> None:
+    (tmp_path / "source.tar").write_bytes(builders.nix(IMAGE, "hello:1"))
+    daemon = daemons(containerd=True, created=created)
+    ends = {"source": {"archive": str(tmp_path / "source.tar")}, "destination": {"socket": daemon.path}}
+    first, again = (copied(images=["hello:1"], **ends) for _dummy in range(2))
+    assert (first["failed"], first["changed"]) == (False, True), first["msg"]
+    assert (again["failed"], again["changed"]) == (False, False), again["msg"]
+
+
+def test_a_layer_that_begins_like_json_comes_out_of_a_daemon(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon]
+) -> None:
+    web = made([tar({"[slug].html": b"x"}), tar({"{id}.json": b"x"})])
+    for number, saved in enumerate((oci({"web:1": [web]}), legacy(web, ["web:1"]))):
+        daemon = daemons(f"docker{number}")
+        daemon.images["web:1"], daemon.saves = web, saved
+        there = tmp_path / f"{number}.tar"
+        result = copied(images=["web:1"], source={"socket": daemon.path}, destination={"archive": str(there)})
+        assert not result["failed"], result["msg"]
+        assert listed(str(there)).images[0].image.id == web.id
+
+
+@pytest.mark.parametrize("layers", [b"null", b"[]"])
+def test_an_image_without_layers_comes_out_of_a_daemon_and_goes_into_one(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon], layers: bytes
+) -> None:
+    empty = made([])
+    source, destination = daemons("source"), daemons("destination")
+    source.images["empty:1"] = empty
+    listing = b'[{"Config":"c.json","RepoTags":["empty:1"],"Layers":' + layers + b"}]"
+    source.saves = tar({"c.json": empty.config, "manifest.json": listing})
+    ends = [{"socket": destination.path}, {"archive": str(tmp_path / "there.tar")}]
+    result = copied(images=["empty:1"], source={"socket": source.path}, destinations=ends)
+    assert not result["failed"], result["msg"]
+    assert destination.images == {"empty:1": empty}
+    again = copied(images=["empty:1"], source=ends[1], destination=ends[0])
+    assert (again["failed"], again["changed"]) == (False, False), again["msg"]
+
+
+def test_what_is_no_image_is_told_and_the_image_beside_it_is_had(tmp_path: Path) -> None:
+    path, lay = tmp_path / "source.tar", builders.Layout()
+    chart = builders.ARTIFACTS["a Helm chart"][0](lay)
+    path.write_bytes(lay.archive(builders.called(chart, "chart:1"), builders.called(lay.image(IMAGE), "a:1")))
+    for check in (True, False):
+        result = transfer(path, tmp_path / "there.tar", "a:1", check=check)
+        assert (result["failed"], result["changed"]) == (False, True)
+        (passed_over,) = result["passed_over"]
+        assert passed_over.startswith("chart:1: it is a Helm chart (")
+    result = transfer(path, tmp_path / "there.tar", "chart:1")
+    assert result["msg"].startswith(f"images: source {path} has no image chart:1 (chart:1: it is a Helm chart (")
 
 
 # Several destinations, of which one is hostile

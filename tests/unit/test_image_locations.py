@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import builders
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
@@ -25,6 +26,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     Sent,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+from builders import ARTIFACTS, Layout, called
 from image_builder import Made, layer, made, make_store, oci
 from image_parts import layers_in, parts_of
 
@@ -171,16 +173,58 @@ def test_a_daemon_behind_a_socket_does_not_choose_which_files_of_this_machine_ar
     )
 
 
-def test_an_archive_is_read_in_one_way_only(archive: ArchiveLocation) -> None:
-    source = archive.source(None, 1, "")
-    assert (source.tags(), source.image("a:1").id, source.by_content(), source.taken) == (["a:1"], MADE.id, False, None)
-    assert not source.forgo(Unreadable("it is another machine's"))
-    source.close()
+def test_a_daemon_as_a_source_lacks_nothing_and_tells_what_is_near() -> None:
+    class Listing(FakeDaemon):
+        def tags(self) -> list[str]:
+            return ["shop:2"]
+
+    source = DaemonSource(Listing(shop=IMAGE), "")
+    assert source.image("shop") is IMAGE
+    assert (source.lacking("shop"), source.passed_over) == ({}, ())
+    assert source.absence("shop:1") == "no image shop:1 (near: shop:2)"
 
 
-def test_an_archive_that_is_not_there_is_refused_as_a_source(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"^source: archive /.*/no.tar cannot be read: No such file or directory$"):
-        ArchiveLocation(str(tmp_path / "no.tar")).source(None, 1, "")
+def test_a_daemon_is_asked_for_the_one_spelling_of_a_platform() -> None:
+    class Saving(FakeDaemon):
+        def tunnelled(self) -> bool:
+            return False
+
+        def save(self, reference: str, platform: str) -> Iterator[bytes]:
+            self.asked.append((reference, platform))
+            yield oci({"a:1": [MADE]})
+
+    for platform in ("linux/arm64/v8", ""):
+        daemon = Saving()
+        daemon.endpoint = Endpoint(socket="/nowhere/docker.sock")
+        list(DaemonSource(daemon, platform).parts("a:1", IMAGE, MADE.diff_ids))
+        assert daemon.asked == [("a:1", platform and "linux/arm64")]
+
+
+BESIDE = {
+    "an image without a name": (lambda layout: layout.image(made([layer(b"other")])), "sha256:"),
+    "a chart": (ARTIFACTS["a Helm chart"][0], "it is a Helm chart"),
+    "an image for another platform": (
+        lambda layout: called(layout.image(made([layer(b"arm")], "arm64")), "a:1"),
+        "a:1 for linux/arm64",
+    ),
+    "another name": (lambda layout: called(layout.image(made([layer(b"other")])), "mine:1"), "mine:1"),
+}
+
+
+@pytest.mark.parametrize("what", BESIDE)
+def test_an_archive_that_would_lose_something_is_refused_as_a_destination(tmp_path: Path, what: str) -> None:
+    make, words = BESIDE[what]
+    layout = Layout()
+    path = tmp_path / "there.tar"
+    path.write_bytes(layout.archive(called(layout.image(MADE), "a:1"), make(layout)))
+    with pytest.raises(Refused, match=f"it also holds .*{words}.*, which would be lost: name that in the task, or"):
+        ArchiveLocation(str(path)).destination(None, 1, {"a:1"})
+
+
+def test_an_archive_without_all_of_an_images_layers_does_not_have_it(tmp_path: Path) -> None:
+    path = tmp_path / "there.tar"
+    path.write_bytes(builders.pack(MADE, "a:1", base=1))
+    assert ArchiveLocation(str(path)).destination(None, 1, {"a:1"}).image("a:1") is None
 
 
 def test_only_a_daemon_has_a_transport_and_may_hold_other_images(archive: ArchiveLocation) -> None:

@@ -124,10 +124,15 @@ def test_a_repository_that_is_misspelt_has_near_names() -> None:
     assert near("debain:1.2.3.4", ["debian:trixie-slim", "nginx:latest"]) == ("debian:trixie-slim",)
 
 
-def test_every_image_that_is_absent_is_told_with_its_near_names() -> None:
-    assert absent(["debain:12", "zzz:latest"], ["debian:12", "nginx:latest"]) == (
-        "no image debain:12 (near: debian:12); no image zzz:latest (none of the 2 names there is near it)"
-    )
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("debain:12", "no image debain:12 (near: debian:12)"),
+        ("zzz:latest", "no image zzz:latest (none of the 2 names there is near it)"),
+    ],
+)
+def test_an_image_that_is_absent_is_told_with_its_near_names(reference: str, message: str) -> None:
+    assert absent(reference, ["debian:12", "nginx:latest"]) == message
 
 
 @pytest.mark.parametrize(

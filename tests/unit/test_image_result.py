@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import ArchiveLocation, DaemonLocation, Sent
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
-from ansible_collections.nested.kata.plugins.module_utils._image.result import Work, outcome, result_of, summary
+from ansible_collections.nested.kata.plugins.module_utils._image.result import (
+    MOST_PASSED_OVER,
+    Work,
+    outcome,
+    passed_over,
+    result_of,
+    summary,
+)
 
 
 @pytest.mark.parametrize(
@@ -72,3 +81,16 @@ def test_a_destination_with_trouble_is_told_with_what_was_done_before() -> None:
     work = done(Work(KATA, trouble="it hung up"), Action.TAG, Sent("sha256:1"))
     (destination,) = result_of([work], False)["destinations"]
     assert (destination["failed"], destination["changed"], destination["msg"]) == (True, True, "it hung up")
+
+
+@pytest.mark.parametrize(
+    ("told", "result"),
+    [
+        ([], {}),
+        (["chart:1: it is a Helm chart"], {"passed_over": ["chart:1: it is a Helm chart"]}),
+        (["x"] * MOST_PASSED_OVER, {"passed_over": ["x"] * MOST_PASSED_OVER}),
+        (["x"] * 1000, {"passed_over": ["x"] * MOST_PASSED_OVER + [f"{1000 - MOST_PASSED_OVER} more"]}),
+    ],
+)
+def test_what_is_no_image_is_listed_up_to_a_number(told: list[str], result: dict) -> None:
+    assert passed_over(SimpleNamespace(passed_over=told)) == result

@@ -26,7 +26,8 @@ from ansible_collections.nested.kata.plugins.module_utils._common.files import (
     writing_end,
 )
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import check_end
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, Reading, packed
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Reading
+from ansible_collections.nested.kata.plugins.module_utils._image.contents import Contents, contents
 
 SUFFIXES = {
     ".gz": "gzip",
@@ -61,13 +62,13 @@ def opened(path: str) -> Iterator[BinaryIO]:
             check_end(content)
 
 
-def listed(path: str) -> tuple[Packed, ...]:
-    """Return the images in a file. Layers are skipped: in a file that is not compressed, without reading them."""
+def listed(path: str) -> Contents:
+    """Return what is in a file. Layers are skipped: in a file that is not compressed, without reading them."""
     reading = Reading()
     with opened(path) as archive:
         for _dummy in reading.members(archive):
             pass
-    return packed(reading)
+    return contents(reading)
 
 
 class Writing:

@@ -1,8 +1,8 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Archives of images, read as streams in every layout that docker save, podman, skopeo and buildx write, and never held
-as a whole.
+"""Archives of images, read as streams in every layout that the tools of Docker and OCI write, and never held as a
+whole. What their documents say about images is in contents.py.
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ import io
 import itertools
 import json
 import posixpath
+import tarfile
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Generator, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common import untrusted
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.compression import (
+    COMMANDS,
+    compression_of,
+    through_command,
+)
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import TRAILER, Content, members
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import BLOBS, INDEX, MANIFEST, blob_path
-from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import BLOBS, BLOCK, MANIFEST
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
     Blob,
     Manifest,
     Part,
     chain_ids,
-    sha256,
+    short_digest,
 )
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import parse_reference
 
 # Limits, far above what real archives have: some KiB for a document, and a hundred layers for an image.
 SMALL = 1 << 22  # bytes that a JSON document in an archive may have
@@ -37,13 +41,13 @@ MOST_BYTES = 1 << 26  # of all its documents
 MOST_READ = 1 << 28  # of its documents, when those that are named several times are read as often
 MOST_DOCUMENTS = 1 << 14
 MOST_MEMBERS = 1 << 16
-MOST_IMAGES = 1 << 12
-MOST_ENTRIES = 1 << 16  # of its indexes, each as often as it is named
-MOST_LAYERS = 1 << 16  # of all its images
 LONGEST_NAME = 1 << 10  # characters
-DEEPEST_INDEX = 4  # an index for a name, with one for platforms in it, is 2
 MOST_LINKS = 8  # from one member to the next
 LARGEST_LEGACY = 1 << 16  # bytes of the description of a layer before Docker 25, which is compared with each layer
+# Bytes that a layer may be uncompressed to, and how many times its size where that is more: gzip goes up to 1032 times,
+# the others without end.
+LARGEST_LAYER, LARGEST_RATIO = 1 << 34, 1100
+BLANKS = b" \t\r\n"  # of JSON
 
 
 class Stream(io.RawIOBase):
@@ -78,44 +82,71 @@ class Stream(io.RawIOBase):
         self._rest = memoryview(b"")
 
 
+@dataclass(frozen=True)
+class Member:
+    """A file in an archive."""
+
+    number: int  # its place among the members
+    size: int
+    kind: str  # its compression, or nothing
+
+
+def numbered(file: BinaryIO) -> Iterator[tuple[int, tarfile.TarInfo, Content]]:
+    """Yield each member of an archive with its number, and the content that its data is read from."""
+    content = Content(file)
+    for number, member in enumerate(members(content), 1):
+        limit("members", number, MOST_MEMBERS)
+        if max(len(member.name), len(member.linkname)) > LONGEST_NAME:
+            raise Damaged(f"a name in it has more than {LONGEST_NAME} characters")
+        yield number, member, content
+
+
+def inside(path: str) -> str:
+    """Return the one spelling of a path in an archive: no path leads out of it."""
+    return posixpath.normpath("/" + path.lstrip("/"))[1:]
+
+
+def is_document(head: bytes) -> bool:
+    """Return whether a file begins like JSON. A tar may do so too, in the name of a file, but has zeros behind it."""
+    return b"\0" not in head and head.lstrip(BLANKS)[:1] in (b"", b"{", b"[")
+
+
 class Reading:
     """The members of an archive: layers are passed on, JSON documents kept, links noted."""
 
     def __init__(self) -> None:
         self.documents: dict[str, bytes] = {}
+        self.files: dict[str, Member] = {}
         self.links: dict[str, str] = {}
-        self.sizes: dict[str, int] = {}
         self.layers = self.entries = 0  # of all images, and of all indexes
         self._bytes = self._read = 0  # of documents
 
-    def members(self, file: BinaryIO) -> Iterator[tuple[str, int, Iterator[bytes]]]:
-        """Yield path, size and bytes of each member that is not a JSON document."""
-        content = Content(file)
-        for number, member in enumerate(members(content), 1):
-            limit("members", number, MOST_MEMBERS)
-            if max(len(member.name), len(member.linkname)) > LONGEST_NAME:
-                raise Damaged(f"a name in it has more than {LONGEST_NAME} characters")
-            path = posixpath.normpath(member.name)
+    def members(self, file: BinaryIO) -> Iterator[tuple[str, Member, Iterator[bytes]]]:
+        """Yield path and bytes of each file that is not a JSON document. Of several of one path the last one counts."""
+        for number, member, content in numbered(file):
+            path = inside(member.name)
+            for kept in (self.documents, self.files, self.links):
+                kept.pop(path, None)
             if member.issym() or member.islnk():
-                self.links[path] = posixpath.normpath(
+                self.links[path] = inside(
                     posixpath.join(posixpath.dirname(path) if member.issym() else "", member.linkname)
                 )
             if not member.isfile():
                 continue
-            head = b"".join(content.pieces(min(1, member.size))) if member.size <= SMALL else b""
+            head = b"".join(content.pieces(min(BLOCK, member.size)))
             rest = content.pieces(member.size - len(head))
-            self.sizes[path] = member.size
-            if head in (b"{", b"["):
+            self.files[path] = Member(number, member.size, compression_of(head, COMMANDS))
+            if head and member.size <= SMALL and is_document(head):
                 self._bytes += member.size
                 limit("bytes of JSON", self._bytes, MOST_BYTES)
                 limit("JSON documents", len(self.documents) + 1, MOST_DOCUMENTS)
                 self.documents[path] = b"".join((head, *rest))
             else:
-                yield path, member.size, itertools.chain([head] if head else [], rest)
+                yield path, self.files[path], itertools.chain([head] if head else [], rest)
 
     def target(self, path: str) -> str:
         """Return the member that a path leads to: older daemons write a layer that occurs again as a link."""
-        path = posixpath.normpath(path)
+        path = inside(path)
         for _dummy in range(MOST_LINKS):
             path = self.links.get(path, path)
         return path
@@ -123,7 +154,7 @@ class Reading:
     def document(self, path: str) -> bytes:
         """Return the bytes of a document, over which its digest is computed."""
         try:
-            data = self.documents[posixpath.normpath(path)]
+            data = self.documents[self.target(path)]
         except KeyError as error:
             raise Damaged(f"{path} is missing in it: it is not an archive of images, or ends too early") from error
         self._read += len(data)
@@ -132,14 +163,6 @@ class Reading:
 
     def json(self, path: str) -> Any:
         return parsed(path, self.document(path))
-
-    def parts(self, file: BinaryIO, layer_of: Callable[[str], str | None]) -> Iterator[Part]:
-        """Yield each layer for which `layer_of` returns a digest."""
-        for path, size, pieces in self.members(file):
-            digest = layer_of(path)
-            if digest:
-                yield Blob(digest, size)
-                yield from pieces
 
 
 def limit(what: str, count: int, most: int) -> None:
@@ -190,7 +213,11 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
         return digests.get(path)
 
     try:
-        yield from reading.parts(io.BufferedReader(stream, PIECE), layer_of)
+        for path, member, pieces in reading.members(io.BufferedReader(stream, PIECE)):
+            digest = layer_of(path)
+            if digest:
+                yield Blob(digest, member.size)
+                yield from pieces
     except Damaged:
         stream.drain()
         raise
@@ -199,7 +226,7 @@ def saved(pieces: Iterable[bytes], layers: Sequence[str]) -> Iterator[Part]:
     with metadata():
         if len(entries) != 1:
             raise Damaged(f"it sent {len(entries)} images instead of one")
-        paths = [reading.target(path) for path in entries[0]["Layers"]]
+        paths = [reading.target(path) for path in entries[0]["Layers"] or ()]
         config = reading.document(entries[0]["Config"])
     for path in paths:
         if path not in digests:
@@ -232,124 +259,53 @@ def legacy_layer(name: str, text: bytes, chains: Sequence[str]) -> int | None:
     return None
 
 
-@dataclass(frozen=True)
-class Packed:
-    """One image in an archive file."""
-
-    names: tuple[str, ...]
-    image: Image
-    config: bytes
-    layers: tuple[tuple[str, str], ...]  # path and digest of each layer's blob, base first
+# Layers of archive files
 
 
-def packed(reading: Reading) -> tuple[Packed, ...]:
-    """Return the images in an archive that was read to its end."""
-    with metadata():
-        return tuple(_found(reading))
+class Layer(NamedTuple):
+    """A layer in a file of an archive."""
+
+    digest: str  # as it is uncompressed
+    kind: str  # the file's compression, or nothing
 
 
-def _found(reading: Reading) -> list[Packed]:
-    found: list[Packed] = []
-    if MANIFEST in reading.documents:
-        for number, entry in enumerate(reading.json(MANIFEST), 1):
-            limit("images", number, MOST_IMAGES)
-            config, names = entry["Config"], entry.get("RepoTags") or ()
-            paths = [reading.target(path) for path in entry.get("Layers") or ()]
-            found.append(_packed(reading, names, config, [(path, _named(path)) for path in paths]))
-    names_of: dict[str, set[str]] = {}
-    for packed_image in found:
-        names_of.setdefault(packed_image.image.id, set()).update(packed_image.names)
-    if INDEX in reading.documents:
-        for number, (names, manifest) in enumerate(_manifests(reading, reading.json(INDEX), (), ()), 1):
-            limit("images", number, MOST_IMAGES)
-            layers = [(blob_path(layer["digest"]), layer["digest"]) for layer in manifest["layers"]]
-            image = _packed(reading, names, blob_path(manifest["config"]["digest"]), layers)
-            known = names_of.get(image.image.id)
-            if known is None or not known.issuperset(image.names):
-                names_of.setdefault(image.image.id, set()).update(image.names)
-                found.append(image)
-    if not found and MANIFEST not in reading.documents:
-        raise Damaged(f"it has neither {MANIFEST} nor {INDEX}: it is not an archive of images, or ends too early")
-    return found
+def plain(pieces: Iterator[bytes], kind: str) -> Generator[bytes, None, None]:
+    """Yield the pieces of a layer, uncompressed."""
+    if not kind:
+        yield from pieces
+        return
+    with through_command(pieces, kind) as content:
+        yield from iter(lambda: content.read(PIECE), b"")
 
 
-def _manifests(
-    reading: Reading, index: Mapping[str, Any], names: tuple[str, ...], way: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
-    """Yield the names and manifests of an index and of the indexes in it. Platforms that the archive does not hold are
-    skipped. `way`: the indexes that lead to this one.
+def measured(file: BinaryIO, layers: Mapping[int, Layer]) -> dict[int, int]:
+    """Return the sizes, uncompressed, of the compressed layers in these members: a tar tells the size of a member
+    before its data.
     """
-    if len(way) > DEEPEST_INDEX:
-        raise Damaged(f"its indexes are more than {DEEPEST_INDEX} deep")
-    for entry in index.get("manifests") or ():
-        reading.entries += 1
-        limit("entries in its indexes", reading.entries, MOST_ENTRIES)
-        annotations = entry.get("annotations") or {}
-        name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name") or ""
-        path = blob_path(entry["digest"])
-        if (
-            path not in reading.documents or (entry.get("platform") or {}).get("os") == "unknown"
-        ):  # unknown: buildx's attestations
+    sizes: dict[int, int] = {}
+    for number, member, content in numbered(file):
+        if number not in layers or not layers[number].kind:
             continue
-        if path in way:
-            raise Damaged(f"{path} in it is an index that names itself")
-        manifest = reading.json(path)
-        here = (name,) if name else names
-        if "manifests" in manifest:
-            yield from _manifests(reading, manifest, here, (*way, path))
-        elif blob_path(manifest["config"]["digest"]) in reading.documents:
-            yield here, manifest
+        most, size = max(LARGEST_LAYER, LARGEST_RATIO * member.size), 0
+        with contextlib.closing(plain(content.pieces(member.size), layers[number].kind)) as pieces:
+            for piece in pieces:
+                size += len(piece)
+                if size > most:
+                    raise Damaged(
+                        f"layer {short_digest(layers[number].digest)} is uncompressed to more than {most} bytes,"
+                        f" from {member.size}"
+                    )
+        sizes[number] = size
+    return sizes
 
 
-def _named(path: str) -> str:
-    """Return the digest in a layer's path, or nothing."""
-    stem = posixpath.basename(path)[: -len(".tar")] if path.endswith(".tar") else posixpath.basename(path)
-    return f"sha256:{stem}" if len(stem) == 64 else ""
-
-
-def _packed(reading: Reading, names: Sequence[str], config_path: str, layers: Sequence[tuple[str, str]]) -> Packed:
-    reading.layers += len(layers)
-    limit("layers", reading.layers, MOST_LAYERS)
-    config = reading.document(config_path)
-    image = Image.from_config(sha256(config), parsed(config_path, config))
-    if not all(isinstance(digest, str) for dummy, digest in layers):
-        raise TypeError("a digest is not a text")
-    if len(image.layers) != len(layers):
-        raise Damaged(
-            f"its image {', '.join(names) or image.id} has {len(layers)} layers, but {len(image.layers)} in its"
-            " configuration"
-        )
-    for path, _dummy in layers:
-        if path not in reading.sizes:
-            raise Damaged(f"{path} is missing in it: it ends too early")
-    spelt = []
-    for name in names:
-        try:
-            spelt.append(parse_reference(name))
-        except Refused:
-            continue  # such as a digest, which is not a name to load it by
-    # Docker before 25 does not name a layer's directory by its digest: then the digest is the diffID, since Docker does
-    # not compress.
-    return Packed(
-        tuple(spelt),
-        image,
-        config,
-        tuple((path, digest or diff_id) for (path, digest), diff_id in zip(layers, image.layers)),
-    )
-
-
-def unpacked(file: BinaryIO, image: Packed) -> Iterator[Part]:
-    """Yield the parts of one of the images in an archive file."""
-    digests, small, reading = dict(image.layers), set(), Reading()
-    for part in reading.parts(file, digests.get):
-        if isinstance(part, Blob):
-            small.add(part.digest)
-        yield part
-    for path, digest in image.layers:
-        if digest not in small and path in reading.documents:  # a layer that begins like JSON
-            small.add(digest)
-            yield Blob(digest, len(reading.documents[path]))
-            yield reading.documents[path]
-        if digest not in small:
-            raise Damaged(f"it ends before {path}")
-    yield Manifest(image.config, tuple(digest for dummy, digest in image.layers))
+def unpacked(file: BinaryIO, layers: Mapping[int, Layer], sizes: Mapping[int, int]) -> Iterator[Part]:
+    """Yield the layers in these members of an archive file, uncompressed. `sizes`: those of compressed ones."""
+    left = dict(layers)
+    for number, member, content in numbered(file):
+        layer = left.pop(number, None)
+        if layer:
+            yield Blob(layer.digest, sizes.get(number, member.size))
+            yield from plain(content.pieces(member.size), layer.kind)
+    for layer in left.values():
+        raise Damaged(f"it ends before layer {short_digest(layer.digest)}")

@@ -31,10 +31,10 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
 from ansible_collections.nested.kata.plugins.module_utils._image.options import Wanted
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, Step, decide
 from ansible_collections.nested.kata.plugins.module_utils._image.platforms import runs_on
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import absent
 from ansible_collections.nested.kata.plugins.module_utils._image.result import (
     Work,
     outcome,
+    passed_over,
     result_of,
     summary,
     taken_by,
@@ -79,9 +79,9 @@ def look_at_source(wanted: Wanted, source: Source) -> dict[str, Image]:
     """Return the images of the task, or raise Refused where one of them is not there."""
     found = {reference: source.image(reference) for reference in wanted.names}
     images = {reference: image for reference, image in found.items() if image is not None}
-    missing = [reference for reference in found if reference not in images]
+    missing = [source.absence(reference) for reference in found if reference not in images]
     if missing:
-        raise Refused(f"images: {source.title} has {absent(missing, source.tags())}: nothing was sent")
+        raise Refused(f"images: {source.title} has {'; '.join(missing)}: nothing was sent")
     for reference, image in images.items():
         if wanted.platform and not runs_on(image.platform, wanted.platform):
             raise Refused(
@@ -103,6 +103,24 @@ def look_at_destination(wanted: Wanted, work: Work, images: dict[str, Image], so
         named = any(held is not None and same(image, held, by_content=content) for held in replaced)
         found[reference] = FoundImage(replaced, None if named else destination.image(image.id), content)
     return Found(found, tuple(destination.tags()) if wanted.prune else (), destination.whole)
+
+
+def check_layers(work: Work, source: Source) -> None:
+    """Raise Refused where a destination needs layers that the source does not have."""
+    there: set[str] = set()  # of images that come before
+    for step in work.plan.steps:
+        lacking = source.lacking(step.reference) if step.action is Action.SEND else {}
+        needed = set(lacking) - there
+        if needed:
+            needed -= work.destination.leave_out(step.image)[0]
+        for layer in step.image.layers:
+            if layer in needed:
+                raise Refused(
+                    f"images: {source.title} has {step.reference} without {len(needed)} of its"
+                    f" {len(step.image.layers)} layers, which {work.destination.title} does not have: {lacking[layer]}:"
+                    " bring the image that they come from there first, or an archive that has them all"
+                )
+        there.update(step.image.layers)
 
 
 # Act
@@ -225,7 +243,7 @@ def copy(
     with ExitStack() as stack:
         source = wanted.source.source(transports.get(wanted.source), wanted.silence, wanted.platform)
         stack.callback(source.close)
-        stack.callback(lambda: extra.update(taken_by(source)))
+        stack.callback(lambda: extra.update(taken_by(source), **passed_over(source)))
         images = look_at_source(wanted, source)
 
         def prepare(work: Work) -> None:
@@ -237,6 +255,7 @@ def copy(
                 work.plan = decide(wanted.names, images, look_at_destination(wanted, work, images, source))
                 if any(step.action is Action.SEND for step in work.plan.steps):
                     work.destination.look_for_layers()
+                    check_layers(work, source)
                 if check_mode:
                     pretend(work)
             except Exception as error:

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Collection, Generator, Iterator, Protocol, Sequence
+from typing import ClassVar, Collection, Generator, Iterator, Mapping, Protocol, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late
@@ -19,9 +19,11 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.context import
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import refusal, unpacking
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken, Transport
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Unwritable, Writing, listed, opened
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Packed, saved, unpacked
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Unwritable, Writing, listed
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import saved
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_source import ArchiveSource
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
+from ansible_collections.nested.kata.plugins.module_utils._image.contents import Packed
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same, short
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Store, Unreadable
@@ -33,7 +35,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
     verified,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
-from ansible_collections.nested.kata.plugins.module_utils._image.platforms import normal, runs_on
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import normal
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import absent
 
 # Containerd's store gives an image its name before it is unpacked, and forgets the image that had the name. So there it
 # is loaded under this name, which it loses when it is complete. An image that an interrupted task left under it goes
@@ -71,8 +74,15 @@ class Source(Protocol):
     def image(self, reference: str) -> Image | None:
         """Return the image of this name, or None."""
 
-    def tags(self) -> list[str]:
-        """Return the names of all images."""
+    def absence(self, reference: str) -> str:
+        """Return the message about an image that it does not have."""
+
+    def lacking(self, reference: str) -> Mapping[str, str]:
+        """Return the layers of an image that it does not have, and why."""
+
+    @property
+    def passed_over(self) -> Sequence[str]:
+        """What it has beside images, or images that cannot be read, and why."""
 
     def by_content(self) -> bool:
         """Return whether its image ids differ from those of other locations."""
@@ -151,6 +161,8 @@ class Location(Protocol):
 class DaemonSource:
     """A daemon as a source."""
 
+    passed_over: Sequence[str] = ()
+
     def __init__(self, daemon: Daemon, platform: str) -> None:
         self._daemon, self._platform = daemon, platform and normal(platform)
         self.title = daemon.title
@@ -165,8 +177,11 @@ class DaemonSource:
     def image(self, reference: str) -> Image | None:
         return self._daemon.image(reference)
 
-    def tags(self) -> list[str]:
-        return self._daemon.tags()
+    def absence(self, reference: str) -> str:
+        return absent(reference, self._daemon.tags())
+
+    def lacking(self, reference: str) -> Mapping[str, str]:
+        return {}
 
     def by_content(self) -> bool:
         with self._asking:
@@ -221,60 +236,6 @@ def no_store(endpoint: Endpoint) -> str:
     if not endpoint.hops and os.path.realpath(endpoint.socket) != os.path.realpath(SOCKET):
         return f"only the daemon at {SOCKET} is known to be this machine's"
     return ""
-
-
-class ArchiveSource:
-    """An archive file as a source."""
-
-    taken: Taken | None = None
-
-    def __init__(self, path: str, platform: str) -> None:
-        self._path = path
-        self.title = f"source {path}"
-        self.read_from = "read from the archive"
-        try:
-            found = listed(path)
-        except OSError as error:
-            raise Refused(f"source: archive {path} cannot be read: {error.strerror}") from error
-        except Damaged as error:
-            raise Refused(f"source: archive {path} cannot be used: {error}") from error
-        self._images: dict[str, list[Packed]] = {}
-        for packed in found:
-            for name in packed.names:
-                self._images.setdefault(name, []).append(packed)
-        self._platform = platform
-
-    def _chosen(self, reference: str) -> Packed:
-        """Return the image for the platform, or another one, which can be named."""
-        found = self._images[reference]
-        return next(
-            (packed for packed in found if not self._platform or runs_on(packed.image.platform, self._platform)),
-            found[0],
-        )
-
-    def image(self, reference: str) -> Image | None:
-        return self._chosen(reference).image if reference in self._images else None
-
-    def tags(self) -> list[str]:
-        return sorted(self._images)
-
-    def by_content(self) -> bool:
-        return False
-
-    def forgo(self, why: Unreadable) -> bool:
-        return False
-
-    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
-        try:
-            with opened(self._path) as archive:
-                yield from verified(unpacked(archive, self._chosen(reference)))
-        except OSError as error:
-            raise DaemonError(f"{self.title}: reading {reference}: {error.strerror}") from error
-        except Damaged as error:
-            raise DaemonError(f"{self.title}: reading {reference}: {error}") from error
-
-    def close(self) -> None:
-        """Nothing is open between two images."""
 
 
 # Destinations
@@ -405,19 +366,25 @@ class ArchiveDestination:
         if os.path.islink(path) or not os.path.isfile(path):
             raise Refused(f"{self.title}: it is not a regular file: choose another path")
         try:
-            found = {name: packed.image for packed in listed(path) for name in packed.names}
+            contents = listed(path)
         except (OSError, Damaged) as error:
             raise Refused(
                 f"{self.title}: the file there cannot be read as an archive of images ({error}): move it away, or"
                 " choose another path"
             ) from error
-        strangers = sorted(set(found) - set(names))
+        found: dict[str, Packed] = {}
+        strangers = [str(passed_over) for passed_over in contents.passed_over]
+        for packed in contents.images:
+            for name in packed.label.names or (packed.image.id,):
+                if name not in names or name in found:
+                    strangers.append(f"{name} for {packed.image.platform}" if name in found else name)
+                found[name] = packed
         if strangers:
             raise Refused(
-                f"{self.title}: it also holds {', '.join(strangers[:5])}, which would be lost: name that in the task,"
-                " or choose another path"
+                f"{self.title}: it also holds {', '.join(sorted(strangers)[:5])}, which would be lost: name that in the"
+                " task, or choose another path"
             )
-        return found
+        return {name: packed.image for name, packed in found.items() if not packed.lacks}
 
     def image(self, name: str) -> Image | None:
         return self._images.get(name)

@@ -21,6 +21,7 @@ DOMAIN = re.compile(
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
 ID = re.compile(r"[0-9a-f]{64}")
 LONGEST_NAME = 255
+HANDFUL = 5  # of what is there that a message lists
 
 
 def split_domain(name: str) -> tuple[str, str]:
@@ -118,11 +119,8 @@ def near(reference: str, tags: Sequence[str]) -> tuple[str, ...]:
     return tuple(siblings + cousins)[:5]
 
 
-def absent(references: Sequence[str], tags: Sequence[str]) -> str:
-    """Return the message about references that the source does not have."""
-    sentences = []
-    for reference in references:
-        names = near(reference, tags)
-        hint = f" (near: {', '.join(names)})" if names else f" (none of the {len(tags)} names there is near it)"
-        sentences.append(f"no image {reference}{hint}")
-    return "; ".join(sentences)
+def absent(reference: str, tags: Sequence[str]) -> str:
+    """Return the message about a reference that the source does not have."""
+    names = near(reference, tags)
+    hint = f"near: {', '.join(names)}" if names else f"none of the {len(tags)} names there is near it"
+    return f"no image {reference} ({hint})"

@@ -11,6 +11,8 @@ from typing import Any, Sequence
 from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, Location, Sent, Source
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Plan, Step
 
+MOST_PASSED_OVER = 20  # that a result lists
+
 
 @dataclass
 class Work:
@@ -102,3 +104,10 @@ def result_of(works: Sequence[Work], check_mode: bool) -> dict[str, Any]:
 def taken_by(opened: Source | Destination | None) -> dict[str, Any]:
     """Return the part of a result about the transport of archives."""
     return {"transport": asdict(opened.taken)} if opened and opened.taken else {}
+
+
+def passed_over(source: Source) -> dict[str, Any]:
+    """Return the part of a result about what the source has beside images."""
+    told = list(source.passed_over)
+    more = [f"{len(told) - MOST_PASSED_OVER} more"] if len(told) > MOST_PASSED_OVER else []
+    return {"passed_over": [*told[:MOST_PASSED_OVER], *more]} if told else {}

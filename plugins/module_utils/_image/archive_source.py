@@ -1,0 +1,100 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An archive file as a source of images: which of its images a task means, and their layers."""
+
+from __future__ import annotations
+
+from typing import Collection, Generator, Mapping, Sequence
+
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
+from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import listed, opened
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import measured, unpacked
+from ansible_collections.nested.kata.plugins.module_utils._image.contents import Packed
+from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError
+from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
+from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
+from ansible_collections.nested.kata.plugins.module_utils._image.layers import Manifest, Part, verified
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import runs_on
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import HANDFUL, absent
+
+
+class ArchiveSource:
+    """An archive file as a source."""
+
+    taken: Taken | None = None
+
+    def __init__(self, path: str, platform: str) -> None:
+        self._path = path
+        self._platform = platform
+        self.title = f"source {path}"
+        self.read_from = "read from the archive"
+        try:
+            self._contents = listed(path)
+        except OSError as error:
+            raise Refused(f"source: archive {path} cannot be read: {error.strerror}") from error
+        except Damaged as error:
+            raise Refused(f"source: archive {path} cannot be used: {error}") from error
+        self._chosen: dict[str, Packed] = {}  # by reference
+        self._sizes: dict[int, int] = {}  # of layers that are compressed, by the number of their member
+
+    def image(self, reference: str) -> Image | None:
+        found = self._contents.called(reference)
+        if not found:
+            return None
+        # Complete ones first. One for another platform can be named.
+        found = sorted(found, key=lambda packed: bool(packed.lacks))
+        self._chosen[reference] = next(
+            (packed for packed in found if not self._platform or runs_on(packed.image.platform, self._platform)),
+            found[0],
+        )
+        return self._chosen[reference].image
+
+    def absence(self, reference: str) -> str:
+        there = self._contents.images
+        passed_over = [one for one in self._contents.passed_over if reference in one.label.names or not there]
+        if passed_over:
+            return f"no image {reference} ({'; '.join(map(str, passed_over[:HANDFUL]))})"
+        return absent(reference, sorted({name for packed in there for name in packed.label.names}))
+
+    def lacking(self, reference: str) -> Mapping[str, str]:
+        return self._chosen[reference].lacks
+
+    @property
+    def passed_over(self) -> Sequence[str]:
+        return [
+            *map(str, self._contents.passed_over),
+            *(
+                shown(f"{packed.label}: {why}")
+                for packed in self._contents.images
+                for why in list(packed.lacks.values())[:1]
+                if packed not in self._chosen.values()
+            ),
+        ]
+
+    def by_content(self) -> bool:
+        return False
+
+    def forgo(self, why: Unreadable) -> bool:
+        return False
+
+    def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
+        packed = self._chosen[reference]
+        try:
+            layers = packed.needed(wanted)
+            unknown = {number for number, layer in layers.items() if layer.kind} - set(self._sizes)
+            if unknown:
+                with opened(self._path) as archive:
+                    self._sizes.update(measured(archive, {number: layers[number] for number in unknown}))
+            with opened(self._path) as archive:
+                yield from verified(unpacked(archive, layers, self._sizes))
+            yield Manifest(packed.config, packed.image.layers)
+        except OSError as error:
+            raise DaemonError(f"{self.title}: reading {reference}: {error.strerror}") from error
+        except Damaged as error:
+            raise DaemonError(f"{self.title}: reading {reference}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is open between two images."""
