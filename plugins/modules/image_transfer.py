@@ -147,6 +147,8 @@ options:
         V(linux/amd64).
       - From an archive that has an image for several platforms, the image for this platform is taken. Daemons with API
         1.48 or newer (Docker 28) are asked for it.
+      - Without it, the image for the destinations' own platform is taken. The module fails and lists the platforms
+        where that is not among them, and where a destination is an archive or several have different ones.
     type: str
   prune_other_tags:
     description:

@@ -546,7 +546,9 @@ def layout_of(*images: tuple[Made, str]) -> bytes:
         (builders.regctl(IMAGE, "shop:1"), "other:1", []),
     ],
 )
-def test_an_image_is_had_by_its_name_or_its_tag(archive: bytes, reference: str, found: list[Made]) -> None:
+def test_an_image_is_had_by_its_name_or_its_tag(
+    archive: bytes, reference: str, found: list[Made]
+) -> None:
     assert asked(archive, reference) == [image.id for image in found]
 
 

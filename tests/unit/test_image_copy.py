@@ -170,7 +170,13 @@ def test_the_image_for_a_platform_is_taken_out_of_several(tmp_path: Path) -> Non
     path.write_bytes(oci({"a:1": [IMAGE, arm]}, docker=False))
     assert transfer(path, tmp_path / "there.tar", "a:1", platform="linux/arm64")["images"][0]["id"] == arm.id
     result = transfer(path, tmp_path / "there.tar", "a:1", platform="linux/s390x")
-    assert result["msg"] == f"platform: source {path} has a:1 for linux/amd64, not for linux/s390x: nothing was sent"
+    assert result["msg"].endswith("has a:1 for linux/amd64 and linux/arm64, not for linux/s390x: nothing was sent")
+    result = transfer(path, tmp_path / "there.tar", "a:1")
+    assert (
+        result["msg"]
+        == f"platform: source {path} has a:1 for linux/amd64 and linux/arm64: name one of them: nothing was"
+        " sent"
+    )
 
 
 BROKEN = {
@@ -441,6 +447,36 @@ def test_an_image_without_layers_comes_out_of_a_daemon_and_goes_into_one(
     assert destination.images == {"empty:1": empty}
     again = copied(images=["empty:1"], source=ends[1], destination=ends[0])
     assert (again["failed"], again["changed"]) == (False, False), again["msg"]
+
+
+@pytest.mark.parametrize("architectures", [["arm64"], ["arm64", "arm64"]])
+def test_of_several_platforms_the_destinations_own_is_sent(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon], architectures: list[str]
+) -> None:
+    arm, path = made([layer(b"arm")], "arm64"), tmp_path / "source.tar"
+    path.write_bytes(builders.buildx((IMAGE, "amd64"), (arm, "arm64"), name="a:1", ref_name="1"))
+    there = [daemons(f"{number}", architecture=name) for number, name in enumerate(architectures)]
+    result = copied(
+        images=["a:1"], source={"archive": str(path)}, destinations=[{"socket": daemon.path} for daemon in there]
+    )
+    assert not result["failed"], result["msg"]
+    assert [daemon.images for daemon in there] == [{"a:1": arm}] * len(there)
+    assert result["passed_over"] == ["a:1: it is an attestation"] * 2
+
+
+def test_destinations_of_several_platforms_are_told_to_name_one(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon]
+) -> None:
+    arm, path = made([layer(b"arm")], "arm64"), tmp_path / "source.tar"
+    path.write_bytes(builders.buildx((IMAGE, "amd64"), (arm, "arm64"), name="a:1", ref_name="1"))
+    amd, gone = daemons(), {"socket": str(tmp_path / "gone.sock")}
+    for others in ([{"socket": daemons("arm", architecture="arm64").path}], [{"archive": str(tmp_path / "a.tar")}]):
+        result = copied(images=["a:1"], source={"archive": str(path)}, destinations=[{"socket": amd.path}, *others])
+        assert f"platform: source {path} has a:1 for linux/amd64 and linux/arm64: name one of them" in result["msg"]
+        assert not amd.loaded
+    result = copied(images=["a:1"], source={"archive": str(path)}, destinations=[gone, {"socket": amd.path}])
+    assert result["msg"].startswith(f"1 of 2 destinations failed: destination {gone['socket']}: there is no socket")
+    assert amd.images == {"a:1": IMAGE}
 
 
 def test_what_is_no_image_is_told_and_the_image_beside_it_is_had(tmp_path: Path) -> None:

@@ -141,6 +141,25 @@ def test_the_store_of_a_daemon_is_told_by_its_driver(
         assert found.has_containerd_store() is containerd
 
 
+@pytest.mark.parametrize(
+    ("version", "platform"),
+    [({"Os": "linux", "Arch": "arm64"}, "linux/arm64"), ({"Os": "linux", "Arch": None}, "linux"), ({}, "")],
+)
+def test_the_platform_of_a_daemon_is_told_with_its_version(
+    scripted: ScriptedDaemon, version: dict, platform: str
+) -> None:
+    scripted.answers["/version"] = answer({"ApiVersion": "1.41", **version})
+    with reach(scripted) as found:
+        assert found.platform() == platform
+    assert scripted.asked == ["/version"]
+
+
+def test_a_platform_that_is_no_text_is_an_error_where_it_is_asked_for(scripted: ScriptedDaemon) -> None:
+    scripted.answers["/version"] = answer({"ApiVersion": "1.41", "Os": ["linux"], "Arch": {}})
+    with reach(scripted) as found, pytest.raises(DaemonError, match="no Docker daemon answers like that: Os is not"):
+        found.platform()
+
+
 def test_what_is_no_daemon_is_told(scripted: ScriptedDaemon) -> None:
     scripted.answers["/version"] = b"SSH-2.0-OpenSSH_9.2\r\n"
     with pytest.raises(DaemonError) as error:

@@ -137,7 +137,7 @@ def test_nothing_of_a_layer_that_broke_off_stays_in_an_archive(tmp_path: Path, s
     assert (sent.image_id, sent.layers) == (image.id, 2)
     source = location.source(None, 1, "")
     for name, one in (("a:1", before), ("b:1", image)):
-        found, manifest = layers_in(source.parts(name, source.image(name), one.diff_ids))
+        found, manifest = layers_in(source.parts(name, source.image(name, str), one.diff_ids))
         assert (found, manifest.config) == (dict(zip(one.diff_ids, one.layers)), one.config)
     content = Path(location.path).read_bytes()
     if suffix != "tar":
@@ -173,13 +173,22 @@ def test_a_daemon_behind_a_socket_does_not_choose_which_files_of_this_machine_ar
     )
 
 
+def test_an_archive_at_a_destination_runs_nothing_and_a_daemon_has_a_platform(archive: ArchiveLocation) -> None:
+    class Arm(FakeDaemon):
+        def platform(self) -> str:
+            return "linux/arm64"
+
+    assert DaemonDestination(Arm()).platform() == "linux/arm64"
+    assert archive.destination(None, 1, {"a:1"}).platform() == ""
+
+
 def test_a_daemon_as_a_source_lacks_nothing_and_tells_what_is_near() -> None:
     class Listing(FakeDaemon):
         def tags(self) -> list[str]:
             return ["shop:2"]
 
     source = DaemonSource(Listing(shop=IMAGE), "")
-    assert source.image("shop") is IMAGE
+    assert source.image("shop", pytest.fail) is IMAGE
     assert (source.lacking("shop"), source.passed_over) == ({}, ())
     assert source.absence("shop:1") == "no image shop:1 (near: shop:2)"
 

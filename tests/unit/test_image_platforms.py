@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._image.platforms import (
+    best,
     normal,
     parse_platform,
     platform_of,
@@ -59,6 +60,23 @@ def test_every_spelling_of_a_platform_becomes_one(one: str, spelling: str) -> No
 )
 def test_a_platform_without_a_variant_is_content_with_any(platform: str, wanted: str, fits: bool) -> None:
     assert runs_on(platform, wanted) is fits
+
+
+@pytest.mark.parametrize(
+    ("platforms", "wanted", "numbers"),
+    [
+        (["linux/amd64", "linux/arm64"], "linux/arm64/v8", [1]),
+        (["linux/amd64/v3", "linux/amd64"], "linux/amd64", [1]),
+        (["linux/amd64/v2", "linux/amd64/v3"], "linux/amd64", [0, 1]),
+        (["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"], "linux/arm", [2]),
+        (["linux/arm/v6", "linux/arm64/v8"], "linux/arm", [0]),
+        (["linux/amd64"], "linux/s390x", []),
+    ],
+)
+def test_the_same_platform_is_better_than_one_with_a_variant(
+    platforms: list[str], wanted: str, numbers: list[int]
+) -> None:
+    assert best(platforms, wanted) == numbers
 
 
 def test_a_platform_has_the_parts_that_are_known() -> None:

@@ -9,6 +9,7 @@ import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import (
     absent,
+    enumerated,
     full_name,
     near,
     others_of,
@@ -133,6 +134,13 @@ def test_a_repository_that_is_misspelt_has_near_names() -> None:
 )
 def test_an_image_that_is_absent_is_told_with_its_near_names(reference: str, message: str) -> None:
     assert absent(reference, ["debian:12", "nginx:latest"]) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_words_are_listed_as_in_a_sentence(words: list[str], sentence: str) -> None:
+    assert enumerated(words) == sentence
 
 
 @pytest.mark.parametrize(

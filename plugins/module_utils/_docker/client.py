@@ -285,8 +285,11 @@ class Client(APIClient):
         self._raise_for_status(response)
         return parsed(response.content) if json else super()._result(response, json, binary)
 
-    def negotiate(self) -> None:
-        self._version = api_version(mapping(self.version(api_version=False), "its version"))
+    def negotiate(self) -> Mapping[str, Any]:
+        """Choose the version of the API, and return what the daemon says of itself with it."""
+        told = mapping(self.version(api_version=False), "its version")
+        self._version = api_version(told)
+        return told
 
     def hung_up(self) -> bool:
         """Return whether the daemon hung up in the middle of the request that is being sent."""

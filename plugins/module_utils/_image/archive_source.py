@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Collection, Generator, Mapping, Sequence
+from typing import Callable, Collection, Generator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
@@ -17,8 +17,8 @@ from ansible_collections.nested.kata.plugins.module_utils._image.daemon import D
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Manifest, Part, verified
-from ansible_collections.nested.kata.plugins.module_utils._image.platforms import runs_on
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import HANDFUL, absent
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import best
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import HANDFUL, absent, enumerated
 
 
 class ArchiveSource:
@@ -40,17 +40,34 @@ class ArchiveSource:
         self._chosen: dict[str, Packed] = {}  # by reference
         self._sizes: dict[int, int] = {}  # of layers that are compressed, by the number of their member
 
-    def image(self, reference: str) -> Image | None:
+    def image(self, reference: str, own: Callable[[], str]) -> Image | None:
         found = self._contents.called(reference)
         if not found:
             return None
-        # Complete ones first. One for another platform can be named.
-        found = sorted(found, key=lambda packed: bool(packed.lacks))
-        self._chosen[reference] = next(
-            (packed for packed in found if not self._platform or runs_on(packed.image.platform, self._platform)),
-            found[0],
-        )
+        self._chosen[reference] = self._choice(reference, found, own)
         return self._chosen[reference].image
+
+    def _choice(self, reference: str, found: Sequence[Packed], own: Callable[[], str]) -> Packed:
+        """Return the image for the platform that the task names, or else for that of the destinations."""
+        whole = [packed for packed in found if not packed.lacks] or found
+        if len(whole) == 1 and not self._platform:
+            return whole[0]
+        wanted = self._platform or own()
+        fitting = best([packed.image.platform for packed in found], wanted) if wanted else []
+        chosen = [found[number] for number in fitting]
+        chosen = [packed for packed in chosen if not packed.lacks] or chosen
+        if len(chosen) == 1:
+            return chosen[0]
+        left = chosen or found
+        platforms = dict.fromkeys(packed.image.platform or "no platform" for packed in left)
+        has = f"{self.title} has {reference} for {enumerated(platforms)}"
+        if len(platforms) == 1 and len(left) > 1:
+            ids = enumerated(packed.image.id for packed in left)
+            raise Refused(f"images: {has} {len(left)} times ({ids}): nothing was sent")
+        if self._platform and not chosen:
+            raise Refused(f"platform: {has}, not for {self._platform}: nothing was sent")
+        where = f", and the destination runs {wanted}" if wanted and not self._platform else ""
+        raise Refused(f"platform: {has}{where}: name one of them: nothing was sent")
 
     def absence(self, reference: str) -> str:
         there = self._contents.images

@@ -75,9 +75,9 @@ def trouble(work: Work, error: Exception) -> str:
 # Look
 
 
-def look_at_source(wanted: Wanted, source: Source) -> dict[str, Image]:
+def look_at_source(wanted: Wanted, source: Source, own: Callable[[], str]) -> dict[str, Image]:
     """Return the images of the task, or raise Refused where one of them is not there."""
-    found = {reference: source.image(reference) for reference in wanted.names}
+    found = {reference: source.image(reference, own) for reference in wanted.names}
     images = {reference: image for reference, image in found.items() if image is not None}
     missing = [source.absence(reference) for reference in found if reference not in images]
     if missing:
@@ -244,25 +244,40 @@ def copy(
         source = wanted.source.source(transports.get(wanted.source), wanted.silence, wanted.platform)
         stack.callback(source.close)
         stack.callback(lambda: extra.update(taken_by(source), **passed_over(source)))
-        images = look_at_source(wanted, source)
+        pool = stack.enter_context(ThreadPoolExecutor(min(AT_ONCE, len(works))))
 
-        def prepare(work: Work) -> None:
-            try:
+        def at_all(do: Callable[[Work], None]) -> None:
+            def attempt(work: Work) -> None:
+                try:
+                    do(work)
+                except Exception as error:
+                    work.trouble = trouble(work, error)
+
+            list(pool.map(attempt, [work for work in works if not work.trouble]))
+
+        def reach(work: Work) -> None:
+            if not work.opened:
                 work.opened = work.location.destination(
                     transports.get(work.location), wanted.silence, wanted.at_destination
                 )
                 stack.callback(work.destination.close)
-                work.plan = decide(wanted.names, images, look_at_destination(wanted, work, images, source))
-                if any(step.action is Action.SEND for step in work.plan.steps):
-                    work.destination.look_for_layers()
-                    check_layers(work, source)
-                if check_mode:
-                    pretend(work)
-            except Exception as error:
-                work.trouble = trouble(work, error)
 
-        with ThreadPoolExecutor(min(AT_ONCE, len(works))) as pool:
-            list(pool.map(prepare, works))
+        def own() -> str:
+            at_all(reach)
+            platforms = {work.destination.platform() for work in works if not work.trouble}
+            return platforms.pop() if len(platforms) == 1 else ""
+
+        def prepare(work: Work) -> None:
+            reach(work)
+            work.plan = decide(wanted.names, images, look_at_destination(wanted, work, images, source))
+            if any(step.action is Action.SEND for step in work.plan.steps):
+                work.destination.look_for_layers()
+                check_layers(work, source)
+            if check_mode:
+                pretend(work)
+
+        images = look_at_source(wanted, source, own)
+        at_all(prepare)
         if check_mode:
             return
         for reference in wanted.names:

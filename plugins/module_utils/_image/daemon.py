@@ -32,6 +32,7 @@ from ansible_collections.nested.kata.plugins.module_utils._docker.messages impor
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import ANSWER_SECONDS, Broken, Transport
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import FEW_BYTES
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, short
+from ansible_collections.nested.kata.plugins.module_utils._image.platforms import platform_of
 
 TAIL = 2048  # of an archive, kept to find an error that the daemon wrote behind it
 ANSWER_BYTES = 4096
@@ -121,7 +122,7 @@ class Daemon:
         self._info: Mapping[str, Any] | None = None
         try:
             with self.reporting():
-                self.client.negotiate()
+                self._version: Mapping[str, Any] = self.client.negotiate()
         except BaseException:
             self.close()
             raise
@@ -183,6 +184,11 @@ class Daemon:
             with self.reporting("asking for its storage"):
                 self._info = mapping(self.client.info(), "its description")
         return self._info
+
+    def platform(self) -> str:
+        """Return the platform that its containers run on by default."""
+        with self.reporting("asking for its platform"):
+            return platform_of(*(text(self._version.get(part) or "", part) for part in ("Os", "Arch")))
 
     def has_containerd_store(self) -> bool:
         """Return whether images are in containerd's store, where an id is the digest of a manifest."""

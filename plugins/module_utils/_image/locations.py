@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Collection, Generator, Iterator, Mapping, Protocol, Sequence
+from typing import Callable, ClassVar, Collection, Generator, Iterator, Mapping, Protocol, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late
@@ -71,8 +71,10 @@ class Source(Protocol):
     def taken(self) -> Taken | None:
         """The way that archives took, where there is a choice."""
 
-    def image(self, reference: str) -> Image | None:
-        """Return the image of this name, or None."""
+    def image(self, reference: str, own: Callable[[], str]) -> Image | None:
+        """Return the image of this name, id or digest, or None. `own`: returns the destinations' platform, or nothing
+        where they have several or none.
+        """
 
     def absence(self, reference: str) -> str:
         """Return the message about an image that it does not have."""
@@ -107,6 +109,9 @@ class Destination(Protocol):
     @property
     def taken(self) -> Taken | None:
         """The way that archives took, where there is a choice."""
+
+    def platform(self) -> str:
+        """Return the platform of what runs there, or nothing."""
 
     def image(self, name: str) -> Image | None:
         """Return the image of this name or id, or None."""
@@ -174,7 +179,7 @@ class DaemonSource:
     def taken(self) -> Taken | None:
         return self._daemon.transport.taken
 
-    def image(self, reference: str) -> Image | None:
+    def image(self, reference: str, own: Callable[[], str]) -> Image | None:
         return self._daemon.image(reference)
 
     def absence(self, reference: str) -> str:
@@ -255,6 +260,9 @@ class DaemonDestination:
     @property
     def taken(self) -> Taken | None:
         return self._daemon.transport.taken
+
+    def platform(self) -> str:
+        return self._daemon.platform()
 
     def image(self, name: str) -> Image | None:
         return self._daemon.image(name)
@@ -385,6 +393,9 @@ class ArchiveDestination:
                 " task, or choose another path"
             )
         return {name: packed.image for name, packed in found.items() if not packed.lacks}
+
+    def platform(self) -> str:
+        return ""
 
     def image(self, name: str) -> Image | None:
         return self._images.get(name)

@@ -64,3 +64,9 @@ def runs_on(platform: str, wanted: str) -> bool:
     """Return whether an image of one platform is for another one. One without a variant is content with any."""
     mine, asked = normal(platform), normal(wanted)
     return mine == asked or (wanted.count("/") < 2 and mine.split("/")[:2] == asked.split("/")[:2])
+
+
+def best(platforms: list[str], wanted: str) -> list[int]:
+    """Return the numbers of the platforms that are for a wanted one: those that are the same, or else all that do."""
+    same = [number for number, platform in enumerate(platforms) if normal(platform) == normal(wanted)]
+    return same or [number for number, platform in enumerate(platforms) if runs_on(platform, wanted)]

@@ -124,3 +124,9 @@ def absent(reference: str, tags: Sequence[str]) -> str:
     names = near(reference, tags)
     hint = f"near: {', '.join(names)}" if names else f"none of the {len(tags)} names there is near it"
     return f"no image {reference} ({hint})"
+
+
+def enumerated(words: Iterable[str]) -> str:
+    """Return words as a sentence lists them."""
+    *first, last = [*words] or [""]
+    return f"{', '.join(first)} and {last}" if first else last
