@@ -48,8 +48,10 @@ options:
     description:
       - Names of images as C(docker pull) takes them, V(name), V(name:tag) or V(registry:5000/path/name:tag). A name
         without a tag means V(latest).
-      - Ids and digests are refused. An image is loaded under a name, and an image without a name would be lost there.
-      - In an archive file an image may have only a tag. Any name that has this tag leads to it.
+      - An image may also be named by its id, V(sha256:...), or by a digest, V(name@sha256:...). It then needs a name in
+        O(tags), since an image is loaded under a name.
+      - In an archive file an image may have no name, or only a tag. Any name leads to the only image of such an
+        archive, and with more than one image any name that has its tag.
     type: list
     elements: str
     required: true

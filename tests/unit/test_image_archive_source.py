@@ -178,16 +178,32 @@ def test_a_platform_whose_layers_are_not_there_is_not_the_one_that_is_meant(
     assert opened.lacking("shop:1") == {PLATFORMS["arm64"].diff_ids[0]: f"{blob} is missing in it"}
 
 
-def test_two_images_of_one_name_are_told_with_their_ids(source: Callable[..., ArchiveSource]) -> None:
-    opened = source(oci({"a:1": [IMAGE], "docker.io/library/a:1": [OTHER]}))
+def test_two_images_of_one_name_are_named_by_their_ids(source: Callable[..., ArchiveSource]) -> None:
+    archive = oci({"a:1": [IMAGE], "docker.io/library/a:1": [OTHER]})
+    opened = source(archive)
     with pytest.raises(Refused) as refused:
         opened.image("a:1", lambda: "linux/amd64")
     assert str(refused.value) == (
-        f"images: {opened.title} has a:1 for linux/amd64 2 times ({IMAGE.id} and {OTHER.id}): nothing was sent"
+        f"images: {opened.title} has a:1 for linux/amd64 2 times: name one by its id ({IMAGE.id} and {OTHER.id}), and"
+        " in tags the name that it gets: nothing was sent"
     )
+    assert opened.image(OTHER.id, nobody).id == OTHER.id
 
 
 # Names
+
+
+def test_an_image_without_a_name_is_had_as_the_only_one_and_said_so(source: Callable[..., ArchiveSource]) -> None:
+    opened = source(builders.umoci(IMAGE, "1.2"))
+    for reference, how in (
+        ("shop:1", "read from the archive, whose only image has the tag 1.2, and no name"),
+        ("shop:1.2", "read from the archive"),
+        (IMAGE.id, "read from the archive"),
+    ):
+        image = opened.image(reference, nobody)
+        assert image.id == IMAGE.id
+        list(opened.parts(reference, image, ()))
+        assert opened.read_from == how
 
 
 def test_what_is_there_is_told_of_an_image_that_is_not(source: Callable[..., ArchiveSource]) -> None:
@@ -197,7 +213,9 @@ def test_what_is_there_is_told_of_an_image_that_is_not(source: Callable[..., Arc
         called(layout.image(IMAGE), "a:1"), called(layout.image(OTHER), ref_name="3"), called(chart, "chart:1")
     )
     opened = source(archive)
-    assert opened.absence("zzz:1") == "no image zzz:1 (none of the 1 names there is near it)"
+    assert opened.absence("zzz:1") == (
+        f"no image zzz:1 (it has a:1 and without a name {OTHER.id} (tag 3), to be named by id)"
+    )
     assert opened.absence("chart:1").startswith("no image chart:1 (chart:1: it is a Helm chart (")
     assert [one.partition(" (")[0] for one in opened.passed_over] == ["chart:1: it is a Helm chart"]
 

@@ -523,7 +523,7 @@ def test_an_image_has_the_digests_of_all_that_leads_to_it() -> None:
 
 
 def asked(archive: bytes, reference: str) -> list[str]:
-    return [packed.image.id for packed in listed(archive).called(reference)]
+    return [packed.image.id for packed in listed(archive).called(reference)[0]]
 
 
 def layout_of(*images: tuple[Made, str]) -> bytes:
@@ -540,16 +540,31 @@ def layout_of(*images: tuple[Made, str]) -> bytes:
         (layout_of((IMAGE, "1.2"), (OTHER, "1.3")), "any/thing:1.3", [OTHER]),
         (layout_of((IMAGE, "1.2"), (OTHER, "1.3")), "shop:1", []),
         (layout_of((IMAGE, "1.2"), (OTHER, "1.2")), "shop:1.2", [IMAGE, OTHER]),
+        (layout_of((IMAGE, "")), "shop:1", [IMAGE]),
+        (layout_of((IMAGE, "latest")), "shop:1", [IMAGE]),
         (layout_of((IMAGE, "shop:2")), "shop:1", []),
         (layout_of((IMAGE, ""), (OTHER, "")), "shop:1", []),
         (layout_of((IMAGE, ""), (OTHER, "shop:2")), "shop:1", []),
+        (layout_of((IMAGE, ""), (ARM, "")), "shop:1", [IMAGE, ARM]),
+        (layout_of((IMAGE, "")), IMAGE.id, [IMAGE]),
+        (layout_of((IMAGE, ""), (OTHER, "shop:2")), OTHER.id, [OTHER]),
+        (layout_of((IMAGE, "")), OTHER.id, []),
+        (layout_of((IMAGE, "")), f"shop@{IMAGE.id}", [IMAGE]),
+        (builders.crane(IMAGE), "shop:1", [IMAGE]),
+        (builders.crane(IMAGE), IMAGE.id, [IMAGE]),
         (builders.regctl(IMAGE, "shop:1"), "other:1", []),
     ],
 )
-def test_an_image_is_had_by_its_name_or_its_tag(
+def test_an_image_is_had_by_its_name_its_tag_its_id_or_as_the_only_one(
     archive: bytes, reference: str, found: list[Made]
 ) -> None:
     assert asked(archive, reference) == [image.id for image in found]
+
+
+def test_what_is_taken_without_its_name_is_said() -> None:
+    assert listed(layout_of((IMAGE, "1.2"))).called("shop:1")[1] == "whose only image has the tag 1.2, and no name"
+    assert listed(layout_of((IMAGE, ""))).called("shop:1")[1] == "whose only image has no name"
+    assert listed(layout_of((IMAGE, "1"))).called("shop:1")[1] == ""
 
 
 # Platforms

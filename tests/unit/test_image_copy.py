@@ -335,6 +335,7 @@ BUILT = {
     "buildah": builders.podman_oci(IMAGE, "a:1", kind="zstd"),
     "buildx": builders.buildx((IMAGE, "amd64"), name="docker.io/library/a:1", ref_name="1"),
     "umoci": builders.umoci(IMAGE, "1"),
+    "crane, of a digest": builders.crane(IMAGE),
     "crane, compressed again by bzip2": bz2.compress(builders.crane(IMAGE, "a:1")),
     "skopeo, compressed by xz": lzma.compress(builders.skopeo(IMAGE, "a:1")),
 }
@@ -490,6 +491,35 @@ def test_what_is_no_image_is_told_and_the_image_beside_it_is_had(tmp_path: Path)
         assert passed_over.startswith("chart:1: it is a Helm chart (")
     result = transfer(path, tmp_path / "there.tar", "chart:1")
     assert result["msg"].startswith(f"images: source {path} has no image chart:1 (chart:1: it is a Helm chart (")
+
+
+def test_an_image_is_had_by_its_id_under_the_name_that_tags_have(
+    tmp_path: Path, daemons: Callable[..., StoringDaemon]
+) -> None:
+    path, daemon = tmp_path / "source.tar", daemons()
+    path.write_bytes(builders.crane(IMAGE))
+    for name in (IMAGE.id, IMAGE.id[7:], f"registry.example/ubi@{IMAGE.id}", "anything:2"):
+        options = {"source": {"archive": str(path)}, "destination": {"socket": daemon.path}}
+        result = copied(images=[name], tags={name: "shop:9"}, **options)
+        assert not result["failed"], result["msg"]
+        assert daemon.images.pop("shop:9") == IMAGE
+    daemon.images["held:1"] = IMAGE
+    result = copied(
+        images=[IMAGE.id],
+        tags={IMAGE.id: "shop:9"},
+        source={"socket": daemon.path},
+        destination={"archive": str(tmp_path / "there.tar")},
+    )
+    assert "saving" in result["msg"]  # it has no archive to give, but was asked for it
+    daemon.saves = legacy(IMAGE, [])
+    result = copied(
+        images=[IMAGE.id],
+        tags={IMAGE.id: "shop:9"},
+        source={"socket": daemon.path},
+        destination={"archive": str(tmp_path / "there.tar")},
+    )
+    assert not result["failed"], result["msg"]
+    assert listed(str(tmp_path / "there.tar")).images[0].label.names == ("shop:9",)
 
 
 # Several destinations, of which one is hostile

@@ -32,6 +32,18 @@ def options(**given_options: object) -> dict:
     ("given_options", "why"),
     [
         ({"images": ["A"], "destination": {"hops": ["kata"]}}, "images: 'A' is not an image name"),
+        (
+            {"images": ["sha256:" + "a" * 64], "destination": {"hops": ["kata"]}},
+            f"images: 'sha256:{'a' * 64}' names a digest, and an image is loaded under a name: give it one in tags",
+        ),
+        (
+            {"images": ["b", "debian:12@sha256:" + "a" * 64], "tags": {"b": "c"}, "destination": {"hops": ["kata"]}},
+            f"images: 'debian@sha256:{'a' * 64}' names a digest",
+        ),
+        (
+            {"images": ["sha256:12"], "destination": {"hops": ["kata"]}},
+            "images: 'sha256:12' names a digest that is not",
+        ),
         ({}, "source and destination are the same daemon (/var/run/docker.sock)"),
         ({"destination": {"socket": "/var/run/docker.sock", "hops": None}}, "the same daemon"),
         (
@@ -70,6 +82,11 @@ def test_no_source_and_no_hops_are_this_machines_own_daemon() -> None:
     assert (wanted.source, wanted.destinations) == (OWN, (DaemonLocation(Endpoint(hops=("kata-in-docker", "kata"))),))
     assert str(wanted.destinations[0]) == "kata-in-docker > kata"
     assert parse(options(source={"hops": ["kata"]}, destination={"hops": []})).destinations == (OWN,)
+
+
+def test_an_image_that_is_named_by_its_id_gets_the_name_that_tags_have() -> None:
+    wanted = parse(options(images=["a" * 64], tags={"sha256:" + "a" * 64: "shop:1"}, destination={"hops": ["kata"]}))
+    assert wanted.names == {"sha256:" + "a" * 64: ("shop:1",)}
 
 
 def test_an_archive_is_the_same_by_whatever_path() -> None:

@@ -11,10 +11,12 @@ from ansible_collections.nested.kata.plugins.module_utils._image.reference impor
     absent,
     enumerated,
     full_name,
+    names_a_digest,
     near,
     others_of,
     parse_reference,
     parse_references,
+    parse_source,
     parse_tags,
 )
 from hypothesis import given
@@ -87,6 +89,50 @@ def test_an_image_that_is_named_twice_is_moved_once() -> None:
     assert parse_references(["b", "a:1", "docker.io/library/b:latest"]) == ("b:latest", "a:1")
 
 
+HEX = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "by_digest"),
+    [
+        ("debian", "debian:latest", False),
+        (HEX, f"sha256:{HEX}", True),
+        (f"sha256:{HEX}", f"sha256:{HEX}", True),
+        (f"debian@sha256:{HEX}", f"debian@sha256:{HEX}", True),
+        (f"docker.io/library/debian:12@sha256:{HEX}", f"debian@sha256:{HEX}", True),
+        (f"registry:5000/a/b@sha256:{HEX}", f"registry:5000/a/b@sha256:{HEX}", True),
+    ],
+)
+def test_a_source_may_have_an_image_by_its_id_or_a_digest(text: str, reference: str, by_digest: bool) -> None:
+    assert parse_source(text) == parse_source(reference) == reference
+    assert names_a_digest(reference) is by_digest
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("sha256:abc", "names a digest that is not valid"),
+        ("sha512:" + "a" * 128, "names a digest that is not valid"),
+        ("debian@sha256:abc", "names a digest that is not valid"),
+        ("debian@" + HEX, "names a digest that is not valid"),
+        ("sha256:" + "A" * 64, "names a digest that is not valid"),
+        (f"@sha256:{HEX}", "'' is not a valid part of a name"),
+        (f"Debian@sha256:{HEX}", "lower case"),
+        ("Debian", "lower case"),
+    ],
+)
+def test_what_leads_to_no_image_is_refused(text: str, why: str) -> None:
+    with pytest.raises(Refused, match=why):
+        parse_source(text)
+
+
+def test_an_image_that_is_named_by_its_id_gets_its_name_by_tags() -> None:
+    ids = (f"sha256:{HEX}", f"debian@sha256:{HEX}")
+    assert parse_tags({HEX: "a:1", f"debian:12@sha256:{HEX}": ["b:1"]}, ids) == {ids[0]: ("a:1",), ids[1]: ("b:1",)}
+    with pytest.raises(Refused, match="names a digest: give the image a tag"):
+        parse_tags({HEX: f"a@sha256:{HEX}"}, ids)
+
+
 def test_tags_are_the_names_that_an_image_gets_instead_of_its_own() -> None:
     assert parse_tags({"a": "b:2", "docker.io/c:1": ["c:1", "c"]}, ("a:latest", "c:1", "d:1")) == {
         "a:latest": ("b:2",),
@@ -125,15 +171,44 @@ def test_a_repository_that_is_misspelt_has_near_names() -> None:
     assert near("debain:1.2.3.4", ["debian:trixie-slim", "nginx:latest"]) == ("debian:trixie-slim",)
 
 
+def test_the_same_repository_of_another_registry_is_near() -> None:
+    tags = ["registry.example/team/shop:2", "localhost/shop:1", "nginx:latest", "a/shopping:1"]
+    assert near("shop:1", tags)[:2] == ("localhost/shop:1", "registry.example/team/shop:2")
+    assert near("registry.example/shop:1", ["shop:1", "x:1"]) == ("shop:1",)
+
+
+PODMAN = "near: localhost/shop:1, since podman names what it builds so: name that, and in tags the name that it gets"
+MANY = [f"{name}:1" for name in ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot")]
+
+
 @pytest.mark.parametrize(
-    ("reference", "message"),
+    ("reference", "tags", "nameless", "message"),
     [
-        ("debain:12", "no image debain:12 (near: debian:12)"),
-        ("zzz:latest", "no image zzz:latest (none of the 2 names there is near it)"),
+        ("debain:12", ["debian:12", "nginx:latest"], (), "no image debain:12 (near: debian:12)"),
+        ("zzz:1", ["debian:12", "nginx:latest"], (), "no image zzz:1 (it has debian:12 and nginx:latest)"),
+        ("zzz:1", ["debian:12"], (), "no image zzz:1 (it has debian:12)"),
+        ("zzz:1", MANY, (), "no image zzz:1 (none of the 6 images there has a name near it)"),
+        ("zzz:1", [], (), "no image zzz:1 (there is none with a name)"),
+        ("zzz:1", [], ["sha256:0"], "no image zzz:1 (it has without a name sha256:0, to be named by id)"),
+        (
+            "zzz:1",
+            ["debian:12"],
+            ["sha256:0 (tag 3)", "sha256:1"],
+            "no image zzz:1 (it has debian:12 and without a name sha256:0 (tag 3) and sha256:1, to be named by id)",
+        ),
+        (f"sha256:{HEX}", ["debian:12"], (), f"no image sha256:{HEX} (it has debian:12)"),
+        (
+            "shop:1",
+            ["localhost/shop:1", "shop:2"],
+            (),
+            f"no image shop:1 ({PODMAN})",
+        ),
     ],
 )
-def test_an_image_that_is_absent_is_told_with_its_near_names(reference: str, message: str) -> None:
-    assert absent(reference, ["debian:12", "nginx:latest"]) == message
+def test_an_image_that_is_absent_is_told_with_what_is_near_it_or_there(
+    reference: str, tags: list[str], nameless: list[str], message: str
+) -> None:
+    assert absent(reference, tags, nameless) == message
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,11 @@ class ArchiveSource:
         except Damaged as error:
             raise Refused(f"source: archive {path} cannot be used: {error}") from error
         self._chosen: dict[str, Packed] = {}  # by reference
+        self._how: dict[str, str] = {}  # by reference, what is to be said of the choice
         self._sizes: dict[int, int] = {}  # of layers that are compressed, by the number of their member
 
     def image(self, reference: str, own: Callable[[], str]) -> Image | None:
-        found = self._contents.called(reference)
+        found, self._how[reference] = self._contents.called(reference)
         if not found:
             return None
         self._chosen[reference] = self._choice(reference, found, own)
@@ -63,7 +64,10 @@ class ArchiveSource:
         has = f"{self.title} has {reference} for {enumerated(platforms)}"
         if len(platforms) == 1 and len(left) > 1:
             ids = enumerated(packed.image.id for packed in left)
-            raise Refused(f"images: {has} {len(left)} times ({ids}): nothing was sent")
+            raise Refused(
+                f"images: {has} {len(left)} times: name one by its id ({ids}), and in tags the name that it gets:"
+                " nothing was sent"
+            )
         if self._platform and not chosen:
             raise Refused(f"platform: {has}, not for {self._platform}: nothing was sent")
         where = f", and the destination runs {wanted}" if wanted and not self._platform else ""
@@ -74,7 +78,13 @@ class ArchiveSource:
         passed_over = [one for one in self._contents.passed_over if reference in one.label.names or not there]
         if passed_over:
             return f"no image {reference} ({'; '.join(map(str, passed_over[:HANDFUL]))})"
-        return absent(reference, sorted({name for packed in there for name in packed.label.names}))
+        names = sorted({name for packed in there for name in packed.label.names})
+        nameless = [
+            " ".join((packed.image.id, *(f"(tag {tag})" for tag in packed.label.tags)))
+            for packed in there
+            if not packed.label.names
+        ]
+        return absent(reference, names, nameless)
 
     def lacking(self, reference: str) -> Mapping[str, str]:
         return self._chosen[reference].lacks
@@ -99,6 +109,7 @@ class ArchiveSource:
 
     def parts(self, reference: str, image: Image, wanted: Collection[str]) -> Generator[Part, None, None]:
         packed = self._chosen[reference]
+        self.read_from = ", ".join(filter(None, ("read from the archive", self._how[reference])))
         try:
             layers = packed.needed(wanted)
             unknown = {number for number, layer in layers.items() if layer.kind} - set(self._sizes)

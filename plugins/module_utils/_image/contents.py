@@ -26,7 +26,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer 
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import sha256, short_digest
 from ansible_collections.nested.kata.plugins.module_utils._image.platforms import normal, platform_of
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import TAG, parse_reference
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import ID, TAG, parse_reference
 
 # Limits, far above what real archives have.
 MOST_IMAGES = 1 << 12
@@ -156,10 +156,23 @@ class Contents:
     images: tuple[Packed, ...]
     passed_over: tuple[PassedOver, ...]
 
-    def called(self, reference: str) -> list[Packed]:
-        """Return the images that a reference leads to: several where they are for several platforms."""
+    def called(self, reference: str) -> tuple[list[Packed], str]:
+        """Return the images that a reference leads to, several where they are for several platforms, and what is to be
+        said of them where it is none of their names.
+        """
+        if "@" in reference or ID.fullmatch(reference):
+            digest = reference.rpartition("@")[2]
+            return [packed for packed in self.images if digest in packed.label.digests], ""
         named = [packed for packed in self.images if reference in packed.label.names]
-        return named or [packed for packed in self.images if packed.label.is_for(reference)]
+        tagged = [packed for packed in self.images if packed.label.is_for(reference)]
+        if named or tagged:
+            return named or tagged, ""
+        labels = {packed.label.tags for packed in self.images if not packed.label.names}
+        platforms = {normal(packed.image.platform) for packed in self.images if not packed.label.names}
+        if len(labels) == 1 and len(platforms) == len(self.images):
+            tags = labels.pop()
+            return list(self.images), f"whose only image has {f'the tag {tags[0]}, and ' if tags else ''}no name"
+        return [], ""
 
 
 def contents(reading: Reading) -> Contents:

@@ -17,7 +17,11 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     Location,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.platforms import parse_platform
-from ansible_collections.nested.kata.plugins.module_utils._image.reference import parse_references, parse_tags
+from ansible_collections.nested.kata.plugins.module_utils._image.reference import (
+    names_a_digest,
+    parse_source,
+    parse_tags,
+)
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,18 @@ class Wanted:
 def parse(options: Mapping[str, Any]) -> Wanted:
     """Return the transfer that the options ask for, or raise Refused."""
     try:
-        references = parse_references(options["images"])
+        references = tuple(dict.fromkeys(map(parse_source, options["images"])))
     except Refused as error:
         raise Refused(f"images: {error}") from error
     try:
         names = parse_tags(options["tags"], references)
     except Refused as error:
         raise Refused(f"tags: {error}") from error
+    for reference in references:
+        if names_a_digest(reference) and names[reference] == (reference,):
+            raise Refused(
+                f"images: {reference!r} names a digest, and an image is loaded under a name: give it one in tags"
+            )
     source = parse_location("source", options["source"])
     many = options["destinations"]
     if many is not None and not many:

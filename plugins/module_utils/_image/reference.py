@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names and tags of images, as options and daemons spell them."""
+"""Names, tags and ids of images, as options and daemons spell them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ DOMAIN = re.compile(
     r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
 )
 TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127}")
-ID = re.compile(r"[0-9a-f]{64}")
+HEX = re.compile(r"[0-9a-f]{64}")
+ID = re.compile(r"sha256:[0-9a-f]{64}")
 LONGEST_NAME = 255
-HANDFUL = 5  # of what is there that a message lists
+HANDFUL = 5  # names that are listed where none is near
 
 
 def split_domain(name: str) -> tuple[str, str]:
@@ -59,7 +60,7 @@ def parse_reference(text: str) -> str:
                 else ""
             )
             raise Refused(f"{text!r} is not an image name: {component!r} is not a valid part of a name{hint}")
-    if ID.fullmatch(path):
+    if HEX.fullmatch(path):
         raise Refused(
             f"{text!r} is an image id: give the image a tag (docker tag) and name that, because an image is loaded"
             " under a tag"
@@ -77,6 +78,24 @@ def parse_references(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parse_reference(text) for text in texts))
 
 
+def parse_source(text: str) -> str:
+    """Return the one spelling of an image at its source, which may be an id, or a name with a digest and no tag."""
+    name, at, digest = text.rpartition("@")
+    if HEX.fullmatch(text):
+        digest = f"sha256:{text}"
+    elif not at and not text.startswith(("sha256:", "sha384:", "sha512:")):
+        return parse_reference(text)
+    if not ID.fullmatch(digest):
+        raise Refused(f"{text!r} names a digest that is not valid: write sha256: and 64 digits of 0-9 and a-f")
+    # Docker takes no notice of a tag beside a digest.
+    return f"{parse_reference(name).rpartition(':')[0]}@{digest}" if at else digest
+
+
+def names_a_digest(reference: str) -> bool:
+    """Return whether a reference leads to an image by its id or a digest, which is no name to load it by."""
+    return "@" in reference or ID.fullmatch(reference) is not None
+
+
 def full_name(reference: str) -> str:
     """Return a name with its registry, as containerd spells it."""
     domain, path = split_domain(reference)
@@ -87,7 +106,7 @@ def parse_tags(tags: Mapping[str, Any], references: Sequence[str]) -> dict[str, 
     """Return the names that each reference gets at the destination: its own, unless `tags` has others."""
     names: dict[str, tuple[str, ...]] = {reference: (reference,) for reference in references}
     for text, given in tags.items():
-        reference = parse_reference(text)
+        reference = parse_source(text)
         if reference not in names:
             raise Refused(f"{text!r} is not among the images: name it there, or remove it here")
         names[reference] = parse_references([given] if isinstance(given, str) else given)
@@ -109,20 +128,38 @@ def others_of(names: Iterable[str], tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def near(reference: str, tags: Sequence[str]) -> tuple[str, ...]:
-    """Return the names most similar to a reference that was not found, other tags of the same repository first."""
+    """Return the names most similar to a reference that was not found: other tags of the same repository first, then
+    the same repository of another registry.
+    """
     repository = reference.rpartition(":")[0]
     repositories: dict[str, list[str]] = {}
     for tag in tags:
         repositories.setdefault(tag.rpartition(":")[0], []).append(tag)
     siblings = difflib.get_close_matches(reference, repositories.pop(repository, []), n=3, cutoff=0)
+    last = repository.rpartition("/")[2]
+    namesakes = [tag for name in repositories if name.rpartition("/")[2] == last for tag in repositories[name]]
+    namesakes.sort(key=lambda tag: tag.rpartition(":")[2] != reference.rpartition(":")[2])
     cousins = [tag for name in difflib.get_close_matches(repository, repositories, n=3) for tag in repositories[name]]
-    return tuple(siblings + cousins)[:5]
+    return tuple(dict.fromkeys([*siblings, *namesakes, *cousins]))[:5]
 
 
-def absent(reference: str, tags: Sequence[str]) -> str:
-    """Return the message about a reference that the source does not have."""
-    names = near(reference, tags)
-    hint = f"near: {', '.join(names)}" if names else f"none of the {len(tags)} names there is near it"
+def absent(reference: str, tags: Sequence[str], nameless: Sequence[str] = ()) -> str:
+    """Return the message about a reference that the source does not have, where it has these names, and these ids of
+    images without a name.
+    """
+    by_podman = f"localhost/{reference}"
+    names = () if names_a_digest(reference) else near(reference, tags)
+    there = [enumerated(tags)] if tags else []
+    if nameless:
+        there.append(f"without a name {enumerated(nameless)}, to be named by id")
+    if by_podman in tags:
+        hint = f"near: {by_podman}, since podman names what it builds so: name that, and in tags the name that it gets"
+    elif names:
+        hint = f"near: {', '.join(names)}"
+    elif len(tags) + len(nameless) <= HANDFUL:
+        hint = f"it has {' and '.join(there)}" if there else "there is none with a name"
+    else:
+        hint = f"none of the {len(tags) + len(nameless)} images there has a name near it"
     return f"no image {reference} ({hint})"
 
 
