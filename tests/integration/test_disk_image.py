@@ -689,7 +689,19 @@ def test_a_run_that_finds_all_as_asked_starts_no_program(disks, monkeypatch):
         wanted = parse(
             {
                 **dict.fromkeys(
-                    ("link", "uuid", "owner", "group", "mode", "mkfs_options", "allocation", "clone_of", "sealed"), None
+                    (
+                        "filesystem_size",
+                        "link",
+                        "uuid",
+                        "owner",
+                        "group",
+                        "mode",
+                        "mkfs_options",
+                        "allocation",
+                        "clone_of",
+                        "sealed",
+                    ),
+                    None,
                 ),
                 **options,
                 "link": str(disks / fstype),
