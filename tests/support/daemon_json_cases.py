@@ -32,7 +32,7 @@ TAKEN: dict[str, list[Any]] = {
     "builder": [
         {"gc": {"enabled": True, "defaultKeepStorage": "1GB", "policy": [{"all": True, "filter": ["unused-for=1h"]}]}},
         {"GC": {"Policy": [{"keepStorage": "1GB"}]}, "entitlements": {"network-host": True}},
-        {"history": {"maxEntries": 3, "maxAge": 3600}},
+        {"history": {"maxEntries": 3, "maxAge": "48h"}},
         {},
         None,
     ],
@@ -74,6 +74,7 @@ REFUSED: dict[str, list[Any]] = {
         {"gc": {"policy": [{"keepStorage": 1}]}},
         {"entitlements": {"network-host": 1}},
         {"history": {"maxEntries": "3"}},
+        {"history": {"maxAge": 3600}},
         LIST,
     ],
     "runtimes": [

@@ -70,7 +70,7 @@ TYPES: Mapping[str, Any] = {
             ),
         },
         "entitlements": dict.fromkeys(("network-host", "security-insecure", "device"), BOOLEAN),
-        "history": {"maxentries": NUMBER},
+        "history": {"maxentries": NUMBER, "maxage": TEXT},
     },
     "default-address-pools": [{"base": TEXT, "size": NUMBER}],
     "default-network-opts": {EACH: {EACH: TEXT}},
