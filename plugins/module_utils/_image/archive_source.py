@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Callable, Collection, Generator, Mapping, Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import listed, opened
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import measured, unpacked
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Layer, measured, unpacked
 from ansible_collections.nested.kata.plugins.module_utils._image.contents import Packed
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
@@ -114,15 +115,19 @@ class ArchiveSource:
             layers = packed.needed(wanted)
             unknown = {number for number, layer in layers.items() if layer.kind} - set(self._sizes)
             if unknown:
-                with opened(self._path) as archive:
-                    self._sizes.update(measured(archive, {number: layers[number] for number in unknown}))
-            with opened(self._path) as archive:
+                self._measure({number: layers[number] for number in unknown})
+            with contextlib.ExitStack() as stack:
+                archive = stack.enter_context(opened(self._path))
                 yield from verified(unpacked(archive, layers, self._sizes))
             yield Manifest(packed.config, packed.image.layers)
         except OSError as error:
             raise DaemonError(f"{self.title}: reading {reference}: {error.strerror}") from error
         except Damaged as error:
             raise DaemonError(f"{self.title}: reading {reference}: {error}") from error
+
+    def _measure(self, layers: Mapping[int, Layer]) -> None:
+        with opened(self._path) as archive:
+            self._sizes.update(measured(archive, layers))
 
     def close(self) -> None:
         """Nothing is open between two images."""

@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -IS
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -10,13 +9,14 @@ dockerd does not start, so that it never fills the root file system or somebody 
 Whoever uses this machine may have settings of their own in daemon.json. They are judged and edited by two files of the
 collection, which the machine image has beside this one.
 
-    docker_prepare.py grow BYTES    let the file system grow to this size while dockerd runs
+    grow BYTES    let the file system grow to this size while dockerd runs (`docker_prepare.py grow BYTES`)
 
 That prints `grown` where it did so, and `restart` where more of it waits for the next start.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -223,12 +223,13 @@ def is_own(text: str, present: dict) -> bool:
     return present == daemon_config({}, fstype=present.get("storage-driver"), mtu=present.get("mtu"), pool=pool)
 
 
-def configure(**machine: str | int | None) -> None:
+def configure(*, fstype: str, mtu: int, pool: str | None) -> None:
     """Write daemon.json, with what others have in it."""
+    wanted = functools.partial(daemon_config, fstype=fstype, mtu=mtu, pool=pool)
     if not os.path.lexists(DAEMON_JSON):
-        write_if_changed(DAEMON_JSON, written(daemon_config({}, **machine)))
+        write_if_changed(DAEMON_JSON, written(wanted({})))
         return
-    if DAEMON_JSON.is_file() and DAEMON_JSON.read_bytes() == written(daemon_config({}, **machine)).encode():
+    if DAEMON_JSON.is_file() and DAEMON_JSON.read_bytes() == written(wanted({})).encode():
         return
     # Only where there are settings of others, so that no other start pays for it.
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -242,7 +243,7 @@ def configure(**machine: str | int | None) -> None:
         if wrong:
             raise NotReady(f"{DAEMON_JSON}: {listing(wrong)}: correct it, then run `systemctl start docker`")
         changes: list[str] = []
-        config = daemon_config({} if is_own(text, present) else present, **machine, changes=changes)
+        config = wanted({} if is_own(text, present) else present, changes=changes)
         if not same(config, present):
             replace(str(DAEMON_JSON), render(config, text))
     except NoSettings as error:
