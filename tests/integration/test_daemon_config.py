@@ -248,7 +248,7 @@ def test_a_key_that_is_a_flag_of_the_running_dockerd_is_refused(daemon: Path) ->
     """A shell of that name stands for a dockerd that was started with the flag."""
     inside("sh", "-ec", "cp /run/docker.pid /tmp/right.pid; mkdir /tmp/flagged; cp /bin/sh /tmp/flagged/dockerd")
     start = '/tmp/flagged/dockerd -c "sleep 60; :" x -H fd:// >/dev/null 2>&1 & echo $! >/run/docker.pid'
-    inside("sh", "-ec", f"{start}; until grep -q dockerd /proc/$!/comm; do sleep 0.01; done")
+    inside("sh", "-ec", rf"{start}; until tr '\0' ' ' </proc/$!/cmdline | grep -q ^/tmp/flagged/; do sleep 0.01; done")
     try:
         result = run(daemon, {"hosts": ["fd://", "tcp://127.0.0.1:2375"]}, timeout=2)
         assert (result["failed"], content()) == (True, BEFORE)
