@@ -34,6 +34,11 @@ options:
     type: list
     elements: str
     default: []
+  instance:
+    description: A range that somebody named for the daemons of instances. It is taken as C(instance) in any case, with
+      a warning where it overlaps something, and no range is chosen.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -66,16 +71,22 @@ from ansible_collections.nested.kata.plugins.plugin_utils.addresses import (
     SPACES,
     NoRangeLeft,
     choose,
+    clash_of,
     divide,
     routed_networks,
 )
 
 
-def address_plan(candidates: Iterable[str], routes: str = "", taken: Iterable[str] = ()) -> dict[str, str]:
+def address_plan(
+    candidates: Iterable[str], routes: str = "", taken: Iterable[str] = (), instance: str = ""
+) -> dict[str, str]:
     """Return the plan of the first free candidate as a dictionary."""
     named = list(candidates)
     try:
         in_use = [*routed_networks(routes), *(ipaddress.ip_network(one, strict=False) for one in taken)]
+        if instance:
+            warn_of(instance, clash_of(instance, in_use))
+            return {"instance": instance}
         return asdict(choose(named or list(SPACES), in_use))
     except NoRangeLeft as problem:
         if not named:
@@ -83,10 +94,16 @@ def address_plan(candidates: Iterable[str], routes: str = "", taken: Iterable[st
                 f"nested.kata.address_plan: no free address range ({problem}): name one in kata_proxy_address_spaces or"
                 " kata_instance_address_spaces, which is then taken in any case"
             ) from problem
-        Display().warning(f"the address range {named[0]} is taken as it was named, although {problem}")
+        warn_of(named[0], str(problem))
         return asdict(divide(named[0]))
     except ValueError as problem:
         raise AnsibleFilterError(f"nested.kata.address_plan: {problem}") from problem
+
+
+def warn_of(named: str, clash: str) -> None:
+    """Warn of a range that was named and overlaps another one."""
+    if clash:
+        Display().warning(f"the address range {named} is taken as it was named, although {clash}")
 
 
 class FilterModule:

@@ -90,11 +90,17 @@ def divide(space: str) -> AddressPlan:
 
 def choose(candidates: list[str], taken: Iterable[Network]) -> AddressPlan:
     """Return the plan of the first candidate that overlaps nothing that is taken."""
-    in_use, clashes = list(taken), []
+    in_use, reasons = list(taken), []
     for candidate in candidates:
-        network = ipaddress.IPv4Network(candidate)
-        clash = next((other for other in in_use if other.version == 4 and other.overlaps(network)), None)
-        if clash is None:
+        clash = clash_of(candidate, in_use)
+        if not clash:
             return divide(candidate)
-        clashes.append(f"{candidate} overlaps {clash}")
-    raise NoRangeLeft("; ".join(clashes))
+        reasons.append(clash)
+    raise NoRangeLeft("; ".join(reasons))
+
+
+def clash_of(named: str, taken: Iterable[Network]) -> str:
+    """Return what a range overlaps, in words, or an empty string."""
+    network = ipaddress.IPv4Network(named)
+    clash = next((other for other in taken if other.version == 4 and other.overlaps(network)), None)
+    return f"{named} overlaps {clash}" if clash else ""

@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import exact, parse_size
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
 
 LABEL = "nested.kata.arguments"
 NEW, OLD = ".nested-kata-new", ".nested-kata-old"
@@ -32,6 +33,7 @@ Items = dict[str, list[str]]
 
 BY_KEY = ("env", "label")  # options whose values are KEY=VALUE: each key is an item of its own
 HASHED = 16  # hexadecimal digits
+LONGEST_SHOWN = 300  # characters of a variable's value
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Found:
     running: bool = False
     container: Inspected = field(default_factory=dict)
     made_from: Items = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)  # what it was made with, secrets included
     names: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # containers with the names beside it that are not
 
@@ -84,6 +87,8 @@ def items(record: Mapping[str, Any]) -> Items:
         key, _equals, rest = value.partition("=")
         item, content = (f"{name} {key}", rest) if name in BY_KEY else (name, value)
         found.setdefault(item, []).append(content)
+    for name, value in record.get("environment", {}).items():
+        found[f"env {name}"] = [value]
     if record.get("command"):
         found["command"] = [shlex.join(record["command"])]
     if record.get("stdin"):
@@ -96,8 +101,23 @@ def record(wanted: Mapping[str, Any], image: Inspected) -> dict[str, Any]:
     """Return what the label of a container says: the container, and of its image and its input what they contain."""
     noted = {**wanted, "content": content(image)}
     if wanted.get("stdin"):
-        noted["stdin"] = f"sha256 {digest(wanted['stdin'])}"
+        noted["stdin"] = hashed(wanted["stdin"])
+    if wanted.get("environment"):
+        noted["environment"] = {name: without_secrets(value) for name, value in wanted["environment"].items()}
     return noted
+
+
+def hashed(text: str) -> str:
+    """Return what stands for a text that is long or secret."""
+    return f"sha256 {digest(text)}"
+
+
+def without_secrets(value: str) -> str:
+    """Return a variable's value as it may be seen: a URL without its password, a long text as its hash alone."""
+    if len(value) > LONGEST_SHOWN:
+        return hashed(value)
+    open_part = shown(value) if "://" in value else value.rpartition("@")[2]
+    return value if open_part == value else f"{open_part} ({hashed(value)})"
 
 
 # In the configuration of an image, what a container gets from it.
@@ -170,6 +190,13 @@ def made_from(container: Inspected) -> Items:
     return items(known) if known else reported_items(container)
 
 
+def environment(container: Inspected) -> dict[str, str]:
+    """Return the variables that a container was made with, and not those of its image or of Docker's client."""
+    pairs = (str(one).partition("=") for one in container["Config"].get("Env") or [])
+    known = made_from(container)
+    return {name: value for name, _equals, value in pairs if f"env {name}" in known}
+
+
 def found(name: str, containers: Iterable[Inspected]) -> Found:
     """Return the containers of a name among those that were inspected.
 
@@ -186,6 +213,7 @@ def found(name: str, containers: Iterable[Inspected]) -> Found:
         running=current["State"]["Running"],
         container=current,
         made_from=made_from(current),
+        environment=environment(current),
         names=[name] * (name in by_name) + list(mine),
         others=[other for other in beside if other not in mine],
     )

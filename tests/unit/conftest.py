@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
 
 import pytest
+import yaml
 
 
 @pytest.fixture
@@ -18,3 +21,24 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have templates find the lookups of this checkout, which tests import without Ansible's loader."""
+    # Not on every Python of a target is there an Ansible that has all of these.
+    from ansible import constants  # noqa: PLC0415
+    from ansible.plugins.loader import lookup_loader  # noqa: PLC0415
+    from ansible_collections.nested.kata.plugins.doc_fragments.proxies import ModuleDocFragment  # noqa: PLC0415
+
+    def get(name: str, **options: Any) -> Any:
+        module = import_module(f"ansible_collections.nested.kata.plugins.lookup.{name.removeprefix('nested.kata.')}")
+        shared, own = (
+            yaml.safe_load(text)["options"] for text in (ModuleDocFragment.DOCUMENTATION, module.DOCUMENTATION)
+        )
+        constants.config.initialize_plugin_configuration_definitions("lookup", name, {**shared, **own})
+        lookup = module.LookupModule(**options)
+        lookup._load_name = name
+        return lookup
+
+    monkeypatch.setattr(lookup_loader, "get", get)

@@ -286,3 +286,26 @@ def test_what_was_inspected_is_not_changed() -> None:
     before = copy.deepcopy(there)
     planned(there, want=wanted("--privileged"))
     assert there == before
+
+
+PROXY = "http://worker:secret@proxy:3128"
+
+
+def test_a_variable_with_a_secret_is_compared_and_not_shown() -> None:
+    """Nor is what is long, such as certificates."""
+    environment = {"http_proxy": PROXY, "https_proxy": "worker:secret@proxy", "no_proxy": "localhost", "CA": "x" * 9000}
+    first = wanted(environment=environment)
+    assert "secret" not in label(first)
+    assert len(label(first)) < 4000
+    made = container(label(first))
+    made["Config"]["Env"] += [f"{name}={value}" for name, value in environment.items()]
+    assert containers_found([made], ["web"])["web"]["environment"] == {"NESTED_KATA_RESOLVERS": "", **environment}
+    assert planned(made, want=first)["action"] == "keep"
+    changed = {**environment, "http_proxy": PROXY.replace("secret", "secret2"), "CA": "y" * 9000, "no_proxy": "other"}
+    lines = planned(made, want=wanted(environment=changed))["lines"]
+    assert "secret" not in str(lines)
+    assert [line for line in lines if line.startswith("env http_proxy: http://proxy:3128 (sha256 ")]
+    assert [line for line in lines if line.startswith("env CA: sha256 ")]
+    assert "env no_proxy: localhost -> other" in lines
+    assert len(lines) == 3
+    assert "env no_proxy: localhost -> nothing" in planned(made)["lines"]

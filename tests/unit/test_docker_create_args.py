@@ -53,17 +53,19 @@ def trusted(value: object) -> object:
     return trust_as_template(value) if isinstance(value, str) else value
 
 
-def arguments_of(role: str, variables: dict) -> list:
-    """Return a role's arguments for `docker create`, as its defaults and variables have them."""
+def value_of(name: str, role: str, variables: dict) -> object:
+    """Return a variable of a role, as its defaults and variables have it."""
     files = [
         trusted(yaml.safe_load((CHECKOUT / "roles" / role / part / "main.yml").read_text()))
         for part in ("defaults", "vars")
     ]
     templar = Templar(loader=DataLoader(), variables={**files[0], **files[1], **variables})
-    options, more = (
-        templar.template(trust_as_template(f"{{{{ {name} | default([]) }}}}"))
-        for name in (f"{role}_options", f"{role}_extra_args")
-    )
+    return templar.template(trust_as_template(f"{{{{ {name} | default([]) }}}}"))
+
+
+def arguments_of(role: str, variables: dict) -> list:
+    """Return a role's arguments for `docker create`."""
+    options, more = (value_of(name, role, variables) for name in (f"{role}_options", f"{role}_extra_args"))
     return docker_create_args(options) + more
 
 
@@ -147,3 +149,24 @@ def test_what_facts_chose_for_an_instance_stays_whatever_the_facts_are_now() -> 
 def test_a_file_with_resolvers_that_serves_no_more_is_not_kept() -> None:
     known = {"internal_machine_found": {"web": {"made_from": {"mount": [MOUNT.format("/run/resolvconf")]}}}}
     assert values(arguments_of("kata_instance", {**INSTANCE, **known}), "mount") == [MOUNT.format("/etc/resolv.conf")]
+
+
+BEHIND = {"ansible_facts": {**FACTS["ansible_facts"], "env": {"http_proxy": "http://192.0.2.10:3128"}}}
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "name"), [("kata_proxy", PROXY, "kata-in-docker"), ("kata_instance", INSTANCE, "web")]
+)
+@pytest.mark.usefixtures("lookups")
+def test_a_container_keeps_its_proxy_server_until_another_one_is_named(role: str, variables: dict, name: str) -> None:
+    variables = {**variables, "kata_proxy_addresses": {"target": "10.213.64.0/18", "space": "10.213.0.0/16"}}
+    direct = "10.213.0.0/16" if role == "kata_proxy" else "10.213.128.0/18"
+    new = {"internal_machine_found": {name: {"exists": False, "made_from": {}, "environment": {}}}}
+    made = value_of(f"{role}_environment", role, {**variables, **new, **BEHIND})
+    assert (made["http_proxy"], made["NO_PROXY"]) == ("http://192.0.2.10:3128", f"localhost,127.0.0.1,::1,{direct}")
+    for environment in ({}, made):
+        there = {"internal_machine_found": {name: {"exists": True, "made_from": {}, "environment": environment}}}
+        for facts in (FACTS, BEHIND):
+            assert value_of(f"{role}_environment", role, {**variables, **there, **facts}) == environment
+        named = {**variables, **there, "nested_kata_http_proxy": "http://proxy"}
+        assert value_of(f"{role}_environment", role, named)["http_proxy"] == "http://proxy"

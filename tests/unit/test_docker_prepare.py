@@ -357,3 +357,62 @@ def test_what_cannot_grow_is_an_error(
     monkeypatch.setattr(prepare, "DATA", tmp_path)
     assert prepare.main(arguments) == 1
     assert message in capsys.readouterr().err
+
+
+PROXIES = {"http_proxy": "http://192.0.2.10:3128", "HTTPS_PROXY": "not read", "no_proxy": "localhost"}
+CLIENT = {"default": {"httpProxy": "http://192.0.2.10:3128", "noProxy": "localhost"}}
+
+
+@pytest.fixture
+def client_json(prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "root" / ".docker" / "config.json"
+    monkeypatch.setattr(prepare, "CLIENT_JSON", path)
+    return path
+
+
+def test_the_client_gives_the_proxy_servers_to_containers(prepare: ModuleType, client_json: Path) -> None:
+    prepare.configure_client({"PATH": "/bin"})
+    assert not client_json.exists()
+    prepare.configure_client(PROXIES)
+    assert json.loads(client_json.read_text()) == {"proxies": CLIENT}
+    assert client_json.stat().st_mode & 0o777 == 0o600
+    inode = client_json.stat().st_ino
+    prepare.configure_client(PROXIES)
+    assert client_json.stat().st_ino == inode
+
+
+@pytest.mark.parametrize("chosen", [{}, {"default": {"httpProxy": "http://other"}}])
+def test_what_root_chose_for_containers_stays(prepare: ModuleType, client_json: Path, chosen: dict) -> None:
+    client_json.parent.mkdir(parents=True)
+    client_json.write_text(json.dumps({"auths": {}, "proxies": chosen}))
+    prepare.configure_client(PROXIES)
+    assert json.loads(client_json.read_text()) == {"auths": {}, "proxies": chosen}
+    client_json.write_text(json.dumps({"auths": {"r": {}}}))
+    prepare.configure_client(PROXIES)
+    assert json.loads(client_json.read_text()) == {"auths": {"r": {}}, "proxies": CLIENT}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '"x"', "\udcff", "dangling"])
+def test_a_file_of_the_client_that_is_none_keeps_nothing_from_starting(
+    prepare: ModuleType, client_json: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    client_json.parent.mkdir(parents=True)
+    if text == "dangling":
+        client_json.symlink_to("nowhere")
+    else:
+        client_json.write_bytes(text.encode(errors="surrogateescape"))
+    prepare.configure_client(PROXIES)
+    assert "containers and builds do not get the proxy servers" in capsys.readouterr().out
+    assert client_json.is_symlink() or client_json.read_bytes() == text.encode(errors="surrogateescape")
+
+
+def test_mirrors_are_those_of_the_level_unless_there_are_other_ones(prepare: ModuleType, daemon_json: Path) -> None:
+    prepare.configure(**MACHINE, mirrors=["https://mirror"])
+    assert json.loads(daemon_json.read_text())["registry-mirrors"] == ["https://mirror"]
+    prepare.configure(**MACHINE, mirrors=["https://other"])
+    assert json.loads(daemon_json.read_text())["registry-mirrors"] == ["https://other"]
+    prepare.configure(**MACHINE, mirrors=[])
+    assert "registry-mirrors" not in json.loads(daemon_json.read_text())
+    daemon_json.write_text('{"registry-mirrors": ["https://mine"]}')
+    prepare.configure(**MACHINE, mirrors=["https://other"])
+    assert json.loads(daemon_json.read_text())["registry-mirrors"] == ["https://mine"]

@@ -137,13 +137,14 @@ def test_instances_on_the_network_of_another_one_are_removed_before_it(on: dict[
 )
 def test_an_instance_keeps_the_addresses_that_its_label_has(found: dict, option: str, pool: str) -> None:
     roles = yaml.safe_load((CHECKOUT / "roles/kata_instance/vars/main.yml").read_text())
+    names = ("kata_instance_existing", "kata_instance_made", "kata_instance_pool")
     templar = Templar(
         loader=DataLoader(),
         variables={
-            **{name: trust_as_template(roles[name]) for name in ("kata_instance_made", "kata_instance_pool")},
+            **{name: trust_as_template(roles[name]) for name in names},
             "kata_instance": {"name": "web"},
             "kata_instance_address_pool": option,
-            "kata_instance_pool_planned": "planned",
+            "kata_instance_pool_planned": option or "planned",
             "internal_machine_found": found,
         },
     )

@@ -10,5 +10,8 @@ from urllib.parse import urlsplit
 
 def shown(url: str) -> str:
     """Return a URL without the password that may be in it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.rpartition("@")[2]
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

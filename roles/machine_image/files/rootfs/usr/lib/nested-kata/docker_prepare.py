@@ -21,12 +21,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 DISK = Path("/dev/docker-disk")
 DISK_SIZE = Path("/etc/docker-disk-size")  # how much of the disk the file system takes, in bytes, or all of it
 DATA = Path("/var/lib/docker")
 DAEMON_JSON = Path("/etc/docker/daemon.json")
+CLIENT_JSON = Path("/root/.docker/config.json")
 ETH0_MTU = Path("/sys/class/net/eth0/mtu")
 MTU = "com.docker.network.driver.mtu"  # the name of the option in networks of each driver
 EXT4_64BIT = 0x80  # of its incompatible features: the number of blocks has a second half
@@ -152,12 +154,21 @@ def driver(fstype: str) -> str:
     return "btrfs" if fstype == "btrfs" else "overlay2"
 
 
-def daemon_config(present: dict, *, fstype: str, mtu: int, pool: str | None, changes: list[str] | None = None) -> dict:
+def daemon_config(
+    present: dict,
+    *,
+    fstype: str,
+    mtu: int,
+    pool: str | None,
+    mirrors: list[str] | None = None,
+    changes: list[str] | None = None,
+) -> dict:
     """Return the configuration of dockerd: what is present, with what this machine must have on top. What that changes
     of what is present is added to `changes`, in words.
 
     The MTU never exceeds that of eth0, on the default bridge and on every network made later; `pool` is the
-    range (CIDR) that networks of this level are taken from, a /24 each, unless there are other ranges.
+    range (CIDR) that networks of this level are taken from, a /24 each, unless there are other ranges. `mirrors` are
+    those of Docker Hub, unless there are other ones.
     """
     changes = [] if changes is None else changes
     config = dict(present)
@@ -183,6 +194,8 @@ def daemon_config(present: dict, *, fstype: str, mtu: int, pool: str | None, cha
             f"default-address-pools {base_of(each)} overlaps {pool}, this level's" for each in kept if each not in clear
         ]
         config["default-address-pools"] = [*clear, own]
+    if mirrors:
+        config.setdefault("registry-mirrors", mirrors)
     return config
 
 
@@ -220,12 +233,13 @@ def is_own(text: str, present: dict) -> bool:
     if written(present) != text:
         return False
     pool = ((present.get("default-address-pools") or [{}])[0] or {}).get("base")
-    return present == daemon_config({}, fstype=present.get("storage-driver"), mtu=present.get("mtu"), pool=pool)
+    found = {"fstype": present.get("storage-driver"), "mtu": present.get("mtu"), "pool": pool}
+    return present == daemon_config({}, **found, mirrors=present.get("registry-mirrors"))
 
 
-def configure(*, fstype: str, mtu: int, pool: str | None) -> None:
+def configure(*, fstype: str, mtu: int, pool: str | None, mirrors: list[str] | None = None) -> None:
     """Write daemon.json, with what others have in it."""
-    wanted = functools.partial(daemon_config, fstype=fstype, mtu=mtu, pool=pool)
+    wanted = functools.partial(daemon_config, fstype=fstype, mtu=mtu, pool=pool, mirrors=mirrors)
     if not os.path.lexists(DAEMON_JSON):
         write_if_changed(DAEMON_JSON, written(wanted({})))
         return
@@ -254,12 +268,29 @@ def configure(*, fstype: str, mtu: int, pool: str | None) -> None:
         print(f"{DAEMON_JSON}: {change}: changed")
 
 
-def write_if_changed(path: Path, text: str) -> None:
+def configure_client(environment: Mapping[str, str]) -> None:
+    """Have Docker's client give the proxy servers to containers and builds, unless root has chosen what it gives."""
+    names = {"httpProxy": "http_proxy", "httpsProxy": "https_proxy", "noProxy": "no_proxy"}
+    proxies = {key: environment[name] for key, name in names.items() if environment.get(name)}
+    if not proxies:
+        return
+    try:
+        present = json.loads(CLIENT_JSON.read_text(encoding="utf-8")) if os.path.lexists(CLIENT_JSON) else {}
+        if not isinstance(present, dict):
+            raise ValueError("it is not an object")
+        if "proxies" not in present:
+            write_if_changed(CLIENT_JSON, written({**present, "proxies": {"default": proxies}}), mode=0o600)
+    except (OSError, ValueError, RecursionError) as problem:
+        print(f"{CLIENT_JSON}: {problem}: containers and builds do not get the proxy servers")
+
+
+def write_if_changed(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Replace a file atomically, and leave it alone when it says the same."""
     if path.exists() and path.read_text(encoding="utf-8") == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
+    new.touch(mode)
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)
 
@@ -294,7 +325,9 @@ def prepare() -> int:
             fstype=fstype or output("stat", "--file-system", "--format", "%T", str(DATA)),
             mtu=int(ETH0_MTU.read_text(encoding="ascii")),
             pool=os.environ.get("NESTED_KATA_ADDRESS_POOL"),
+            mirrors=os.environ.get("NESTED_KATA_REGISTRY_MIRRORS", "").split(),
         )
+        configure_client(os.environ)
     except (NotReady, OSError, ValueError) as problem:
         print(f"Docker is not started: {problem}", file=sys.stderr)
         return 1

@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the nested.kata founders
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a machine and the levels below it reach the web: proxy servers, authorities whose certificates they trust, and
+mirrors of registries. All of it travels down in the environment of containers.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import ssl
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
+from ansible_collections.nested.kata.plugins.plugin_utils.firewall import elsewhere
+
+PROXIES = ("http_proxy", "https_proxy")
+DIRECT = ("localhost", "127.0.0.1", "::1")  # never by a proxy server
+CERTIFICATES = "NESTED_KATA_CA_CERTIFICATES"
+MIRRORS = "NESTED_KATA_REGISTRY_MIRRORS"
+
+PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+PEM = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
+LARGEST = 96 << 10  # characters of all certificates: the kernel takes 128 KiB for a variable (execve(2))
+
+
+class Invalid(ValueError):
+    """A value that cannot be handed on. The message names it, and what it should be."""
+
+
+@dataclass(frozen=True)
+class Proxies:
+    """The proxy servers, by URL, and what is reached without them."""
+
+    http: str = ""
+    https: str = ""
+    direct: tuple[str, ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that programs read: some read only those in capitals, some only the others."""
+        found = {"http_proxy": self.http, "https_proxy": self.https}
+        if any(found.values()):
+            found["no_proxy"] = ",".join(self.direct)
+        return {name: value for key, value in found.items() if value for name in (key, key.upper())}
+
+
+def proxies(named: Mapping[str, str | None], machine: Mapping[str, str], direct: Iterable[str] = ()) -> Proxies:
+    """Return the proxy servers of a machine: those that are named, else those of its environment. An empty name means
+    none. `direct` is added to what is reached without them.
+    """
+    for name in PROXIES:
+        if named.get(name):
+            checked(f"nested_kata_{name}", str(named[name]), PORTS)
+    http, https, without = (chosen(named, machine, name) for name in (*PROXIES, "no_proxy"))
+    listed = [word for word in re.split(r"[\s,]+", without) if word]
+    return Proxies(http, https, tuple(dict.fromkeys([*listed, *DIRECT, *direct])))
+
+
+def chosen(named: Mapping[str, str | None], machine: Mapping[str, str], name: str) -> str:
+    """Return the value that is named, else that of the environment."""
+    value = named.get(name)
+    return str(machine.get(name) or machine.get(name.upper()) or "" if value is None else value)
+
+
+def handed_on(found: Proxies) -> tuple[Proxies, list[str]]:
+    """Return the proxy servers that containers reach too, and the URLs of those that mean the machine itself."""
+    own = [url for url in (found.http, found.https) if url and is_own(url)]
+    http, https = ("" if url in own else url for url in (found.http, found.https))
+    return Proxies(http, https, found.direct), list(dict.fromkeys(shown(url) for url in own))
+
+
+def is_own(url: str) -> bool:
+    """Return whether a URL leads to the machine that reads it."""
+    host = (split(url).hostname or "").rstrip(".")
+    return host == "localhost" or host.endswith(".localhost") or (is_address(host) and elsewhere(host) is None)
+
+
+def is_address(host: str) -> bool:
+    """Return whether a host is given by its address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def split(url: str) -> SplitResult:
+    """Return the parts of a URL. Programs take one without a scheme too, and one that is none for no proxy server."""
+    try:
+        return urlsplit(url if "://" in url else f"http://{url}")
+    except ValueError:
+        return urlsplit("")
+
+
+def checked(option: str, url: str, schemes: Iterable[str]) -> str:
+    """Return a URL, or raise Invalid."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or re.search(r"[\s\x00-\x1f\x7f\"'\\]", url):
+        raise Invalid(
+            f"{option} is {url.rpartition('@')[2]!r}, which is not a URL such as http://proxy.example.org:3128"
+        )
+    return url
+
+
+def mirrors(named: Any, machine: Mapping[str, str]) -> list[str]:
+    """Return the mirrors of Docker Hub: those that are named, else those of the environment."""
+    if named is None:
+        return machine.get(MIRRORS, "").split()
+    if not isinstance(named, Sequence) or isinstance(named, str):
+        raise Invalid(f"nested_kata_registry_mirrors is {named!r}, which is not a list of URLs")
+    return [checked("nested_kata_registry_mirrors", str(url), ("http", "https")) for url in named]
+
+
+def certificates(texts: Iterable[tuple[str, str]]) -> str:
+    """Return the certificates in the texts of files, for the environment: base64 over PEM, without what stands between
+    them. Raise Invalid where a file has none, or more than certificates.
+    """
+    encoded = base64.b64encode("".join(f"{one}\n" for path, text in texts for one in blocks(path, text)).encode())
+    if len(encoded) > LARGEST:
+        raise Invalid(
+            f"nested_kata_ca_certificates: {len(encoded) >> 10} KiB of certificates are more than {LARGEST >> 10} KiB:"
+            " name your own authorities, not those that everybody trusts"
+        )
+    return encoded.decode()
+
+
+def blocks(path: str, text: str) -> Iterator[str]:
+    """Yield the certificates in the text of a file."""
+    where = f"nested_kata_ca_certificates: {path}"
+    if "PRIVATE KEY-----" in text:
+        raise Invalid(f"{where} has a private key, and would be handed to every tenant: name a file with certificates")
+    found = PEM.findall(text)
+    if not found:
+        raise Invalid(f"{where} has no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
+    for number, one in enumerate(found, 1):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=one)
+        except (ssl.SSLError, ValueError) as error:
+            raise Invalid(f"{where}: certificate {number} is damaged: {error}") from None
+        yield one
+
+
+def reaches(environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return what the firewall must let through for an environment: proxy servers and mirrors that have an address in
+    place of a name.
+    """
+    urls = [environment.get(name, "") for name in PROXIES] + environment.get(MIRRORS, "").split()
+    found = []
+    for parts in (split(url) for url in urls if url):
+        if is_address(parts.hostname or ""):
+            port = parts.port or PORTS.get(parts.scheme, 80)
+            found.append({"network": parts.hostname, "ports": [str(port)], "protocol": "tcp"})
+    return [one for number, one in enumerate(found) if one not in found[:number]]
