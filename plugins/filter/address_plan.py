@@ -34,7 +34,7 @@ options:
     type: list
     elements: str
     default: []
-  instance:
+  named:
     description: A range that somebody named for the daemons of instances. It is taken as C(instance) in any case, with
       a warning where it overlaps something, and no range is chosen.
     type: str
@@ -78,32 +78,32 @@ from ansible_collections.nested.kata.plugins.plugin_utils.addresses import (
 
 
 def address_plan(
-    candidates: Iterable[str], routes: str = "", taken: Iterable[str] = (), instance: str = ""
+    candidates: Iterable[str], routes: str = "", taken: Iterable[str] = (), named: str = ""
 ) -> dict[str, str]:
     """Return the plan of the first free candidate as a dictionary."""
-    named = list(candidates)
+    listed = list(candidates)
     try:
         in_use = [*routed_networks(routes), *(ipaddress.ip_network(one, strict=False) for one in taken)]
-        if instance:
-            warn_of(instance, clash_of(instance, in_use))
-            return {"instance": instance}
-        return asdict(choose(named or list(SPACES), in_use))
+        if named:
+            warn_of(named, clash_of(named, in_use))
+            return {"instance": named}
+        return asdict(choose(listed or list(SPACES), in_use))
     except NoRangeLeft as problem:
-        if not named:
+        if not listed:
             raise AnsibleFilterError(
                 f"nested.kata.address_plan: no free address range ({problem}): name one in kata_proxy_address_spaces or"
                 " kata_instance_address_spaces, which is then taken in any case"
             ) from problem
-        warn_of(named[0], str(problem))
-        return asdict(divide(named[0]))
+        warn_of(listed[0], str(problem))
+        return asdict(divide(listed[0]))
     except ValueError as problem:
         raise AnsibleFilterError(f"nested.kata.address_plan: {problem}") from problem
 
 
-def warn_of(named: str, clash: str) -> None:
+def warn_of(space: str, clash: str) -> None:
     """Warn of a range that was named and overlaps another one."""
     if clash:
-        Display().warning(f"the address range {named} is taken as it was named, although {clash}")
+        Display().warning(f"the address range {space} is taken as it was named, although {clash}")
 
 
 class FilterModule:

@@ -85,12 +85,12 @@ def test_a_range_that_somebody_named_is_taken_with_a_warning_where_it_overlaps(
     assert address_plan(["10.213.0.0/16", "10.214.0.0/16"], routes=FROM_IP)["space"] == "10.213.0.0/16"
     overlaps = "10.213.0.0/16 overlaps 10.213.0.0/16; 10.214.0.0/16 overlaps 10.214.7.7/32"
     assert said == [f"the address range 10.213.0.0/16 is taken as it was named, although {overlaps}"]
-    assert address_plan([], routes=FROM_IP, instance="10.215.0.0/16") == {"instance": "10.215.0.0/16"}
+    assert address_plan([], routes=FROM_IP, named="10.215.0.0/16") == {"instance": "10.215.0.0/16"}
     assert len(said) == 1
-    assert address_plan([], routes=FROM_IP, instance="10.213.64.0/20") == {"instance": "10.213.64.0/20"}
+    assert address_plan([], routes=FROM_IP, named="10.213.64.0/20") == {"instance": "10.213.64.0/20"}
     assert said[1].endswith("10.213.64.0/20 is taken as it was named, although 10.213.64.0/20 overlaps 10.213.0.0/16")
     with pytest.raises(AnsibleFilterError, match=r"10\.0\.0\.0\.0"):
-        address_plan([], instance="10.0.0.0.0")
+        address_plan([], named="10.0.0.0.0")
 
 
 def test_a_range_is_divided_so_that_no_level_overlaps_another() -> None:
