@@ -46,7 +46,7 @@ GATE_SETUP = r"""
 apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $1 >/dev/null
 mkdir -p /ca && cd /ca
 new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
-$new -x509 -subj '/CN=Own authority' -keyout ca.key -out ca.crt
+$new -x509 -subj '/CN=Own authority' -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.crt
 $new -subj "/CN=$2" -keyout mirror.key -out mirror.csr
 echo "subjectAltName=IP:$2" >names
 openssl x509 -req -in mirror.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile names -out mirror.crt
