@@ -176,7 +176,7 @@ def test_what_facts_of_the_day_chose_is_no_difference(runs: Runs) -> None:
     }
     shown = runs.made("proxy", "instances", "status", **today)
     assert "differs from what is wanted" not in shown
-    assert f"{PROXY} {ONE} " not in " ".join(shown.split())
+    assert "would have" not in shown
     assert (proxies(), instances()) == before
 
 
@@ -251,12 +251,12 @@ def copied(name: str, image: str) -> None:
 )
 def test_what_an_interrupted_run_left_is_finished_and_the_tenant_s_container_is_there(runs: Runs, moment: str) -> None:
     in_one("sh", "-c", "echo mine >/root/mine")
-    mine = inner("docker", "inspect", "--format", "{{.Id}}", ONE)
+    mine, unchanged = inner("docker", "inspect", "--format", "{{.Id}}", ONE), memory()
     copied(f"{ONE}.nested-kata-{'old' if moment == 'before the earlier one went' else 'new'}", runs.image)
     if moment == "between the two names":
         inner("systemctl", "stop", f"nested-kata-instance@{ONE}")
         inner("docker", "rename", ONE, f"{ONE}.nested-kata-old")
-    runs.made("instances", kata_instance_memory=memory())
+    runs.made("instances", kata_instance_memory=unchanged)
     assert [line.split()[:3] for line in instances() if f"/{TWO} " not in line] == [[f"/{ONE}", mine, "true"]]
     assert in_one("cat", "/root/mine") == "mine"
 
