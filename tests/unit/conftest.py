@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import pytest
@@ -24,15 +23,15 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.fixture
-def lookups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have templates find the lookups of this checkout, which tests import without Ansible's loader."""
+def lookups(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have templates find the lookups in LOOKUPS of the test's file, which it imports without Ansible's loader."""
     # Not on every Python of a target is there an Ansible that has all of these.
     from ansible import constants  # noqa: PLC0415
     from ansible.plugins.loader import lookup_loader  # noqa: PLC0415
     from ansible_collections.nested.kata.plugins.doc_fragments.proxies import ModuleDocFragment  # noqa: PLC0415
 
     def get(name: str, **options: Any) -> Any:
-        module = import_module(f"ansible_collections.nested.kata.plugins.lookup.{name.removeprefix('nested.kata.')}")
+        (module,) = (one for one in request.module.LOOKUPS if one.__name__.endswith(f".{name.rpartition('.')[2]}"))
         shared, own = (
             yaml.safe_load(text)["options"] for text in (ModuleDocFragment.DOCUMENTATION, module.DOCUMENTATION)
         )

@@ -15,8 +15,10 @@ from ansible.errors import AnsibleFilterError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible_collections.nested.kata.plugins.filter.docker_create_args import FilterModule
+from ansible_collections.nested.kata.plugins.lookup import level_environment
 from ansible_runner import CHECKOUT
 
+LOOKUPS = (level_environment,)
 docker_create_args = FilterModule().filters()["docker_create_args"]
 
 # the options, the arguments

@@ -14,11 +14,14 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 from ansible.utils.display import Display
+from ansible_collections.nested.kata.plugins.lookup import level_environment, proxy_environment
+from ansible_collections.nested.kata.plugins.plugin_utils.web_lookup import WebLookup
 from authorities import make_authority
 
 PROXY = "http://192.0.2.10:3128"
 
 
+LOOKUPS = (level_environment, proxy_environment)
 pytestmark = pytest.mark.usefixtures("lookups")
 
 
@@ -26,6 +29,10 @@ def looked_up(name: str, *options: str, **variables: Any) -> dict[str, str]:
     """Return what a lookup returns in a template."""
     text = ", ".join([f"'nested.kata.{name}'", *options])
     return Templar(DataLoader(), variables=variables).template(trust_as_template(f"{{{{ lookup({text}) }}}}"))
+
+
+def test_both_read_variables_files_and_facts_alike() -> None:
+    assert [one.LookupModule.__bases__ for one in LOOKUPS] == [(WebLookup,)] * 2
 
 
 def test_the_facts_of_the_machine_are_the_default() -> None:
