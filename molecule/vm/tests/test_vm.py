@@ -103,3 +103,16 @@ def test_a_reboot_brings_the_instance_back_with_its_own_disk(target: str) -> Non
         assert time.monotonic() < end, tell(f"{TARGETS[target]}docker ps --all").stdout
         time.sleep(2)
     assert in_instance(target, f"docker run --rm --network none --volume kept:/data {BASE} cat /data/written") == target
+
+
+@pytest.mark.usefixtures("rebooted")
+def test_after_a_reboot_no_way_leads_from_the_instance_to_its_target(target: str) -> None:
+    """Tried at the address that is the instance's gateway, where the target serves a port to itself."""
+    ask(f"{TARGETS[target]}sh -c 'exec setsid --fork python3 -m http.server 8099 >/dev/null 2>&1 </dev/null'")
+    (route,) = json.loads(in_instance(target, "ip -json route show default"))
+    attempt = f"python3 -c 'import socket; socket.create_connection((\"{route['gateway']}\", 8099), 5)'"
+    end = time.monotonic() + 60
+    while tell(f"{TARGETS[target]}{attempt}").returncode:
+        assert time.monotonic() < end, "the target does not reach its own port"
+        time.sleep(1)
+    assert "TimeoutError" in tell(f"{TARGETS[target]}docker exec -i kata {attempt}").stderr
