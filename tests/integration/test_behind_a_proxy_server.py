@@ -149,8 +149,13 @@ def site(gate: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("web"), gate)
     with locked(MACHINE_IMAGE):
         site.start()
-        site.set_up()
-        yield site
+        try:
+            site.set_up()
+            yield site
+        finally:
+            # It detaches the disk, whose loop device is this machine's.
+            stop = "systemctl stop nested-kata-instance@kata.service"
+            docker("exec", MACHINE, "docker", "exec", "kata-in-docker", "sh", "-c", f"{stop} || true", check=False)
 
 
 def inner(*command: str) -> str:
