@@ -39,7 +39,7 @@ _value:
     - By name, what was found. C(exists) tells whether there is a container, C(running) whether it runs, C(container) is
       what Docker reports of it.
     - C(made_from) has the values of each option of C(docker create) that it was made with, as far as they are known.
-    - C(environment) has the variables that it was made with, which may have secrets.
+    - C(environment) has the variables that it was given as its environment, which may have secrets.
     - C(names) are the names under which it, its successor and its predecessor exist, C(others) the containers that have
       such a name and belong to somebody else.
   type: dict
@@ -49,7 +49,7 @@ _value:
       running: true
       container: {Name: /kata}
       made_from: {cpus: ["2"], memory: [4g]}
-      environment: {NESTED_KATA_RESOLVERS: ""}
+      environment: {http_proxy: "http://192.0.2.10:3128"}
       names: [kata]
       others: []
 """

@@ -57,7 +57,7 @@ class Found:
     running: bool = False
     container: Inspected = field(default_factory=dict)
     made_from: Items = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)  # what it was made with, secrets included
+    environment: dict[str, str] = field(default_factory=dict)  # what it was given, secrets included
     names: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  # containers with the names beside it that are not
 
@@ -113,11 +113,12 @@ def hashed(text: str) -> str:
 
 
 def without_secrets(value: str) -> str:
-    """Return a variable's value as it may be seen: a URL without its password, a long text as its hash alone."""
+    """Return a variable's value as it may be seen: URLs without their passwords, a long text as its hash alone."""
     if len(value) > LONGEST_SHOWN:
         return hashed(value)
-    open_part = shown(value) if "://" in value else value.rpartition("@")[2]
-    return value if open_part == value else f"{open_part} ({hashed(value)})"
+    words = (shown(word) if "://" in word else word.rpartition("@")[2] for word in value.split(" "))
+    visible = " ".join(words)
+    return value if visible == value else f"{visible} ({hashed(value)})"
 
 
 # In the configuration of an image, what a container gets from it.
@@ -191,10 +192,12 @@ def made_from(container: Inspected) -> Items:
 
 
 def environment(container: Inspected) -> dict[str, str]:
-    """Return the variables that a container was made with, and not those of its image or of Docker's client."""
+    """Return the variables that it was given as its environment, and not those of its arguments, of its image or of
+    Docker's client.
+    """
     pairs = (str(one).partition("=") for one in container["Config"].get("Env") or [])
-    known = made_from(container)
-    return {name: value for name, _equals, value in pairs if f"env {name}" in known}
+    given = (noted(container) or {}).get("environment", {})
+    return {name: value for name, _equals, value in pairs if name in given}
 
 
 def found(name: str, containers: Iterable[Inspected]) -> Found:
@@ -252,7 +255,9 @@ def differing(item: str, has: Iterable[str], wants: Iterable[str]) -> Difference
 def differences(container: Inspected, wanted: Mapping[str, Any], image: Inspected) -> list[Difference]:
     """Return how a container differs from the wanted one. Without its image only the name of the image counts."""
     known = noted(container)
-    if known is None and label_of(container) == digest([wanted, [image["Id"]] if image else []]):
+    # Earlier releases knew no environment.
+    before = {name: value for name, value in wanted.items() if name != "environment" or value}
+    if known is None and label_of(container) == digest([before, [image["Id"]] if image else []]):
         return []
     has, wants = made_from(container), items(record(wanted, image))
     # Docker reports more than was asked for, and not all of that.

@@ -299,7 +299,7 @@ def test_a_variable_with_a_secret_is_compared_and_not_shown() -> None:
     assert len(label(first)) < 4000
     made = container(label(first))
     made["Config"]["Env"] += [f"{name}={value}" for name, value in environment.items()]
-    assert containers_found([made], ["web"])["web"]["environment"] == {"NESTED_KATA_RESOLVERS": "", **environment}
+    assert containers_found([made], ["web"])["web"]["environment"] == environment
     assert planned(made, want=first)["action"] == "keep"
     changed = {**environment, "http_proxy": PROXY.replace("secret", "secret2"), "CA": "y" * 9000, "no_proxy": "other"}
     lines = planned(made, want=wanted(environment=changed))["lines"]
@@ -309,3 +309,23 @@ def test_a_variable_with_a_secret_is_compared_and_not_shown() -> None:
     assert "env no_proxy: localhost -> other" in lines
     assert len(lines) == 3
     assert "env no_proxy: localhost -> nothing" in planned(made)["lines"]
+
+
+def test_a_variable_among_the_arguments_is_not_taken_for_what_it_was_given() -> None:
+    """Nor is one that Docker's client added, or that the image has."""
+    first = wanted("--env", "http_proxy=http://mine")
+    made = container(label(first))
+    made["Config"]["Env"] += ["http_proxy=http://mine", "https_proxy=http://the-client's"]
+    assert containers_found([made], ["web"])["web"]["environment"] == {}
+    assert containers_found([container(hashed())], ["web"])["web"]["environment"] == {}
+
+
+def test_each_of_several_urls_is_shown_without_its_password() -> None:
+    mirrors = {"MIRRORS": "https://one https://me:secret@two"}
+    noted = label(wanted(environment=mirrors))
+    assert "https://one https://two (sha256 " in noted
+    assert "secret" not in noted
+
+
+def test_an_environment_that_is_empty_is_none_to_a_container_of_an_earlier_release() -> None:
+    assert planned(container(hashed()), want=wanted(environment={}))["lines"] == []
