@@ -317,7 +317,7 @@ part_ansibles() { # major versions, all of them without one
   fi
   prepare_docker ansibles || return 0
   for major in "${@:-"${LATER_ANSIBLES[@]}"}"; do
-    home=$scratch/ansible-$major
+    home=$scratch/home-of-ansible-$major # pytest empties $scratch/ansible-$major
     mkdir -p "$home/bin"
     ln -s "$interpreter" "$home/bin/python3"
     tar --exclude=./.git --exclude=./.run --exclude=./tests/output -cf - . | tar -xf - -C "$home"
