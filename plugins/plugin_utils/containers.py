@@ -295,5 +295,10 @@ def action(there: Found, listed: list[Difference], pending: bool, recreate: str)
     if not listed:
         return "keep"
     no_vm = any(one.item == "runtime" and "runc" in one.wants for one in listed)
-    allowed = recreate == "always" or (recreate == "stopped" and not there.running and not no_vm)
+    allowed = may_be_made_again(there, recreate) and (recreate == "always" or not no_vm)
     return "recreate" if allowed and not pending else "leave"
+
+
+def may_be_made_again(there: Found, recreate: str) -> bool:
+    """Return whether a container that differs may be made again, by the variable that says which ones may."""
+    return recreate == "always" or (recreate == "stopped" and not there.running)

@@ -178,3 +178,23 @@ def test_what_has_an_address_is_let_through() -> None:
         {"network": "192.0.2.11", "ports": ["80"], "protocol": "tcp"},
     ]
     assert web_reach({}) == []
+
+
+@pytest.mark.parametrize(
+    ("running", "recreate", "stays"),
+    [
+        (True, "stopped", True),
+        (False, "stopped", False),
+        (True, "never", True),
+        (False, "never", True),
+        (True, "always", False),
+    ],
+)
+def test_a_container_that_is_not_made_again_reaches_what_it_was_given(
+    running: bool, recreate: str, stays: bool
+) -> None:
+    there = {"exists": True, "running": running, "environment": {"http_proxy": "http://192.0.2.77"}}
+    found = [one["network"] for one in web_reach({"http_proxy": PROXY}, there=there, recreate=recreate)]
+    assert found == ["192.0.2.10", *["192.0.2.77"] * stays]
+    assert len(web_reach({"http_proxy": PROXY}, there={**there, "environment": {"http_proxy": PROXY}})) == 1
+    assert len(web_reach({"http_proxy": PROXY}, there={"exists": False})) == 1
