@@ -21,7 +21,7 @@ them before needs some less. With a PART only that one runs, and shows what it d
   molecule [SCENARIO ...]             10 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
                                               for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
   quickstart [PYTEST ARGUMENT ...]    10 min  run.sh from end to end
-  ansibles [MAJOR VERSION ...]        15 min  unit tests and run.sh with the Ansible releases after the one that run.sh installs (13 and 14)
+  ansibles [MAJOR VERSION ...]        20 min  unit tests, hostile facts and run.sh with the Ansible releases after run.sh's own (13 and 14)
 
 What is missing on a Debian machine is installed, which needs root. The last line counts what passed and failed.
 
@@ -305,7 +305,7 @@ part_quickstart() {
 part_ansibles() { # major versions, all of them without one
   local major minor interpreter='' home
   if [[ $# -eq 0 && -n $lanes_began ]] && ! $all; then
-    record left_out "ansibles: unit tests and run.sh with later releases of Ansible; to run them: ./test.sh ansibles, or --all"
+    record left_out "ansibles: unit tests, hostile facts and run.sh with later releases of Ansible; to run them: ./test.sh ansibles, or --all"
     return 0
   fi
   for minor in "${NEWER_PYTHONS[@]}"; do
@@ -326,6 +326,8 @@ part_ansibles() { # major versions, all of them without one
     grep -E '^(pytest|hypothesis)' requirements-test.txt | cat "$home/requirements.txt" - >"$home/requirements-unit.txt"
     "$home/venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --requirement "$home/requirements-unit.txt"
     PATH=$home/venv/bin:$PATH run_pytest "ansible-$major" tests/unit
+    # Which variables facts override, each release decides anew.
+    PATH=$home/venv/bin:$PATH run_pytest "ansible-$major-facts" tests/integration/test_hostile_facts.py
     if run_with_ansible "$home"; then
       record passed 1
     else

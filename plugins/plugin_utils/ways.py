@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ansible import constants as C
+from ansible.vars.hostvars import HostVars
 
 Hostvars = Mapping[str, Mapping[str, Any]]
 """The variables of each host."""
@@ -24,17 +24,29 @@ class Way(NamedTuple):
 
 def way(name: str, hostvars: Hostvars) -> Way:
     """Return the way to a host."""
-    with _without_facts():
+    with _without_facts(hostvars):
         known = hostvars[name]
-    return Way(known.get("ansible_nested_via", ""), tuple(known.get("ansible_nested_hops", ())))
+        return Way(known.get("ansible_nested_via", ""), tuple(known.get("ansible_nested_hops", ())))
+
+
+class _NoFacts:
+    """Stands in for the facts that Ansible knows: there are none."""
+
+    def get(self, _host: str) -> dict[str, Any]:
+        """Return the facts of a host."""
+        return {}
 
 
 @contextmanager
-def _without_facts() -> Iterator[None]:
-    """Have Ansible leave facts out of the variables that it collects for a host."""
-    before = C.INJECT_FACTS_AS_VARS
-    C.INJECT_FACTS_AS_VARS = False
+def _without_facts(hostvars: Hostvars) -> Iterator[None]:
+    """Have Ansible leave facts out of the variables that it collects, however it is configured."""
+    if not isinstance(hostvars, HostVars):
+        yield
+        return
+    manager: Any = hostvars._variable_manager
+    before = manager._fact_cache
+    manager._fact_cache = _NoFacts()
     try:
         yield
     finally:
-        C.INJECT_FACTS_AS_VARS = before
+        manager._fact_cache = before

@@ -7,17 +7,23 @@ host.
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from ansible import constants as C
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 from ansible_collections.nested.kata.plugins.filter.taken_names import FilterModule
 from ansible_collections.nested.kata.plugins.plugin_utils.ways import Way, way
+from ansible_runner import play
+
+# What the inventory says, and what the facts of the host would make of it.
+WAY = {"ansible_nested_via": "above", "ansible_nested_hops": ["{{ mark }}-kata"], "mark": "t"}
+TRAP = {"ansible_nested_via": "trap", "ansible_nested_hops": ["trap"], "mark": "trap"}
 
 taken_names = FilterModule().filters()["taken_names"]
 
@@ -30,22 +36,38 @@ def managed(path: Path, hosts: dict) -> tuple[VariableManager, HostVars]:
     return manager, HostVars(inventory=inventory, variable_manager=manager, loader=loader)
 
 
-@pytest.mark.parametrize("injected", [True, False])
-def test_facts_do_not_change_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, injected: bool) -> None:
-    monkeypatch.setattr(C, "INJECT_FACTS_AS_VARS", injected)
-    hosts = {
-        "above": {},
-        "tenant": {"ansible_nested_via": "above", "ansible_nested_hops": ["{{ mark }}-kata"], "mark": "t"},
-    }
-    manager, hostvars = managed(tmp_path / "hosts.yml", hosts)
-    facts = {"ansible_nested_via": "trap", "ansible_nested_hops": ["trap"], "mark": "trap"}
-    manager.set_host_facts("tenant", facts)
-    assert hostvars["tenant"]["ansible_nested_via"] == ("trap" if injected else "above")
+def test_facts_do_not_change_the_way(tmp_path: Path) -> None:
+    manager, hostvars = managed(tmp_path / "hosts.yml", {"above": {}, "tenant": WAY})
+    manager.set_host_facts("tenant", TRAP)
     assert way("tenant", hostvars) == Way("above", ("t-kata",))
     assert way("above", hostvars) == Way("", ())
-    assert injected is C.INJECT_FACTS_AS_VARS
+    assert hostvars["tenant"]["ansible_facts"]["mark"] == "trap"
     manager.set_nonpersistent_facts("tenant", {"ansible_nested_via": "set-fact"})
     assert way("tenant", hostvars).via == "set-fact"
+
+
+@pytest.mark.parametrize("injected", ["true", "false"])
+def test_facts_do_not_change_it_in_a_play(tmp_path: Path, injected: str) -> None:
+    hosts = {"above": {}, "tenant": WAY}
+    (tmp_path / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    (tmp_path / "library").mkdir()
+    (tmp_path / "library" / "lie.py").write_text(
+        f"#!{sys.executable}\nprint({json.dumps({'ansible_facts': TRAP})!r})\n"
+    )
+    found = "{{ ('tenant' | nested.kata.way(hostvars)) | to_json }} {{ hostvars.tenant.ansible_nested_via }}"
+    tasks = [{"lie": {}}, {"ansible.builtin.debug": {"msg": found}}]
+    lies = [{"hosts": "tenant", "connection": "local", "gather_facts": False, "tasks": tasks}]
+    (tmp_path / "play.yml").write_text(yaml.safe_dump(lies))
+    done = play(
+        tmp_path / "play.yml",
+        "-i",
+        str(tmp_path / "hosts.yml"),
+        ANSIBLE_INJECT_FACT_VARS=injected,
+        ANSIBLE_STDOUT_CALLBACK="ansible.posix.json",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = json.loads(done.stdout)["plays"][0]["tasks"][1]["hosts"]["tenant"]["msg"]
+    assert said == '{"via": "above", "hops": ["t-kata"]} ' + ("trap" if injected == "true" else "above")
 
 
 def wanted(**names: dict[str, str]) -> dict:
