@@ -37,7 +37,7 @@ START = ("files/kernel", "roles/guest_kernel", "molecule/kernel", "tests/guest")
 # is.
 TAKEN_IN_PART: dict[str, tuple[str, ...]] = {
     # The role also builds the machine image; only the base image goes into the container that compiles.
-    "machine_image": ("defaults/main.yml", "vars/main.yml", "tasks/base.yml"),
+    "machine_image": ("defaults/main.yml", "vars/main.yml", "tasks/base.yml", "files/early/usr/lib/nested-kata/trust"),
     # They provide a running Docker, packages and containers, whose content does not depend on how. The scenario default
     # tests them.
     "docker_engine": (),
@@ -61,6 +61,12 @@ NOT_TAKEN = {
     "plugins/module_utils/_common/untrusted.py",
     "plugins/plugin_utils/failures.py",
     "plugins/plugin_utils/progress.py",
+    # Proxy servers, authorities and mirrors: by which way packages and sources come, which apt and the module verify.
+    "plugins/lookup/level_environment.py",
+    "plugins/lookup/proxy_environment.py",
+    "plugins/module_utils/_common/urls.py",
+    "plugins/plugin_utils/web.py",
+    "plugins/plugin_utils/web_lookup.py",
 }
 
 IGNORED_DIRECTORIES = {"__pycache__", ".pytest_cache"}

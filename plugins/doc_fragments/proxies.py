@@ -13,8 +13,9 @@ options:
     description: None.
   http_proxy:
     description:
-      - URL of the proxy server for C(http). An empty string means none.
-      - The default is that of the environment of the machine, as its facts have it.
+      - URL of the proxy server for C(http), which begins with C(http://) or C(https://). An empty string means none.
+      - The default is that of the environment of the machine, as its facts have it. What is not a URL there is left out
+        with a warning.
       - A user name and a password in it are known to every level and every tenant that it is handed to.
     type: str
     vars:

@@ -61,6 +61,6 @@ class LookupModule(WebLookup):
 
     def answer(self) -> dict[str, str]:
         """Return the variables."""
-        more = {CERTIFICATES: self.certificates(), MIRRORS: " ".join(self.mirrors())}
         found = self.proxies(containers=True, direct=self.get_option("direct")).environment()
-        return found | {name: value for name, value in more.items() if value}
+        more = {CERTIFICATES: self.certificates(), MIRRORS: " ".join(self.mirrors())}
+        return {name: value for name, value in (found | more).items() if value}

@@ -116,8 +116,7 @@ def without_secrets(value: str) -> str:
     """Return a variable's value as it may be seen: URLs without their passwords, a long text as its hash alone."""
     if len(value) > LONGEST_SHOWN:
         return hashed(value)
-    words = (shown(word) if "://" in word else word.rpartition("@")[2] for word in value.split(" "))
-    visible = " ".join(words)
+    visible = " ".join(map(shown, value.split(" ")))
     return value if visible == value else f"{visible} ({hashed(value)})"
 
 

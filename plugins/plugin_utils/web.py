@@ -12,7 +12,7 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -25,6 +25,7 @@ CERTIFICATES = "NESTED_KATA_CA_CERTIFICATES"
 MIRRORS = "NESTED_KATA_REGISTRY_MIRRORS"
 
 PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+NAMED = ("http", "https")  # Ansible's own downloads know no others
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 LARGEST = 96 << 10  # characters of all certificates: the kernel takes 128 KiB for a variable (execve(2))
 
@@ -40,38 +41,50 @@ class Proxies:
     http: str = ""
     https: str = ""
     direct: tuple[str, ...] = ()
+    none: tuple[str, ...] = ()  # variables of the machine that must not count
+    unusable: tuple[str, ...] = ()  # values of the machine, without passwords, that no program could use
 
     def environment(self) -> dict[str, str]:
         """Return the variables that programs read: some read only those in capitals, some only the others."""
         found = {"http_proxy": self.http, "https_proxy": self.https}
         if any(found.values()):
             found["no_proxy"] = ",".join(self.direct)
-        return {name: value for key, value in found.items() if value for name in (key, key.upper())}
+        kept = {key: value for key, value in found.items() if value or key in self.none}
+        return {name: value for key, value in kept.items() for name in (key, key.upper())}
 
 
 def proxies(named: Mapping[str, str | None], machine: Mapping[str, str], direct: Iterable[str] = ()) -> Proxies:
     """Return the proxy servers of a machine: those that are named, else those of its environment. An empty name means
     none. `direct` is added to what is reached without them.
     """
+    found, none, unusable = {}, [], []
     for name in PROXIES:
-        if named.get(name):
-            checked(f"nested_kata_{name}", str(named[name]), PORTS)
-    http, https, without = (chosen(named, machine, name) for name in (*PROXIES, "no_proxy"))
-    listed = [word for word in re.split(r"[\s,]+", without) if word]
-    return Proxies(http, https, tuple(dict.fromkeys([*listed, *DIRECT, *direct])))
+        value, theirs = named.get(name), of_machine(machine, name)
+        if value:
+            found[name] = checked(f"nested_kata_{name}", str(value), NAMED)
+        elif is_usable(with_scheme(theirs)) and value is None:
+            found[name] = with_scheme(theirs)
+        elif theirs:
+            none.append(name)
+            unusable += [shown(theirs)] * (value is None)
+    without = named.get("no_proxy")
+    listed = [
+        word for word in re.split(r"[\s,]+", of_machine(machine, "no_proxy") if without is None else without) if word
+    ]
+    http, https = (found.get(name, "") for name in PROXIES)
+    return Proxies(http, https, tuple(dict.fromkeys([*listed, *DIRECT, *direct])), tuple(none), tuple(unusable))
 
 
-def chosen(named: Mapping[str, str | None], machine: Mapping[str, str], name: str) -> str:
-    """Return the value that is named, else that of the environment."""
-    value = named.get(name)
-    return str(machine.get(name) or machine.get(name.upper()) or "" if value is None else value)
+def of_machine(machine: Mapping[str, str], name: str) -> str:
+    """Return a variable of an environment, in either spelling."""
+    return str(machine.get(name) or machine.get(name.upper()) or "")
 
 
 def handed_on(found: Proxies) -> tuple[Proxies, list[str]]:
     """Return the proxy servers that containers reach too, and the URLs of those that mean the machine itself."""
     own = [url for url in (found.http, found.https) if url and is_own(url)]
     http, https = ("" if url in own else url for url in (found.http, found.https))
-    return Proxies(http, https, found.direct), list(dict.fromkeys(shown(url) for url in own))
+    return replace(found, http=http, https=https), list(dict.fromkeys(shown(url) for url in own))
 
 
 def is_own(url: str) -> bool:
@@ -90,24 +103,29 @@ def is_address(host: str) -> bool:
 
 
 def split(url: str) -> SplitResult:
-    """Return the parts of a URL. Programs take one without a scheme too, and one that is none for no proxy server."""
-    try:
-        return urlsplit(url if "://" in url else f"http://{url}")
-    except ValueError:
-        return urlsplit("")
+    """Return the parts of a URL, and none of one that cannot be used."""
+    return urlsplit(url if is_usable(url) else "")
 
 
-def checked(option: str, url: str, schemes: Iterable[str]) -> str:
-    """Return a URL, or raise Invalid."""
+def with_scheme(url: str) -> str:
+    """Return a URL of a machine. Some programs take one without a scheme, others do not."""
+    return url if "://" in url or not url else f"http://{url}"
+
+
+def is_usable(url: str, schemes: Iterable[str] = tuple(PORTS)) -> bool:
+    """Return whether programs can use the URL of a proxy server or of a mirror."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        good = False
-    if not good or re.search(r"[\s\x00-\x1f\x7f\"'\\]", url):
-        raise Invalid(
-            f"{option} is {url.rpartition('@')[2]!r}, which is not a URL such as http://proxy.example.org:3128"
-        )
+        return False
+    return good and not re.search(r"[\s\x00-\x1f\x7f\"'\\]", url)
+
+
+def checked(option: str, url: str, schemes: Sequence[str]) -> str:
+    """Return a URL, or raise Invalid."""
+    if not is_usable(url, schemes):
+        raise Invalid(f"{option} is {shown(url)!r}, which is not a URL such as {schemes[0]}://name.example.org:3128")
     return url
 
 
@@ -117,7 +135,15 @@ def mirrors(named: Any, machine: Mapping[str, str]) -> list[str]:
         return machine.get(MIRRORS, "").split()
     if not isinstance(named, Sequence) or isinstance(named, str):
         raise Invalid(f"nested_kata_registry_mirrors is {named!r}, which is not a list of URLs")
-    return [checked("nested_kata_registry_mirrors", str(url), ("http", "https")) for url in named]
+    option = "nested_kata_registry_mirrors"
+    found = [checked(option, str(url), ("https", "http")) for url in named]
+    for url in found:
+        parts = urlsplit(url)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise Invalid(
+                f"{option} has {shown(url)!r} with more than a host, a port and a path, which dockerd refuses"
+            )
+    return found
 
 
 def certificates(texts: Iterable[tuple[str, str]]) -> str:
@@ -155,8 +181,8 @@ def reaches(environment: Mapping[str, str]) -> list[dict[str, Any]]:
     """
     urls = [environment.get(name, "") for name in PROXIES] + environment.get(MIRRORS, "").split()
     found = []
-    for parts in (split(url) for url in urls if url):
+    for parts in map(split, urls):
         if is_address(parts.hostname or ""):
-            port = parts.port or PORTS.get(parts.scheme, 80)
+            port = parts.port or PORTS[parts.scheme]
             found.append({"network": parts.hostname, "ports": [str(port)], "protocol": "tcp"})
     return [one for number, one in enumerate(found) if one not in found[:number]]

@@ -60,6 +60,11 @@ class WebLookup(LookupBase):
         """Return the proxy servers of the machine, or those that its containers can use."""
         named = {name: self.wanted(name) for name in ("http_proxy", "https_proxy", "no_proxy")}
         found = proxies(named, self.machine(), direct)
+        for url in found.unusable:
+            Display().warning(
+                f"The environment of the machine names {url!r} as a proxy server, which is not a URL: it is left out;"
+                " correct it there, or set nested_kata_http_proxy and nested_kata_https_proxy"
+            )
         if not containers:
             return found
         kept, own = handed_on(found)

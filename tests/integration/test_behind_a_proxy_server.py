@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_runner import CHECKOUT, MARK, play
+from authorities import make_authority
 from docker_in_docker import CONTAINER_IMAGE, build_images, docker, within
 from host_state import output
 from kept import MACHINE_IMAGE, locked
@@ -44,10 +45,8 @@ MACHINE_OPTIONS = [
 GATE_PACKAGES = "tinyproxy docker-registry skopeo openssl"
 GATE_SETUP = r"""
 apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $1 >/dev/null
-mkdir -p /ca && cd /ca
-new='openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
-$new -x509 -subj '/CN=Own authority' -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.crt
-$new -subj "/CN=$2" -keyout mirror.key -out mirror.csr
+cd /ca
+openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$2" -keyout mirror.key -out mirror.csr
 echo "subjectAltName=IP:$2" >names
 openssl x509 -req -in mirror.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile names -out mirror.crt
 printf 'Port 3128\nListen 0.0.0.0\nLogFile "/var/log/gate.log"\nLogLevel Connect\nMaxClients 100\n' >/ca/tinyproxy.conf
@@ -66,7 +65,7 @@ def address_of(container: str, network: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def gate() -> Iterator[str]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start the proxy server and the mirror, and return their address on the network that leads nowhere."""
     build_images(CONTAINER_IMAGE)
     docker("rm", "-fv", GATE, MACHINE, check=False)
@@ -76,6 +75,9 @@ def gate() -> Iterator[str]:
         docker("run", "-d", "--init", "--name", GATE, CONTAINER_IMAGE)
         docker("network", "connect", NETWORK, GATE)
         address = address_of(GATE, NETWORK)
+        authority = tmp_path_factory.mktemp("authority")
+        make_authority(authority)
+        docker("cp", str(authority), f"{GATE}:/ca")
         within(GATE, "sh", "-ec", GATE_SETUP, "sh", GATE_PACKAGES, address)
         docker("exec", "-d", GATE, "tinyproxy", "-d", "-c", "/ca/tinyproxy.conf")
         docker("exec", "-d", GATE, "docker-registry", "serve", "/ca/registry.yml")

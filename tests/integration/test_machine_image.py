@@ -50,7 +50,8 @@ def context(*commands: str, mark: str = "") -> bytes:
         content = dockerfile.replace("ARG SUITE=trixie", f"ARG SUITE=trixie{mark}").encode()
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
-        archive.add(FILES / "rootfs", "rootfs")
+        for name in ("early", "rootfs"):
+            archive.add(FILES / name, name)
         for name in ("daemon_json.py", "daemon_json_types.py"):
             archive.add(CHECKOUT / "plugins/module_utils/_docker" / name, f"rootfs/usr/lib/nested-kata/{name}")
     return packed.getvalue()

@@ -9,12 +9,13 @@ import subprocess
 from pathlib import Path
 
 REQUEST = ("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+SIGNS = ("-addext", "keyUsage=critical,keyCertSign")
 
 
 def make_authority(directory: Path) -> None:
     """Write ca.crt and ca.key, in PEM form."""
     subprocess.run(
-        [*REQUEST, "-x509", "-subj", "/CN=Own authority", "-keyout", "ca.key", "-out", "ca.crt"],
+        [*REQUEST, "-x509", "-subj", "/CN=Own authority", *SIGNS, "-keyout", "ca.key", "-out", "ca.crt"],
         cwd=directory,
         check=True,
         capture_output=True,

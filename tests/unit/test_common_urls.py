@@ -13,6 +13,11 @@ URLS = {
     "https://mirror/f@2": "https://mirror/f@2",
     "https://token@mirror/f": "https://mirror/f",
     "file:///f": "file:///f",
+    "me:secret@mirror:8443/f": "mirror:8443/f",
+    "mirror:8443": "mirror:8443",
+    "http://me:sec/ret@mirror/f": "mirror/f",
+    "http://me:secret@[::1/f": "[::1/f",
+    "http://me:sec\tret@mirror": "http://mirror",
 }
 
 

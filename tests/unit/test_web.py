@@ -46,8 +46,34 @@ def test_a_name_comes_before_the_environment_and_an_empty_one_means_none() -> No
     machine = {"http_proxy": OTHER, "https_proxy": OTHER, "no_proxy": "of.the.machine"}
     found = proxies({"http_proxy": PROXY, "https_proxy": "", "no_proxy": "named"}, machine)
     assert (found.http, found.https, found.direct[0]) == (PROXY, "", "named")
-    assert "https_proxy" not in found.environment()
-    assert proxies({"http_proxy": "", "https_proxy": ""}, machine).environment() == {}
+
+
+def test_what_the_machine_has_and_must_not_count_is_set_empty() -> None:
+    machine = {"HTTP_PROXY": OTHER, "PATH": "/bin"}
+    empty = {"http_proxy": "", "HTTP_PROXY": ""}
+    assert proxies({"http_proxy": "", "https_proxy": ""}, machine).environment() == empty
+    assert proxies({"http_proxy": ""}, {"https_proxy": PROXY}).environment()["https_proxy"] == PROXY
+
+
+@pytest.mark.parametrize(
+    ("theirs", "used", "unusable"),
+    [
+        ("proxy:3128", "http://proxy:3128", ()),
+        ("me:secret@proxy:3128", "http://me:secret@proxy:3128", ()),
+        ("socks5://proxy", "socks5://proxy", ()),
+        ("me:secret@proxy:port", "", ("proxy:port",)),
+        ("http://me:secret@proxy\n", "", ("http://proxy\n",)),
+        ("ftp://proxy", "", ("ftp://proxy",)),
+        ("http://proxy:0", "", ("http://proxy:0",)),
+        ("http://[broken", "", ("http://[broken",)),
+        ("DIRECT;", "http://DIRECT;", ()),
+    ],
+)
+def test_a_proxy_server_of_the_machine_is_used_or_named(theirs: str, used: str, unusable: tuple[str, ...]) -> None:
+    found = proxies(NOTHING, {"http_proxy": theirs})
+    assert (found.http, found.unusable) == (used, unusable)
+    assert proxies({"http_proxy": PROXY}, {"http_proxy": theirs}).unusable == ()
+    assert found.environment()["http_proxy"] == used
 
 
 def test_ranges_are_reached_directly_each_once() -> None:
@@ -69,6 +95,7 @@ def test_ranges_are_reached_directly_each_once() -> None:
         "http://proxy\n",
         'http://pro"xy',
         "http://[::1",
+        "socks5://proxy",
     ],
 )
 def test_a_named_proxy_server_that_is_no_url_is_refused_by_its_name(url: str) -> None:
@@ -98,7 +125,6 @@ def test_an_error_does_not_show_the_password() -> None:
         ("http://10.0.0.1:3128", False),
         ("http://[2001:db8::1]:3128", False),
         ("http://localhost.example.org:3128", False),
-        ("http://[broken", False),
     ],
 )
 def test_a_proxy_server_that_is_the_machine_itself_is_not_handed_on(url: str, own: bool) -> None:
@@ -113,9 +139,17 @@ def test_mirrors_are_those_that_are_named_else_those_of_the_environment() -> Non
     assert mirrors(None, machine) == ["https://a", "https://b:5000"]
     assert mirrors(["http://c:5000"], machine) == ["http://c:5000"]
     assert mirrors([], machine) == mirrors(None, {}) == []
-    for wrong in ("https://a", ["mirror.example.org"], [1]):
-        with pytest.raises(Invalid, match="nested_kata_registry_mirrors is "):
+    for wrong in (
+        "https://a",
+        ["mirror.example.org"],
+        [1],
+        ["https://me:secret@c"],
+        ["https://c/?q"],
+        ["https://c/#f"],
+    ):
+        with pytest.raises(Invalid, match=r"nested_kata_registry_mirrors (is|has) ") as caught:
             mirrors(wrong, machine)
+        assert "secret" not in str(caught.value)
 
 
 # --- certificates ---
@@ -178,6 +212,7 @@ def test_what_has_an_address_is_let_through() -> None:
         {"network": "192.0.2.11", "ports": ["80"], "protocol": "tcp"},
     ]
     assert web_reach({}) == []
+    assert web_reach({"http_proxy": "http://192.0.2.10:99999", "https_proxy": "192.0.2.10"}) == []
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,15 @@ def test_containers_are_not_given_a_proxy_server_that_means_the_machine(monkeypa
     assert "secret" not in said[0]
 
 
+def test_what_is_no_proxy_server_in_the_environment_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Display, "warning", lambda _self, text, *_more, **_options: said.append(text))
+    facts = {"env": {"http_proxy": "http://me:secret@proxy:port"}}
+    assert looked_up("level_environment", ansible_facts=facts) == {}
+    assert looked_up("proxy_environment", ansible_facts=facts) == {"http_proxy": "", "HTTP_PROXY": ""}
+    assert "'proxy:port' as a proxy server, which is not a URL" in said[0]
+
+
 def test_certificates_are_read_on_the_control_node(tmp_path: Path) -> None:
     make_authority(tmp_path)
     for named in ([str(tmp_path / "ca.crt")], str(tmp_path / "ca.crt")):

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
+
+USER = re.compile(r"^([^:/?#]+://)?[^/?#]*@")
 
 
 def shown(url: str) -> str:
-    """Return a URL without the password that may be in it."""
+    """Return a URL, which may lack its scheme, without the user name and the password that may be in it."""
     try:
-        parts = urlsplit(url)
+        is_plain = urlsplit(url if "://" in url else f"//{url}").port != 0
     except ValueError:
-        return url.rpartition("@")[2]
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        is_plain = False  # the password may be the reason
+    return USER.sub(r"\1", url) if is_plain else url.rpartition("@")[2]
