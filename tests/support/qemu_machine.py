@@ -100,8 +100,10 @@ def start(directory: Path) -> None:
             # All that the emulation offers, and AMD's nested virtualization, so that the machine has a /dev/kvm.
             "-machine",
             "q35",
+            # One thread for all processors: with one each, QEMU before 8.1 may run an instruction of Linux that another
+            # processor has just changed back, and Linux stops there (Oops: int3).
             "-accel",
-            "tcg,thread=multi",
+            "tcg,thread=single",
             "-cpu",
             "max,+svm",
             "-smp",
