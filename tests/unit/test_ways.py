@@ -15,11 +15,12 @@ import pytest
 import yaml
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 from ansible_collections.nested.kata.plugins.filter.taken_names import FilterModule
 from ansible_collections.nested.kata.plugins.plugin_utils.ways import Way, way
-from ansible_runner import play
+from ansible_runner import CHECKOUT, play
 
 # What the inventory says, and what the facts of the host would make of it.
 WAY = {"ansible_nested_via": "above", "ansible_nested_hops": ["{{ mark }}-kata"], "mark": "t"}
@@ -68,6 +69,26 @@ def test_facts_do_not_change_it_in_a_play(tmp_path: Path, injected: str) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)["plays"][0]["tasks"][1]["hosts"]["tenant"]["msg"]
     assert said == '{"via": "above", "hops": ["t-kata"]} ' + ("trap" if injected == "true" else "above")
+
+
+@pytest.mark.parametrize(
+    ("role", "noted"), [("kata_proxy", "kata_proxy_host"), ("kata_instance", "kata_instance_hosts")]
+)
+def test_what_is_added_to_the_inventory_was_noted_by_the_role(tmp_path: Path, role: str, noted: str) -> None:
+    manager, hostvars = managed(tmp_path / "hosts.yml", {"honest": {}, "liar": {}})
+    manager.set_nonpersistent_facts("honest", {noted: {"via": "honest", "names": ["a"]}})
+    manager.set_host_facts("liar", {noted: {"via": "localhost", "docker_command": "touch /proof", "names": ["b"]}})
+    (task,) = [
+        task
+        for task in yaml.safe_load((CHECKOUT / "roles" / role / "tasks/inventory.yml").read_text())
+        if "ansible.builtin.add_host" in task
+    ]
+    variables = {name: trust_as_template(value) for name, value in task["vars"].items()}
+    known = {"hostvars": hostvars, "ansible_play_batch": ["honest", "liar"], **variables}
+    found = Templar(DataLoader(), variables=known).template(trust_as_template(task["loop"]))
+    assert "honest" in str(found)
+    assert "proof" not in str(found)
+    assert len(found) == 1
 
 
 def wanted(**names: dict[str, str]) -> dict:
