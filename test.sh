@@ -19,7 +19,7 @@ them before needs some less. With a PART only that one runs, and shows what it d
   pythons [MINOR VERSION ...]          8 min  unit tests of what runs on targets, on each Python from 3.9 to 3.14 that is here (pyenv's too)
   integration [PYTEST ARGUMENT ...]   20 min  modules and plugins on real daemons, disks, kernel trees and connections
   molecule [SCENARIO ...]             10 min  the roles in containers (default); guest kernels built and booted (kernel, 15 min
-                                              for the default profile, 85 min for all four); a fresh machine (vm, 30 min)
+                                              for the default profile, 85 min for all four); a fresh machine (vm, 40 min)
   quickstart [PYTEST ARGUMENT ...]    10 min  run.sh from end to end
   ansibles [MAJOR VERSION ...]        20 min  unit tests, hostile facts and run.sh with the Ansible releases after run.sh's own (13 and 14)
 
@@ -279,7 +279,7 @@ takes_part() { # scenario, profiles: whether it runs where neither --all nor its
   local verdict
   case $1 in
     vm)
-      record left_out "molecule vm, because it takes half an hour; to run it: ./test.sh molecule vm, or --all"
+      record left_out "molecule vm, because it takes 40 minutes; to run it: ./test.sh molecule vm, or --all"
       return 1
       ;;
     kernel)
@@ -326,7 +326,7 @@ part_ansibles() { # major versions, all of them without one
     grep -E '^(pytest|hypothesis)' requirements-test.txt | cat "$home/requirements.txt" - >"$home/requirements-unit.txt"
     "$home/venv/bin/pip" install --quiet --no-compile --disable-pip-version-check --requirement "$home/requirements-unit.txt"
     PATH=$home/venv/bin:$PATH run_pytest "ansible-$major" tests/unit
-    # Which variables facts override, each release decides anew.
+    # Each release decides which variables facts override.
     PATH=$home/venv/bin:$PATH run_pytest "ansible-$major-facts" tests/integration/test_hostile_facts.py
     if run_with_ansible "$home"; then
       record passed 1

@@ -14,8 +14,8 @@ options:
   http_proxy:
     description:
       - URL of the proxy server for C(http), which begins with C(http://) or C(https://). An empty string means none.
-      - The default is that of the environment of the machine, as its facts have it. What is not a URL there is left out
-        with a warning.
+      - The default is that of the environment of the machine, as its facts have it. A value that is not a URL is left
+        out with a warning.
       - A user name and a password in it are known to every level and every tenant that it is handed to.
     type: str
     vars:
@@ -27,10 +27,10 @@ options:
       - name: nested_kata_https_proxy
   no_proxy:
     description:
-      - Hosts, domains and ranges that are reached without a proxy server, with commas between them. The machine itself
-        is always one of them.
+      - Hosts, domains and ranges that are reached without a proxy server, with commas between them, or a list. The
+        machine itself is always one of them.
       - The default is that of the environment of the machine.
-    type: str
+    type: raw
     vars:
       - name: nested_kata_no_proxy
   machine:

@@ -10,8 +10,8 @@ version_added: 0.1.0
 author: The nested.kata founders (@nested-kata)
 description:
   - Returns the variables C(http_proxy), C(https_proxy) and C(no_proxy), in both spellings, for the keyword
-    C(environment) of a task. Without a proxy server it returns an empty dictionary. A variable that the machine has and
-    that must not count is returned empty.
+    C(environment) of a task. Without a proxy server it returns an empty dictionary. A variable of the machine that is
+    overridden with nothing is returned empty.
   - The roles of this collection use it for packages, downloads and builds.
 extends_documentation_fragment: nested.kata.proxies
 options:

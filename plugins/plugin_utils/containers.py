@@ -19,7 +19,7 @@ from typing import Any
 
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import exact, parse_size
-from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import without_user
 
 LABEL = "nested.kata.arguments"
 NEW, OLD = ".nested-kata-new", ".nested-kata-old"
@@ -116,7 +116,7 @@ def without_secrets(value: str) -> str:
     """Return a variable's value as it may be seen: URLs without their passwords, a long text as its hash alone."""
     if len(value) > LONGEST_SHOWN:
         return hashed(value)
-    visible = " ".join(map(shown, value.split(" ")))
+    visible = " ".join(map(without_user, value.split(" ")))
     return value if visible == value else f"{visible} ({hashed(value)})"
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from ansible_collections.nested.kata.plugins.module_utils._common.urls import shown
+from ansible_collections.nested.kata.plugins.module_utils._common.urls import without_user
 from ansible_collections.nested.kata.plugins.plugin_utils.firewall import elsewhere
 
 PROXIES = ("http_proxy", "https_proxy")
@@ -26,6 +26,7 @@ MIRRORS = "NESTED_KATA_REGISTRY_MIRRORS"
 
 PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 NAMED = ("http", "https")  # Ansible's own downloads know no others
+BREAKING = re.compile(r"[\s\x00-\x1f\x7f\"'\\]")  # what breaks the lines and the files in which values are handed on
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 LARGEST = 96 << 10  # characters of all certificates: the kernel takes 128 KiB for a variable (execve(2))
 
@@ -41,7 +42,7 @@ class Proxies:
     http: str = ""
     https: str = ""
     direct: tuple[str, ...] = ()
-    none: tuple[str, ...] = ()  # variables of the machine that must not count
+    none: tuple[str, ...] = ()  # variables of the machine that are overridden with nothing
     unusable: tuple[str, ...] = ()  # values of the machine, without passwords, that no program could use
 
     def environment(self) -> dict[str, str]:
@@ -53,38 +54,59 @@ class Proxies:
         return {name: value for key, value in kept.items() for name in (key, key.upper())}
 
 
-def proxies(named: Mapping[str, str | None], machine: Mapping[str, str], direct: Iterable[str] = ()) -> Proxies:
+def proxies(named: Mapping[str, Any], machine: Mapping[str, str], direct: Iterable[str] = ()) -> Proxies:
     """Return the proxy servers of a machine: those that are named, else those of its environment. An empty name means
     none. `direct` is added to what is reached without them.
     """
     found, none, unusable = {}, [], []
     for name in PROXIES:
         value, theirs = named.get(name), of_machine(machine, name)
+        usable = [url for url in map(with_scheme, theirs) if is_usable(url)]
         if value:
-            found[name] = checked(f"nested_kata_{name}", str(value), NAMED)
-        elif is_usable(with_scheme(theirs)) and value is None:
-            found[name] = with_scheme(theirs)
+            found[name] = checked(f"nested_kata_{name}", value, NAMED)
+        elif usable and value is None:
+            found[name] = usable[0]
         elif theirs:
             none.append(name)
-            unusable += [shown(theirs)] * (value is None)
+            unusable += [without_user(theirs[0])] * (value is None)
     without = named.get("no_proxy")
-    listed = [
-        word for word in re.split(r"[\s,]+", of_machine(machine, "no_proxy") if without is None else without) if word
-    ]
+    listed = (
+        [word for word in re.split(r"[\s,]+", ",".join(of_machine(machine, "no_proxy")[:1])) if is_word(word)]
+        if without is None
+        else words("nested_kata_no_proxy", without)
+    )
     http, https = (found.get(name, "") for name in PROXIES)
     return Proxies(http, https, tuple(dict.fromkeys([*listed, *DIRECT, *direct])), tuple(none), tuple(unusable))
 
 
-def of_machine(machine: Mapping[str, str], name: str) -> str:
-    """Return a variable of an environment, in either spelling."""
-    return str(machine.get(name) or machine.get(name.upper()) or "")
+def of_machine(machine: Mapping[str, str], name: str) -> list[str]:
+    """Return the values that a variable of an environment has, in either spelling."""
+    values = (str(machine.get(spelled) or "").strip() for spelled in (name, name.upper()))
+    return [value for value in values if value]
+
+
+def words(option: str, value: Any) -> list[str]:
+    """Return the words of a list or of a text with commas, or raise Invalid."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
+        raise Invalid(f"{option} is {value!r}, and not a list of hosts, domains and ranges, or a text with commas")
+    found = [word for one in given for word in re.split(r"[\s,]+", one) if word]
+    for word in found:
+        if not is_word(word):
+            raise Invalid(f"{option} has {word!r}, which is not a host, a domain or a range")
+    return found
+
+
+def is_word(word: str) -> bool:
+    """Return whether a word can be one of a list in the environment."""
+    return bool(word) and not BREAKING.search(word)
 
 
 def handed_on(found: Proxies) -> tuple[Proxies, list[str]]:
     """Return the proxy servers that containers reach too, and the URLs of those that mean the machine itself."""
     own = [url for url in (found.http, found.https) if url and is_own(url)]
     http, https = ("" if url in own else url for url in (found.http, found.https))
-    return replace(found, http=http, https=https), list(dict.fromkeys(shown(url) for url in own))
+    return replace(found, http=http, https=https), list(dict.fromkeys(map(without_user, own)))
 
 
 def is_own(url: str) -> bool:
@@ -113,36 +135,41 @@ def with_scheme(url: str) -> str:
 
 
 def is_usable(url: str, schemes: Iterable[str] = tuple(PORTS)) -> bool:
-    """Return whether programs can use the URL of a proxy server or of a mirror."""
+    """Return whether programs can use a URL that leads to a server and to no file there."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return good and not re.search(r"[\s\x00-\x1f\x7f\"'\\]", url)
+    return good and parts.path in ("", "/") and not (parts.query or parts.fragment or BREAKING.search(url))
 
 
-def checked(option: str, url: str, schemes: Sequence[str]) -> str:
+def checked(option: str, url: Any, schemes: Sequence[str]) -> str:
     """Return a URL, or raise Invalid."""
+    if not isinstance(url, str):
+        raise Invalid(f"{option} is {kind(url)}, and not a URL")
     if not is_usable(url, schemes):
-        raise Invalid(f"{option} is {shown(url)!r}, which is not a URL such as {schemes[0]}://name.example.org:3128")
+        example = f"{schemes[0]}://name.example.org:3128"
+        raise Invalid(f"{option} is {without_user(url)!r}, which is not a URL such as {example}")
     return url
+
+
+def kind(value: Any) -> str:
+    """Return what a value is, without what is in it. Ansible has types of its own for texts, lists and dictionaries."""
+    kinds = {str: "a text", Mapping: "a dictionary", Sequence: "a list"}
+    return next((name for each, name in kinds.items() if isinstance(value, each)), f"of type {type(value).__name__}")
 
 
 def mirrors(named: Any, machine: Mapping[str, str]) -> list[str]:
     """Return the mirrors of Docker Hub: those that are named, else those of the environment."""
-    if named is None:
-        return machine.get(MIRRORS, "").split()
-    if not isinstance(named, Sequence) or isinstance(named, str):
-        raise Invalid(f"nested_kata_registry_mirrors is {named!r}, which is not a list of URLs")
-    option = "nested_kata_registry_mirrors"
-    found = [checked(option, str(url), ("https", "http")) for url in named]
+    option = MIRRORS if named is None else "nested_kata_registry_mirrors"
+    urls = str(machine.get(MIRRORS, "")).split() if named is None else named
+    if not isinstance(urls, Sequence) or isinstance(urls, str):
+        raise Invalid(f"{option} is {kind(urls)}, and not a list of URLs")
+    found = [checked(option, url, ("https", "http")) for url in urls]
     for url in found:
-        parts = urlsplit(url)
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise Invalid(
-                f"{option} has {shown(url)!r} with more than a host, a port and a path, which dockerd refuses"
-            )
+        if "@" in url:
+            raise Invalid(f"{option} has {without_user(url)!r} with a user name, which dockerd refuses")
     return found
 
 

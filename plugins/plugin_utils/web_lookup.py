@@ -62,8 +62,8 @@ class WebLookup(LookupBase):
         found = proxies(named, self.machine(), direct)
         for url in found.unusable:
             Display().warning(
-                f"The environment of the machine names {url!r} as a proxy server, which is not a URL: it is left out;"
-                " correct it there, or set nested_kata_http_proxy and nested_kata_https_proxy"
+                f"The environment of the machine has the proxy server {url!r}, which is not a URL with http, https or"
+                " socks5: it is left out; correct it there, or set nested_kata_http_proxy and nested_kata_https_proxy"
             )
         if not containers:
             return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from typing import Any
 
 import pytest
 from ansible_collections.nested.kata.plugins.filter.web_reach import FilterModule
@@ -22,7 +23,7 @@ from authorities import make_authority
 web_reach = FilterModule().filters()["web_reach"]
 
 PROXY, OTHER = "http://192.0.2.10:3128", "http://proxy.example.org:8080"
-NOTHING: dict[str, str | None] = {}
+NOTHING: dict[str, Any] = {}
 
 
 def test_a_machine_without_a_proxy_server_gets_no_variables() -> None:
@@ -62,11 +63,12 @@ def test_what_the_machine_has_and_must_not_count_is_set_empty() -> None:
         ("me:secret@proxy:3128", "http://me:secret@proxy:3128", ()),
         ("socks5://proxy", "socks5://proxy", ()),
         ("me:secret@proxy:port", "", ("proxy:port",)),
-        ("http://me:secret@proxy\n", "", ("http://proxy\n",)),
+        ("http://me:secret@pro xy", "", ("http://pro xy",)),
         ("ftp://proxy", "", ("ftp://proxy",)),
         ("http://proxy:0", "", ("http://proxy:0",)),
         ("http://[broken", "", ("http://[broken",)),
-        ("DIRECT;", "http://DIRECT;", ()),
+        ("http:/me:secret@proxy:3128", "", ("proxy:3128",)),
+        (" http://proxy ", "http://proxy", ()),
     ],
 )
 def test_a_proxy_server_of_the_machine_is_used_or_named(theirs: str, used: str, unusable: tuple[str, ...]) -> None:
@@ -103,10 +105,34 @@ def test_a_named_proxy_server_that_is_no_url_is_refused_by_its_name(url: str) ->
         proxies({"https_proxy": url}, {})
 
 
-def test_an_error_does_not_show_the_password() -> None:
+@pytest.mark.parametrize(
+    "url", ["worker:secret@proxy:3128", "http:/me:secret@p", "http://me:/secret@p", ["x://me:secret@p"]]
+)
+def test_an_error_does_not_show_the_password(url: Any) -> None:
     with pytest.raises(Invalid) as caught:
-        proxies({"http_proxy": "worker:secret@proxy:3128"}, {})
+        proxies({"http_proxy": url}, {})
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["a, b", ["a", "b"], ["a,b"]])
+def test_what_is_reached_directly_is_a_text_or_a_list(value: Any) -> None:
+    assert proxies({"no_proxy": value}, {}).direct[:2] == ("a", "b")
+
+
+@pytest.mark.parametrize("wrong", [False, 5, [5], {"a": 1}, 'a"b', ["a\\b"]])
+def test_what_is_reached_directly_is_nothing_else(wrong: Any) -> None:
+    with pytest.raises(Invalid, match=r"^nested_kata_no_proxy "):
+        proxies({"no_proxy": wrong}, {})
+    assert 'a"b' not in proxies(NOTHING, {"http_proxy": PROXY, "no_proxy": 'a"b,c'}).direct
+
+
+def test_a_value_that_can_be_used_counts_in_either_spelling() -> None:
+    assert proxies(NOTHING, {"http_proxy": "http://proxy:port", "HTTP_PROXY": PROXY}).http == PROXY
+
+
+def test_a_mirror_of_the_environment_is_looked_at_too() -> None:
+    with pytest.raises(Invalid, match=r"^NESTED_KATA_REGISTRY_MIRRORS is 'garbage', which is not a URL"):
+        mirrors(None, {"NESTED_KATA_REGISTRY_MIRRORS": "garbage"})
 
 
 @pytest.mark.parametrize(
@@ -140,10 +166,13 @@ def test_mirrors_are_those_that_are_named_else_those_of_the_environment() -> Non
     assert mirrors(["http://c:5000"], machine) == ["http://c:5000"]
     assert mirrors([], machine) == mirrors(None, {}) == []
     for wrong in (
-        "https://a",
+        "https://me:secret@a",
+        {"me:secret@a": 1},
         ["mirror.example.org"],
         [1],
         ["https://me:secret@c"],
+        ["https://me:/secret@c"],
+        ["https://c/path"],
         ["https://c/?q"],
         ["https://c/#f"],
     ):

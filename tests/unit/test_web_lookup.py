@@ -82,7 +82,8 @@ def test_what_is_no_proxy_server_in_the_environment_is_left_out_with_a_warning(m
     facts = {"env": {"http_proxy": "http://me:secret@proxy:port"}}
     assert looked_up("level_environment", ansible_facts=facts) == {}
     assert looked_up("proxy_environment", ansible_facts=facts) == {"http_proxy": "", "HTTP_PROXY": ""}
-    assert "'proxy:port' as a proxy server, which is not a URL" in said[0]
+    assert "the proxy server 'http://proxy:port', which is not a URL" in said[0]
+    assert "secret" not in said[0]
 
 
 def test_certificates_are_read_on_the_control_node(tmp_path: Path) -> None:
