@@ -58,8 +58,7 @@ def web_reach(
     """Return the entries for an environment, and for that of a container that keeps its own."""
     known = Found(**(there or {}))
     stays = known.exists and not may_be_made_again(known, recreate)
-    entries = [*reaches(environment), *(reaches(known.environment) if stays else [])]
-    return [one for number, one in enumerate(entries) if one not in entries[:number]]
+    return reaches([environment, known.environment] if stays else [environment])
 
 
 class FilterModule:

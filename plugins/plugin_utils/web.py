@@ -70,11 +70,10 @@ def proxies(named: Mapping[str, Any], machine: Mapping[str, str], direct: Iterab
             none.append(name)
             unusable += [without_user(theirs[0])] * (value is None)
     without = named.get("no_proxy")
-    listed = (
-        [word for word in re.split(r"[\s,]+", ",".join(of_machine(machine, "no_proxy")[:1])) if is_word(word)]
-        if without is None
-        else words("nested_kata_no_proxy", without)
-    )
+    if without is None:
+        listed = [word for word in words_of(of_machine(machine, "no_proxy")[:1]) if not BREAKING.search(word)]
+    else:
+        listed = words("nested_kata_no_proxy", without)
     http, https = (found.get(name, "") for name in PROXIES)
     return Proxies(http, https, tuple(dict.fromkeys([*listed, *DIRECT, *direct])), tuple(none), tuple(unusable))
 
@@ -90,16 +89,16 @@ def words(option: str, value: Any) -> list[str]:
     given = [value] if isinstance(value, str) else value
     if not isinstance(given, Sequence) or not all(isinstance(one, str) for one in given):
         raise Invalid(f"{option} is {value!r}, and not a list of hosts, domains and ranges, or a text with commas")
-    found = [word for one in given for word in re.split(r"[\s,]+", one) if word]
+    found = words_of(given)
     for word in found:
-        if not is_word(word):
+        if BREAKING.search(word):
             raise Invalid(f"{option} has {word!r}, which is not a host, a domain or a range")
     return found
 
 
-def is_word(word: str) -> bool:
-    """Return whether a word can be one of a list in the environment."""
-    return bool(word) and not BREAKING.search(word)
+def words_of(texts: Iterable[str]) -> list[str]:
+    """Return the words between commas and blanks."""
+    return [word for text in texts for word in re.split(r"[\s,]+", text) if word]
 
 
 def handed_on(found: Proxies) -> tuple[Proxies, list[str]]:
@@ -131,7 +130,7 @@ def split(url: str) -> SplitResult:
 
 def with_scheme(url: str) -> str:
     """Return a URL of a machine. Some programs take one without a scheme, others do not."""
-    return url if "://" in url or not url else f"http://{url}"
+    return url if "://" in url else f"http://{url}"
 
 
 def is_usable(url: str, schemes: Iterable[str] = tuple(PORTS)) -> bool:
@@ -169,7 +168,7 @@ def mirrors(named: Any, machine: Mapping[str, str]) -> list[str]:
     found = [checked(option, url, ("https", "http")) for url in urls]
     for url in found:
         if "@" in url:
-            raise Invalid(f"{option} has {without_user(url)!r} with a user name, which dockerd refuses")
+            raise Invalid(f"{option} is {without_user(url)!r} with a user name, which dockerd refuses")
     return found
 
 
@@ -202,14 +201,15 @@ def blocks(path: str, text: str) -> Iterator[str]:
         yield one
 
 
-def reaches(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what the firewall must let through for an environment: proxy servers and mirrors that have an address in
-    place of a name.
+def reaches(environments: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return what the firewall must let through for environments, each once: proxy servers and mirrors that have an
+    address in place of a name.
     """
-    urls = [environment.get(name, "") for name in PROXIES] + environment.get(MIRRORS, "").split()
     found = []
-    for parts in map(split, urls):
-        if is_address(parts.hostname or ""):
-            port = parts.port or PORTS[parts.scheme]
-            found.append({"network": parts.hostname, "ports": [str(port)], "protocol": "tcp"})
+    for environment in environments:
+        urls = [environment.get(name, "") for name in PROXIES] + environment.get(MIRRORS, "").split()
+        for parts in map(split, urls):
+            if is_address(parts.hostname or ""):
+                port = parts.port or PORTS[parts.scheme]
+                found.append({"network": parts.hostname, "ports": [str(port)], "protocol": "tcp"})
     return [one for number, one in enumerate(found) if one not in found[:number]]
