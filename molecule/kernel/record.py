@@ -61,6 +61,9 @@ NOT_TAKEN = {
     "plugins/module_utils/_common/untrusted.py",
     "plugins/plugin_utils/failures.py",
     "plugins/plugin_utils/progress.py",
+    # On which host kernels are built.
+    "plugins/filter/way.py",
+    "plugins/plugin_utils/ways.py",
     # Proxy servers, authorities and mirrors: by which way packages and sources come, which apt and the module verify.
     "plugins/lookup/level_environment.py",
     "plugins/lookup/proxy_environment.py",

@@ -1,14 +1,17 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How hosts of the inventory that are containers are reached, as the inventory says it and not the hosts themselves."""
+"""What the inventory and the roles say of hosts that are containers, and not those hosts themselves: how they are
+reached, and what a role noted of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from ansible.errors import AnsibleFilterError
 from ansible.vars.hostvars import HostVars
 
 Hostvars = Mapping[str, Mapping[str, Any]]
@@ -29,6 +32,12 @@ def way(name: str, hostvars: Hostvars) -> Way:
         return Way(known.get("ansible_nested_via", ""), tuple(known.get("ansible_nested_hops", ())))
 
 
+def noted(hosts: Iterable[str], hostvars: Hostvars, variable: str) -> list[Any]:
+    """Return a variable of the hosts that have it other than as a fact."""
+    with _without_facts(hostvars):
+        return [hostvars[host][variable] for host in hosts if variable in hostvars[host]]
+
+
 class _NoFacts:
     """Stands in for the facts that Ansible knows: there are none."""
 
@@ -41,8 +50,10 @@ class _NoFacts:
 def _without_facts(hostvars: Hostvars) -> Iterator[None]:
     """Have Ansible leave facts out of the variables that it collects, however it is configured."""
     if not isinstance(hostvars, HostVars):
-        yield
-        return
+        raise AnsibleFilterError(
+            f"hostvars: a {type(hostvars).__name__}, in which facts and variables cannot be told apart: hand over"
+            " hostvars itself"
+        )
     manager: Any = hostvars._variable_manager
     before = manager._fact_cache
     manager._fact_cache = _NoFacts()

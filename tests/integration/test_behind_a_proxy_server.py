@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -193,7 +194,11 @@ def test_each_level_names_the_proxy_server_and_what_is_reached_directly(site: Si
     assert shown[:2] == [site.proxies["http_proxy"]] * 2
     direct = shown[2].split(",")
     assert {site.gate, "localhost", "127.0.0.1"} <= set(direct)
-    assert len([one for one in direct if "/" in one]) == 2  # the range of the proxy, and that of the instance
+    # What the machine gives to the proxy, and of that the part where instances are and the part that is this one's.
+    whole, *parts = sorted((ip_network(one) for one in direct if "/" in one), key=lambda one: one.prefixlen)
+    assert len(parts) == 2
+    assert all(part.subnet_of(whole) for part in parts)
+    assert not parts[0].overlaps(parts[1])
     information = json.loads(inner("docker", "info", "--format", "{{json .}}"))
     assert information["HttpProxy"] == information["HttpsProxy"] == site.proxies["http_proxy"]
     assert information["RegistryConfig"]["Mirrors"] == [f"https://{site.gate}:5000/"]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from ansible_runner import CHECKOUT, MARK, play, wait_until
+from authorities import make_authority
 from docker_in_docker import docker, load, nested_daemon, wait_for_daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.docker]
@@ -118,10 +119,8 @@ def removal(daemon: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def write(directory: Path, hop: str, **variables: object) -> None:
     """Write a playbook that runs the role in a nested daemon, and an inventory."""
-    role = {"role": "nested.kata.machine_image", **variables}
-    (directory / "play.yml").write_text(
-        json.dumps([{"name": "The image", "hosts": "machine", "gather_facts": True, "roles": [role]}])
-    )
+    of_image = {"name": "The image", "hosts": "machine", "vars": variables, "roles": ["nested.kata.machine_image"]}
+    (directory / "play.yml").write_text(json.dumps([of_image]))
     host = {
         "ansible_connection": "nested.kata.nested",
         "ansible_nested_hops": [hop],
@@ -207,8 +206,9 @@ def base(command: str) -> str:
 
 @pytest.mark.thorough
 def test_an_image_that_is_built_again_has_the_same_name_and_the_same_layers(tmp_path: Path) -> None:
-    """Also upon a base image that was made again, which has another id."""
-    write(tmp_path, AGAIN, machine_image_pull=False)
+    """Also upon a base image that was made again, which has another id, and with authorities of one's own."""
+    make_authority(tmp_path)
+    write(tmp_path, AGAIN, machine_image_pull=False, nested_kata_ca_certificates=[f"{tmp_path}/ca.crt"])
     with nested_daemon(AGAIN):
         load(BASE, AGAIN)
         ids = {base("bash")}

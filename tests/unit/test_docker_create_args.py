@@ -17,6 +17,7 @@ from ansible.template import Templar, trust_as_template
 from ansible_collections.nested.kata.plugins.filter.docker_create_args import FilterModule
 from ansible_collections.nested.kata.plugins.lookup import level_environment
 from ansible_runner import CHECKOUT
+from inventories import trusted
 
 LOOKUPS = (level_environment,)
 docker_create_args = FilterModule().filters()["docker_create_args"]
@@ -44,15 +45,6 @@ def test_options_become_arguments_in_their_order_and_keep_their_type(groups: lis
 def test_a_value_that_is_none_is_an_error_that_names_the_option(value: object) -> None:
     with pytest.raises(AnsibleFilterError, match=r"docker_create_args: env: .* is not a valid value"):
         docker_create_args([{"env": value}])
-
-
-def trusted(value: object) -> object:
-    """Return what Ansible makes of the values of a file: text is a template."""
-    if isinstance(value, dict):
-        return {key: trusted(below) for key, below in value.items()}
-    if isinstance(value, list):
-        return [trusted(below) for below in value]
-    return trust_as_template(value) if isinstance(value, str) else value
 
 
 def value_of(name: str, role: str, variables: dict) -> object:

@@ -11,12 +11,17 @@ import pytest
 from ansible_collections.nested.kata.plugins.filter.instance_hops import FilterModule as HopFilters
 from ansible_collections.nested.kata.plugins.filter.levels import FilterModule as LevelFilters
 from ansible_collections.nested.kata.plugins.filter.way import FilterModule as WayFilters
+from inventories import inventory
 
-levels = LevelFilters().filters()["levels"]
 way = WayFilters().filters()["way"]
 instance_hops = HopFilters().filters()["instance_hops"]
 
 GROUPS = {"kata_hosts": ["machine"], "kata_proxies": ["p.machine"], "kata_instances": ["kata.p.machine"]}
+
+
+def levels(groups: dict, hosts: dict) -> dict:
+    """Return the levels of hosts with these variables."""
+    return LevelFilters().filters()["levels"](groups, inventory(hosts)[1])
 
 
 def level(name: str, kind: str = "instance", **more: object) -> dict:
@@ -257,15 +262,17 @@ def test_what_is_missing_for_kata_are_the_errors_of_the_machines() -> None:
     assert levels(GROUPS, hosts)["missing"] == ["kvm: load it"]
 
 
-WAYS = {
-    "here": {},
-    "proxy": {"ansible_nested_via": "here", "ansible_nested_hops": ["p"]},
-    "there": {},
-    "elsewhere": {"ansible_nested_via": "there", "ansible_nested_hops": ["q"]},
-    "a": {"ansible_nested_via": "here", "ansible_nested_hops": ["a"]},
-    "b": {"ansible_nested_via": "proxy", "ansible_nested_hops": ["b"]},
-    "c": {"ansible_nested_via": "elsewhere", "ansible_nested_hops": ["c"]},
-}
+_, WAYS = inventory(
+    {
+        "here": {},
+        "proxy": {"ansible_nested_via": "here", "ansible_nested_hops": ["p"]},
+        "there": {},
+        "elsewhere": {"ansible_nested_via": "there", "ansible_nested_hops": ["q"]},
+        "a": {"ansible_nested_via": "here", "ansible_nested_hops": ["a"]},
+        "b": {"ansible_nested_via": "proxy", "ansible_nested_hops": ["b"]},
+        "c": {"ansible_nested_via": "elsewhere", "ansible_nested_hops": ["c"]},
+    }
+)
 
 
 def test_the_way_of_a_host_that_is_no_container_is_empty() -> None:

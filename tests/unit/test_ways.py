@@ -13,32 +13,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.inventory.manager import InventoryManager
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
-from ansible.vars.hostvars import HostVars
-from ansible.vars.manager import VariableManager
-from ansible_collections.nested.kata.plugins.filter.taken_names import FilterModule
+from ansible.errors import AnsibleFilterError
+from ansible_collections.nested.kata.plugins.filter.noted import FilterModule as NotedFilters
+from ansible_collections.nested.kata.plugins.filter.taken_names import FilterModule as NameFilters
 from ansible_collections.nested.kata.plugins.plugin_utils.ways import Way, way
 from ansible_runner import CHECKOUT, play
+from inventories import inventory, trusted
 
 # What the inventory says, and what the facts of the host would make of it.
 WAY = {"ansible_nested_via": "above", "ansible_nested_hops": ["{{ mark }}-kata"], "mark": "t"}
 TRAP = {"ansible_nested_via": "trap", "ansible_nested_hops": ["trap"], "mark": "trap"}
 
-taken_names = FilterModule().filters()["taken_names"]
+taken_names = NameFilters().filters()["taken_names"]
+noted = NotedFilters().filters()["noted"]
 
 
-def managed(path: Path, hosts: dict) -> tuple[VariableManager, HostVars]:
-    path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
-    loader = DataLoader()
-    inventory = InventoryManager(loader=loader, sources=[str(path)])
-    manager = VariableManager(loader=loader, inventory=inventory)
-    return manager, HostVars(inventory=inventory, variable_manager=manager, loader=loader)
-
-
-def test_facts_do_not_change_the_way(tmp_path: Path) -> None:
-    manager, hostvars = managed(tmp_path / "hosts.yml", {"above": {}, "tenant": WAY})
+def test_facts_do_not_change_the_way() -> None:
+    manager, hostvars = inventory({"above": {}, "tenant": trusted(WAY)})
     manager.set_host_facts("tenant", TRAP)
     assert way("tenant", hostvars) == Way("above", ("t-kata",))
     assert way("above", hostvars) == Way("", ())
@@ -71,24 +62,28 @@ def test_facts_do_not_change_it_in_a_play(tmp_path: Path, injected: str) -> None
     assert said == '{"via": "above", "hops": ["t-kata"]} ' + ("trap" if injected == "true" else "above")
 
 
-@pytest.mark.parametrize(
-    ("role", "noted"), [("kata_proxy", "kata_proxy_host"), ("kata_instance", "kata_instance_hosts")]
-)
-def test_what_is_added_to_the_inventory_was_noted_by_the_role(tmp_path: Path, role: str, noted: str) -> None:
-    manager, hostvars = managed(tmp_path / "hosts.yml", {"honest": {}, "liar": {}})
-    manager.set_nonpersistent_facts("honest", {noted: {"via": "honest", "names": ["a"]}})
-    manager.set_host_facts("liar", {noted: {"via": "localhost", "docker_command": "touch /proof", "names": ["b"]}})
-    (task,) = [
-        task
-        for task in yaml.safe_load((CHECKOUT / "roles" / role / "tasks/inventory.yml").read_text())
-        if "ansible.builtin.add_host" in task
-    ]
-    variables = {name: trust_as_template(value) for name, value in task["vars"].items()}
-    known = {"hostvars": hostvars, "ansible_play_batch": ["honest", "liar"], **variables}
-    found = Templar(DataLoader(), variables=known).template(trust_as_template(task["loop"]))
-    assert "honest" in str(found)
-    assert "proof" not in str(found)
-    assert len(found) == 1
+def test_what_a_host_says_by_facts_was_not_noted() -> None:
+    manager, hostvars = inventory({"above": {"seen": 42}, "honest": {}, "both": {}, "liar": {}, "silent": {}})
+    manager.set_nonpersistent_facts("honest", {"seen": "noted"})
+    manager.set_nonpersistent_facts("both", {"seen": "noted too"})
+    manager.set_host_facts("both", {"seen": "trap"})
+    manager.set_host_facts("liar", {"seen": "trap"})
+    assert noted(["silent", "liar", "both", "honest", "above"], hostvars, "seen") == ["noted too", "noted", 42]
+
+
+@pytest.mark.parametrize("role", ["kata_proxy", "kata_instance"])
+def test_what_is_added_to_the_inventory_was_noted_by_the_role(role: str) -> None:
+    tasks = yaml.safe_load((CHECKOUT / "roles" / role / "tasks/inventory.yml").read_text())
+    (loop,) = [task["loop"] for task in tasks if "ansible.builtin.add_host" in task]
+    assert loop.startswith("{{ ansible_play_batch | nested.kata.noted(hostvars, ")
+
+
+def test_variables_in_which_facts_cannot_be_told_apart_are_refused() -> None:
+    _, hostvars = inventory({"tenant": {}})
+    with pytest.raises(
+        AnsibleFilterError, match=r"^hostvars: a dict, in which facts and variables cannot be told apart: "
+    ):
+        way("tenant", dict(hostvars))
 
 
 def wanted(**names: dict[str, str]) -> dict:
@@ -124,4 +119,5 @@ def wanted(**names: dict[str, str]) -> dict:
     ],
 )
 def test_a_name_of_another_host_is_taken(hosts: dict, host: str, found: list[str]) -> None:
-    assert taken_names([name for name in hosts if name in ("c", "d", "b.c")], host, hosts, "names") == found
+    _, hostvars = inventory(hosts)
+    assert taken_names([name for name in hosts if name in ("c", "d", "b.c")], host, hostvars, "names") == found

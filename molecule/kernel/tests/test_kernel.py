@@ -125,6 +125,15 @@ def test_the_second_target_has_the_same_files(kernel: str) -> None:
     }
 
 
+@pytest.mark.skipif(BY_HAND, reason="there is no build container without molecule")
+def test_where_kernels_are_compiled_the_authority_of_the_play_is_trusted() -> None:
+    images = ["docker", "images", "--quiet", "--filter", "label=nested.kata.kernel-build=x86_64"]
+    (image,) = subprocess.run(images, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    bundle = ["docker", "run", "--rm", "--network=none", image, "cat", "/etc/ssl/certs/ca-certificates.crt"]
+    trusted = subprocess.run(bundle, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert (DIRECTORY.parent / "ca.crt").read_text() in trusted
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_kernel_boots_and_says_who_it_is(
     kernel: str, booted, record_testsuite_property: Callable[[str, object], None]
