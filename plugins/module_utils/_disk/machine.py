@@ -317,7 +317,7 @@ def apply(wanted: Wanted, check_mode: bool) -> tuple[Plan, Found, Found]:
             return plan, before, foresee(before, plan)
         for step in plan.steps:
             carry_out(step)
-        return plan, before, look(wanted)
+        return plan, before, look(wanted, glance=True)
 
 
 def _is_as_wanted(found: Found, wanted: Wanted) -> bool:
@@ -591,8 +591,7 @@ def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> No
     descriptor, new = tempfile.mkstemp(prefix=LEFTOVER, dir=directory)
     try:
         make(descriptor, new)
-        os.fchown(descriptor, -1 if step.uid is None else step.uid, -1 if step.gid is None else step.gid)
-        os.fchmod(descriptor, step.mode)
+        _set_owner_and_mode_of_new(descriptor, step)
         os.fsync(descriptor)
         _note_trimmed(descriptor)
         if step.replaces_blank:
@@ -617,6 +616,16 @@ def _make_complete(step: Create | Clone, make: Callable[[int, str], None]) -> No
         os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
+
+
+def _set_owner_and_mode_of_new(descriptor: int, step: Create | Clone) -> None:
+    # Only where they differ: mkfs has written the file out, and a change has the file system write its journal again.
+    status = os.fstat(descriptor)
+    uid, gid = status.st_uid if step.uid is None else step.uid, status.st_gid if step.gid is None else step.gid
+    if (uid, gid) != (status.st_uid, status.st_gid):
+        os.fchown(descriptor, uid, gid)
+    if stat.S_IMODE(os.fstat(descriptor).st_mode) != step.mode:
+        os.fchmod(descriptor, step.mode)
 
 
 def _name(new: str, path: str) -> None:
