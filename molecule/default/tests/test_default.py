@@ -239,6 +239,38 @@ def test_instances_are_back_when_docker_was_restarted_and_no_end_is_noted() -> N
     assert ask(target, states).split() == ["running", "running"]
 
 
+def test_what_a_tenant_wrote_into_daemon_json_holds_where_it_may_when_docker_was_restarted() -> None:
+    name, mtu = "one.machine-host", "com.docker.network.driver.mtu"
+    of_eth0 = int(ask(name, "cat /sys/class/net/eth0/mtu"))
+    kept, taken = {"base": "192.168.240.0/20", "size": 26}, {"base": str(ranges(name)[-1]), "size": 28}
+    own = {
+        "mtu": of_eth0 - 100,
+        "default-network-opts": {"bridge": {mtu: str(of_eth0 + 1)}, "ipvlan": {"ipvlan_mode": "l3"}},
+        "default-address-pools": [kept, taken],
+        "labels": ["team=a"],
+    }
+    try:
+        ask(name, "cat >/etc/docker/daemon.json && systemctl restart docker", json.dumps(own, indent=4))
+        assert int(ask(name, "cat /sys/class/net/docker0/mtu")) == of_eth0 - 100
+        assert docker_info(name)["Labels"] == ["team=a"]
+        ask(name, "docker network create own")
+        made = json.loads(ask(name, "docker network inspect own"))[0]
+        assert ipaddress.ip_network(made["IPAM"]["Config"][0]["Subnet"]).subnet_of(ipaddress.ip_network(kept["base"]))
+        assert made["Options"][mtu] == str(of_eth0)
+        written = json.loads(ask(name, "cat /etc/docker/daemon.json"))
+        assert written["default-network-opts"]["ipvlan"] == {"ipvlan_mode": "l3"}
+        said = ask(name, "journalctl --unit nested-kata-docker --output cat")
+        assert (
+            f"default-network-opts.bridge.{mtu} {of_eth0 + 1} does not fit eth0, which has {of_eth0}: changed" in said
+        )
+        assert f"default-address-pools {taken['base']} overlaps " in said
+        # One letter too many, and the way back.
+        ask(name, "echo x >>/etc/docker/daemon.json; systemctl restart docker && exit 1; true")
+        assert "/etc/docker/daemon.json: " in ask(name, "journalctl --unit nested-kata-docker --output cat --lines 2")
+    finally:
+        ask(name, "rm /etc/docker/daemon.json; systemctl restart docker; docker network rm own")
+
+
 def test_instances_do_not_reach_each_other() -> None:
     address = ask(
         "machine-host", "docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' two"
