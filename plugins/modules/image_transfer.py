@@ -91,8 +91,10 @@ options:
             times slower than TCP. Requests, which are small, always use C(docker exec).
           - V(tunnel) is a TCP connection to the innermost container. A program of the machine image is started there,
             listens on the container's own address for one connection that begins with a one-time token, and ends with
-            that connection, or after 10 seconds without one. The container one level above connects to it and needs the
-            same program; without a container above, the module connects. The module fails where no tunnel is possible.
+            that connection, or after 10 seconds without one. The module connects to it, from the network of the
+            container one level above where there is one. For that it must be root, and that container one of its own
+            machine; otherwise the same program connects, started in that container. The module fails where no tunnel is
+            possible.
           - V(exec) is C(docker exec -i), which needs nothing but Docker's client.
           - V(auto) is V(tunnel) where a tunnel is possible, and V(exec) otherwise, and where an archive is known to
             have less than 4 MiB. RV(transport) and RV(destinations[].transport) report the choice and its reason.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import secrets
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel as tunnels
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import PROGRAM, TUNNEL, Tunnel
@@ -138,22 +140,20 @@ def lose_program(*hops: str) -> None:
     docker("exec", hops[-1], "mv", PROGRAM, f"{PROGRAM}.away", hops=hops[:-1])
 
 
-@pytest.mark.parametrize(
-    ("hops", "at"),
-    [(TWO, f"hop 2 of 2 ({INNER} in {OUTER})"), (ONE, f"hop 1 of 2 ({OUTER} on this machine)")],
-    ids=["innermost", "above"],
-)
-def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tuple[str, ...], at: str) -> None:
-    name = f"t-tun-{MARK}/lacking-{len(hops)}:1"
+MISSING = f"it has no {PROGRAM}: it is not made from the machine image, or from an older one"
+
+
+def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails() -> None:
+    name = f"t-tun-{MARK}/lacking:1"
     made = make_image(name)
-    lose_program(*hops)
+    lose_program(*TWO)
     try:
         demanded = move(name, destination=TWO, transport="tunnel")
         arrived = image_id(name, TWO)
         result = move(name, destination=TWO)
     finally:
-        install(*hops)
-    missing = f"{at}: it has no {PROGRAM}: it is not made from the machine image, or from an older one"
+        install(*TWO)
+    missing = f"hop 2 of 2 ({INNER} in {OUTER}): {MISSING}"
     assert (
         demanded["msg"]
         == f"destination {OUTER} > {INNER}: loading {name}: transport is tunnel, and there is none: {missing}"
@@ -162,6 +162,29 @@ def test_where_the_program_is_missing_exec_is_taken_or_the_module_fails(hops: tu
     assert (result["failed"], result["changed"]) == (False, True)
     assert ways(result)["destination"] == {"name": "exec", "reason": f"no tunnel: {missing}"}
     assert image_id(name, TWO) == made
+
+
+def test_the_network_of_the_hop_above_is_entered_or_else_a_program_there_dials(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(tunnel: Tunnel) -> bytes:
+        with tunnel.open(bulk=True) as stream:
+            stream.sendall(request("t-two"))
+            return stream.recv(12)
+
+    lose_program(*ONE)
+    try:
+        tunnel = Tunnel(TWO, or_exec=False)
+        assert answered(tunnel) == b"HTTP/1.1 404"
+        assert tunnel.taken.reason.endswith(f", the address of {INNER}, from the network of {OUTER}")
+        tunnel.close()
+        monkeypatch.setattr(tunnels, "network_of", lambda *_dummy: None)
+        with pytest.raises(Broken, match=re.escape(f"hop 1 of 2 ({OUTER} on this machine): {MISSING}")):
+            Tunnel(TWO, or_exec=False).open(bulk=True)
+    finally:
+        install(*ONE)
+    tunnel = Tunnel(TWO, or_exec=False)
+    assert answered(tunnel) == b"HTTP/1.1 404"
+    assert tunnel.taken.reason.endswith(f", the address of {INNER}")
+    tunnel.close()
 
 
 def test_a_hop_without_a_network_is_reached_by_exec() -> None:

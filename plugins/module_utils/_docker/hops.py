@@ -89,6 +89,10 @@ class Way:
         """
         return self._inspect(number, "{{range .NetworkSettings.Networks}}{{println .IPAddress}}{{end}}")
 
+    def process(self, number: int) -> list[str]:
+        """Return the command that asks for the number of a hop's first process, and its id."""
+        return self._inspect(number, "{{.State.Pid}} {{.Id}}")
+
     def _inspect(self, number: int, template: str) -> list[str]:
         return self.into(
             number - 1,

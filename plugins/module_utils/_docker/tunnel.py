@@ -3,14 +3,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TCP over the last hop, for archives, which `docker exec` carries slowly into a VM.
 
-A program of the machine image, /usr/lib/nested-kata/tunnel.py, is the far end of each stream, and the near end where
-hops lead to it.
+A program of the machine image, /usr/lib/nested-kata/tunnel.py, is the far end of each stream. The near end is this
+process: on the network of the container one hop above, where that is a container of this machine. Where this process
+may not enter that network, or the container is further away, the near end is the same program there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import secrets
 import select
@@ -20,6 +22,7 @@ import time
 from typing import Sequence
 
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
+from ansible_collections.nested.kata.plugins.module_utils._docker.network import Network, network_of
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import (
     Broken,
     Child,
@@ -42,8 +45,7 @@ class Tunnel(Transport):
     """A TCP connection over the last hop for each stream of archives. Small archives and all requests go by exec.
 
     Exec starts the far end in the innermost hop with a one-time token, and stays: when either end is gone, the other
-    one is notified there, even by a VM that was cut off and sends nothing any more. The near end is this process, or a
-    program one hop above.
+    one is notified there, even by a VM that was cut off and sends nothing any more.
     """
 
     def __init__(self, hops: Sequence[str], or_exec: bool) -> None:
@@ -87,20 +89,34 @@ class Tunnel(Transport):
         """Return a stream through a new tunnel, or raise Broken with the reason why there can be none."""
         depth = len(self.exec.way.hops)
         far = self.exec.start(depth, (*TUNNEL, "listen"))
-        near = self.exec.start(depth - 1, (*TUNNEL, "dial")) if depth > 1 else None
+        network = self.network()
+        near = self.exec.start(depth - 1, (*TUNNEL, "dial")) if depth > 1 and not network else None
         try:
             # The far end may be controlled by a tenant, who must not be able to choose the address: so the docker
             # daemon above it reports the address, and the far end only the port.
             address = self.address()
-            stream, port = self.joined(far, near, address)
+            stream, port = self.joined(far, near, network, address)
         except Broken as error:
             for child in filter(None, (far, near)):
                 child.end()
             number, child = (depth - 1, near) if near and failed(near) else (depth, far)
             raise Broken(self.exec.way.blame(number, lacking(child.last_words() or str(error)))) from error
+        finally:
+            if network:
+                network.close()
         threading.Thread(target=cut, args=(far, stream), daemon=True).start()
-        self.taken = Taken("tunnel", f"TCP to port {port} of {address}, the address of {self.exec.way.hops[-1]}")
+        whence = f", from the network of {self.exec.way.hops[0]}" if network else ""
+        reason = f"TCP to port {port} of {address}, the address of {self.exec.way.hops[-1]}{whence}"
+        self.taken = Taken("tunnel", reason)
         return stream
+
+    def network(self) -> Network | None:
+        """Return the network of the hop above the innermost one, where this process may enter it."""
+        if len(self.exec.way.hops) != 2 or os.geteuid() != 0:
+            return None
+        answer = run(self.exec.way.process(1), self.exec.environment)
+        found = re.fullmatch(r"([1-9]\d{0,9}) ([0-9a-f]{64})", answer.out.strip())
+        return network_of(int(found.group(1)), found.group(2)) if found else None
 
     def address(self) -> str:
         """Return the address of the innermost hop."""
@@ -110,7 +126,9 @@ class Tunnel(Transport):
                 return str(ipaddress.IPv4Address(word))
         raise Broken("it has no IPv4 address of its own" if answer.rc == 0 else answer.line)
 
-    def joined(self, far: Child, near: Child | None, address: str) -> tuple[socket.socket, int]:
+    def joined(
+        self, far: Child, near: Child | None, network: Network | None, address: str
+    ) -> tuple[socket.socket, int]:
         """Return a stream that the far end has accepted, and the port there."""
         token = secrets.token_hex(32).encode()
         send(far.stream, token + b"\n" + address.encode() + b"\n")
@@ -119,7 +137,7 @@ class Tunnel(Transport):
             stream = near.stream
             send(stream, f"{address} {port}\n".encode())
         else:
-            stream = connected(address, port)
+            stream = self.connected(network, address, port)
         try:
             send(stream, token)
             heard("(accepted)", ACCEPTED_SECONDS, far.stream, stream)
@@ -128,14 +146,17 @@ class Tunnel(Transport):
             raise
         return stream, port
 
-
-def connected(address: str, port: int) -> socket.socket:
-    try:
-        stream = socket.create_connection((address, port), DIAL_SECONDS)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except (OSError, OverflowError) as error:
-        raise Broken(f"port {port} of {address} cannot be reached from this machine: {error}") from error
-    return stream
+    def connected(self, network: Network | None, address: str, port: int) -> socket.socket:
+        try:
+            if network:
+                stream = network.connect(address, port, DIAL_SECONDS)
+            else:
+                stream = socket.create_connection((address, port), DIAL_SECONDS)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (OSError, OverflowError) as error:
+            whence = self.exec.way.hops[0] if network else "this machine"
+            raise Broken(f"port {port} of {address} cannot be reached from {whence}: {error}") from error
+        return stream
 
 
 def send(stream: socket.socket, data: bytes) -> None:
