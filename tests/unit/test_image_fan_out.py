@@ -15,7 +15,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common import pace
 from ansible_collections.nested.kata.plugins.module_utils._image import fan_out
 from ansible_collections.nested.kata.plugins.module_utils._image.fan_out import DEPTH, Feed, Job, deliver
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import Sent
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Sent
 
 
 def delivered(parts: Iterable[Part], takers: list[Callable[[Iterator[Part]], Sent]]) -> list[Job]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import builders
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Refused
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
+from ansible_collections.nested.kata.plugins.module_utils._image.archive_destination import ArchiveDestination
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Unreadable
@@ -23,9 +25,9 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     DaemonDestination,
     DaemonLocation,
     DaemonSource,
-    Sent,
 )
-from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Sent, Step
+from ansible_runner import module_environment
 from builders import ARTIFACTS, Layout, called
 from image_builder import Made, layer, made, make_store, oci
 from image_parts import layers_in, parts_of
@@ -227,13 +229,22 @@ def test_an_archive_that_would_lose_something_is_refused_as_a_destination(tmp_pa
     path = tmp_path / "there.tar"
     path.write_bytes(layout.archive(called(layout.image(MADE), "a:1"), make(layout)))
     with pytest.raises(Refused, match=f"it also holds .*{words}.*, which would be lost: name that in the task, or"):
-        ArchiveLocation(str(path)).destination(None, 1, {"a:1"})
+        ArchiveDestination(str(path), {"a:1"})
 
 
 def test_an_archive_without_all_of_an_images_layers_does_not_have_it(tmp_path: Path) -> None:
     path = tmp_path / "there.tar"
     path.write_bytes(builders.pack(MADE, "a:1", base=1))
-    assert ArchiveLocation(str(path)).destination(None, 1, {"a:1"}).image("a:1") is None
+    assert ArchiveDestination(str(path), {"a:1"}).image("a:1") is None
+
+
+def test_where_there_are_only_daemons_nothing_is_imported_that_reads_archives() -> None:
+    module = "ansible_collections.nested.kata.plugins.modules.image_transfer"
+    asked = f"import sys, {module}; print([name for name in sys.modules if '_image.archive_' in name])"
+    shown = subprocess.run(
+        [sys.executable, "-c", asked], env=module_environment(), check=True, capture_output=True, text=True
+    )
+    assert shown.stdout == f"['{module.replace('modules.image_transfer', 'module_utils._image.archive_writer')}']\n"
 
 
 def test_only_a_daemon_has_a_transport_and_may_hold_other_images(archive: ArchiveLocation) -> None:

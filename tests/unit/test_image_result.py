@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import ArchiveLocation, DaemonLocation, Sent
-from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import ArchiveLocation, DaemonLocation
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Sent, Step
 from ansible_collections.nested.kata.plugins.module_utils._image.result import (
     MOST_PASSED_OVER,
     Work,

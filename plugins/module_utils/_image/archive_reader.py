@@ -25,6 +25,7 @@ from ansible_collections.nested.kata.plugins.module_utils._common.compression im
 )
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
+from ansible_collections.nested.kata.plugins.module_utils._common.pieces import Pieces
 from ansible_collections.nested.kata.plugins.module_utils._common.tar import TRAILER, Content, members
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import BLOBS, BLOCK, MANIFEST
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
@@ -50,36 +51,17 @@ LARGEST_LAYER, LARGEST_RATIO = 1 << 34, 1100
 BLANKS = b" \t\r\n"  # of JSON
 
 
-class Stream(io.RawIOBase):
-    """A file that is read once, made of pieces of bytes."""
-
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        super().__init__()
-        self._pieces = iter(pieces)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+class Stream(Pieces):
+    """An archive that is read once."""
 
     def drain(self) -> None:
         """Read the rest: the error that broke the archive off may be at its end."""
         left = TRAILER
-        for piece in itertools.chain([self._rest], self._pieces):
+        for piece in itertools.chain([self.rest], self.pieces):
             left -= len(piece)
             if left < 0:
                 raise Damaged("it has more data after its end")
-        self._rest = memoryview(b"")
+        self.rest = memoryview(b"")
 
 
 @dataclass(frozen=True)

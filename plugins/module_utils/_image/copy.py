@@ -25,11 +25,17 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     Destination,
     LoadRefused,
     Location,
-    Sent,
     Source,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.options import Wanted
-from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Found, FoundImage, Step, decide
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import (
+    Action,
+    Found,
+    FoundImage,
+    Sent,
+    Step,
+    decide,
+)
 from ansible_collections.nested.kata.plugins.module_utils._image.platforms import runs_on
 from ansible_collections.nested.kata.plugins.module_utils._image.result import (
     Work,

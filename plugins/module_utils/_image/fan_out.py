@@ -16,7 +16,7 @@ from typing import Any, Callable, Generator, Iterator, Sequence
 from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late, Pace, slowest
 from ansible_collections.nested.kata.plugins.module_utils._common.sizes import amount
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import Blob, Manifest, Part
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import Sent
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Sent
 
 DEPTH = 4  # parts, of 2 MiB at most, by which a destination may lag behind the source
 LOOK = 0.2  # seconds between two checks whether a destination that takes nothing has failed

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO, Collection, Iterator, Mapping, Sequence
 from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.files import PIECE
 from ansible_collections.nested.kata.plugins.module_utils._common.pace import Paced, slowest
+from ansible_collections.nested.kata.plugins.module_utils._common.pieces import Pieces
 from ansible_collections.nested.kata.plugins.module_utils._common.untrusted import shown
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Broken, Exec
 from ansible_collections.nested.kata.plugins.module_utils._image import layer_files
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import Stream
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image
 from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
     Blob,
@@ -90,7 +90,7 @@ class Store:
     @contextlib.contextmanager
     def _here(arguments: Sequence[str]) -> Iterator[BinaryIO]:
         with contextlib.closing(layer_files.answer(*arguments)) as pieces:
-            yield io.BufferedReader(Stream(pieces), PIECE)
+            yield io.BufferedReader(Pieces(pieces), PIECE)
 
     @contextlib.contextmanager
     def _there(self, arguments: Sequence[str]) -> Iterator[BinaryIO]:

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The locations of images, each opened as a source or as a destination: daemons and archive files."""
+"""The locations of images, each opened as a source or as a destination: daemons and archive files.
+
+What reads and writes archives is imported when there is one, since most tasks have only daemons and begin earlier so.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,13 @@ import time
 from dataclasses import dataclass
 from typing import Callable, ClassVar, Collection, Generator, Iterator, Mapping, Protocol, Sequence
 
-from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged, Refused
+from ansible_collections.nested.kata.plugins.module_utils._common.errors import Damaged
 from ansible_collections.nested.kata.plugins.module_utils._common.pace import Late
 from ansible_collections.nested.kata.plugins.module_utils._docker.context import SOCKET
 from ansible_collections.nested.kata.plugins.module_utils._docker.endpoint import Endpoint
 from ansible_collections.nested.kata.plugins.module_utils._docker.messages import refusal, unpacking
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Taken, Transport
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_file import Unwritable, Writing, listed
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import saved
-from ansible_collections.nested.kata.plugins.module_utils._image.archive_source import ArchiveSource
 from ansible_collections.nested.kata.plugins.module_utils._image.archive_writer import Packing
-from ansible_collections.nested.kata.plugins.module_utils._image.contents import Packed
 from ansible_collections.nested.kata.plugins.module_utils._image.daemon import Daemon, DaemonError
 from ansible_collections.nested.kata.plugins.module_utils._image.image import Image, same, short
 from ansible_collections.nested.kata.plugins.module_utils._image.layer_store import Store, Unreadable
@@ -34,7 +33,7 @@ from ansible_collections.nested.kata.plugins.module_utils._image.layers import (
     left_out,
     verified,
 )
-from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Step
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Sent, Step
 from ansible_collections.nested.kata.plugins.module_utils._image.platforms import normal
 from ansible_collections.nested.kata.plugins.module_utils._image.reference import absent
 
@@ -46,16 +45,6 @@ INCOMING = "nested-kata.invalid/incoming:latest"
 
 class LoadRefused(DaemonError):
     """The daemon read an archive and refused it."""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """The part of one image that was sent to one destination, and its id there."""
-
-    image_id: str
-    size: int = 0
-    layers: int = 0
-    seconds: float = 0.0
 
 
 # The interfaces
@@ -215,6 +204,8 @@ class DaemonSource:
                 yield from first
                 yield from parts
                 return
+        from ansible_collections.nested.kata.plugins.module_utils._image.archive_reader import saved  # noqa: PLC0415
+
         self.read_from = f"by docker save, since {self._no_store or 'all layers are wanted, and a tunnel carries them'}"
         try:
             yield from verified(saved(self._daemon.save(reference, self._platform), image.layers))
@@ -353,109 +344,6 @@ class DaemonDestination:
         self._daemon.close()
 
 
-class ArchiveDestination:
-    """An archive file as a destination: it holds the images of the task, and no others."""
-
-    taken: Taken | None = None
-    whole = True
-
-    def __init__(self, path: str, names: Collection[str]) -> None:
-        self.title = f"destination {path}"
-        self.status = ""
-        if not os.path.isdir(os.path.dirname(path)):
-            raise Refused(f"{self.title}: there is no directory {os.path.dirname(path)}: make it, or correct the path")
-        self._packing, self._writing = Packing(), Writing(path)
-        self._images: dict[str, Image] = {}
-        if os.path.lexists(path):
-            self._images = self._found(path, names)
-        self._started = False
-
-    def _found(self, path: str, names: Collection[str]) -> dict[str, Image]:
-        if os.path.islink(path) or not os.path.isfile(path):
-            raise Refused(f"{self.title}: it is not a regular file: choose another path")
-        try:
-            contents = listed(path)
-        except (OSError, Damaged) as error:
-            raise Refused(
-                f"{self.title}: the file there cannot be read as an archive of images ({error}): move it away, or"
-                " choose another path"
-            ) from error
-        found: dict[str, Packed] = {}
-        strangers = [str(passed_over) for passed_over in contents.passed_over]
-        for packed in contents.images:
-            for name in packed.label.names or (packed.image.id,):
-                if name not in names or name in found:
-                    strangers.append(f"{name} for {packed.image.platform}" if name in found else name)
-                found[name] = packed
-        if strangers:
-            raise Refused(
-                f"{self.title}: it also holds {', '.join(sorted(strangers)[:5])}, which would be lost: name that in the"
-                " task, or choose another path"
-            )
-        return {name: packed.image for name, packed in found.items() if not packed.lacks}
-
-    def platform(self) -> str:
-        return ""
-
-    def image(self, name: str) -> Image | None:
-        return self._images.get(name)
-
-    def tags(self) -> list[str]:
-        return []
-
-    def by_content(self) -> bool:
-        return True  # the id of an image in a file is the digest of its configuration, whatever it is at the source
-
-    def look_for_layers(self) -> None:
-        """An archive must hold all layers."""
-
-    def leave_out(self, image: Image) -> tuple[set[str], str]:
-        return set(), "all layers, since an archive must hold them"
-
-    def settle(self, step: Step) -> Sent | None:
-        return Sent(step.id_there) if step.action is Action.KEEP else None
-
-    def send(self, step: Step, parts: Iterator[Part], leave_out: Collection[str]) -> Sent:
-        start, size, layers = time.monotonic(), self._writing.size, self._packing.layers
-        try:
-            if not self._started:
-                self._writing.start()
-                self._started = True
-            self._write(self._packing.image(parts, step.names))
-        except Unwritable as error:
-            raise DaemonError(f"{self.title}: writing {step.reference}: {error}") from error
-        return Sent(
-            self._packing.ids[-1], self._writing.size - size, self._packing.layers - layers, time.monotonic() - start
-        )
-
-    def finish(self) -> None:
-        """Replace the file by the archive."""
-        if self._started:
-            try:
-                self._write(self._packing.end(oci=True))
-                self._writing.finish()
-            except Unwritable as error:
-                raise DaemonError(f"{self.title}: {error}") from error
-
-    def _write(self, pieces: Iterator[bytes]) -> None:
-        """Write all of the pieces, or nothing."""
-        self._writing.begin()
-        try:
-            for piece in pieces:
-                self._writing.write(piece)
-            self._writing.complete()
-        except BaseException:
-            self._writing.take_back()
-            raise
-
-    def prune(self, names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-        """Yield nothing: what the archive held is replaced as a whole."""
-        return iter(())
-
-    def close(self) -> None:
-        self._writing.give_up()
-
-
 # Locations
 
 
@@ -495,7 +383,15 @@ class ArchiveLocation:
         return None
 
     def source(self, transport: Transport | None, silence: float, platform: str) -> Source:
+        from ansible_collections.nested.kata.plugins.module_utils._image.archive_source import (  # noqa: PLC0415
+            ArchiveSource,
+        )
+
         return ArchiveSource(self.path, platform)
 
     def destination(self, transport: Transport | None, silence: float, names: Collection[str]) -> Destination:
+        from ansible_collections.nested.kata.plugins.module_utils._image.archive_destination import (  # noqa: PLC0415
+            ArchiveDestination,
+        )
+
         return ArchiveDestination(self.path, names)

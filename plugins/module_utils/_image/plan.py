@@ -60,6 +60,16 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """The part of one image that was sent to one destination, and its id there."""
+
+    image_id: str
+    size: int = 0
+    layers: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Plan:
     """The plan for a destination: a step for each image, and then names that are removed."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Sequence
 
-from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, Location, Sent, Source
-from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Plan, Step
+from ansible_collections.nested.kata.plugins.module_utils._image.locations import Destination, Location, Source
+from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Plan, Sent, Step
 
 MOST_PASSED_OVER = 20  # that a result lists
 
