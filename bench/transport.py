@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent / name) for name in (
 from ansible_collections.nested.kata.plugins.module_utils._docker import tunnel
 from ansible_collections.nested.kata.plugins.module_utils._docker.streams import Exec, Transport
 from ansible_collections.nested.kata.plugins.module_utils._docker.tunnel import Tunnel
-from docker_in_docker import DAEMON_IMAGE, load, nested_daemon
+from docker_in_docker import DAEMON_IMAGE, docker, load, nested_daemon
 from tunnel_program import install, leading_to
 from turns import needs, show
 
@@ -121,7 +121,7 @@ def main() -> None:
             sys.exit("the program in the container did not start")
         ways: dict[str, Transport] = {}
         if options.hops == 1:
-            address = Tunnel(hops, or_exec=False).address()
+            address = docker("inspect", "--format", "{{.NetworkSettings.IPAddress}}", OUTER)
             ways["plain TCP"] = Plain(address, PORT)
             copy = [
                 "socat",

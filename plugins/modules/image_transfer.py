@@ -90,8 +90,8 @@ options:
           - How archives are sent over the last of the C(hops). Into a virtual machine C(docker exec) is about forty
             times slower than TCP. Requests, which are small, always use C(docker exec).
           - V(tunnel) is a TCP connection to the innermost container. A program of the machine image is started there,
-            listens on the container's own address for one connection that begins with a one-time token, and ends with
-            that connection, or after 10 seconds without one. The module connects to it, from the network of the
+            listens on the container's own address until a connection begins with a one-time token, or for 10 seconds,
+            and ends with the module. The module connects to it, from the network of the
             container one level above where there is one. For that it must be root, and that container one of its own
             machine; otherwise the same program connects, started in that container. The module fails where no tunnel is
             possible.

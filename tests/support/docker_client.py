@@ -30,7 +30,7 @@ class DockerClient:
         run = f"exec {sys.executable} -IS {directory / 'tunnel.py'}"
         self.does = {
             "*IPAddress*": "echo 127.0.0.1",
-            "*tunnel.py*listen": f"{run} listen",
+            "*tunnel.py*serve": f"{run} serve",
             "*tunnel.py*dial": f"{run} dial",
             "*dial-stdio": "exec cat",
             "*inspect*": "echo running",

@@ -70,13 +70,13 @@ def test_archives_go_through_a_tunnel_and_questions_by_exec(hops: DockerClient, 
 def test_every_stream_has_a_token_of_its_own_and_no_call_shows_it(
     hops: DockerClient, tunnel: Tunnel, tmp_path: Path
 ) -> None:
-    hops.does["*tunnel.py*listen"] = (
-        f"exec tee -a {tmp_path}/told | {hops.does['*tunnel.py*listen'].removeprefix('exec ')}"
-    )
+    hops.does["*tunnel.py*serve"] = f"tee -a {tmp_path}/told | {hops.does['*tunnel.py*serve'].removeprefix('exec ')}"
     hops.write()
     for _dummy in range(2):
         assert echoed(tunnel.open(bulk=True))
-    tokens = [line for line in (tmp_path / "told").read_text().splitlines() if line != "127.0.0.1"]
+    address, *announced = (tmp_path / "told").read_text().splitlines()
+    assert address == "127.0.0.1"
+    tokens = [line.split()[1] for line in announced]
     assert [len(bytes.fromhex(token)) for token in tokens] == [32, 32]
     assert tokens[0] != tokens[1]
     assert not any(token in (tmp_path / "called").read_text() for token in tokens)
@@ -110,8 +110,8 @@ IN = "hop 2 of 2 (inner in outer): "
 
 # What a hop does instead, and why there is no tunnel then.
 NO_TUNNEL = {
-    "no program in the innermost": ({"*tunnel.py*listen": NO_PROGRAM}, IN + LACKING),
-    "no Python in the innermost": ({"*tunnel.py*listen": NO_PYTHON}, IN + LACKING),
+    "no program in the innermost": ({"*tunnel.py*serve": NO_PROGRAM}, IN + LACKING),
+    "no Python in the innermost": ({"*tunnel.py*serve": NO_PYTHON}, IN + LACKING),
     "no program above": ({"*tunnel.py*dial": NO_PROGRAM}, "hop 1 of 2 (outer on this machine): " + LACKING),
     "no Python above": ({"*tunnel.py*dial": NO_PYTHON}, "hop 1 of 2 (outer on this machine): " + LACKING),
     "no address": ({"*IPAddress*": "echo; echo fd00::2"}, IN + "it has no IPv4 address of its own"),
@@ -121,23 +121,23 @@ NO_TUNNEL = {
         IN + "tunnel: [Errno 99] Cannot assign requested address",
     ),
     "a port where nobody listens": (
-        {"*tunnel.py*listen": "echo listening 1; exec cat >/dev/null"},
+        {"*tunnel.py*serve": "read a; read b; echo listening 1 1; exec cat >/dev/null"},
         (
             "hop 1 of 2 (outer on this machine): tunnel: port 1 of 127.0.0.1 cannot be reached from here: [Errno 111]"
             " Connection refused"
         ),
     ),
     "another address than its own": (
-        {"*tunnel.py*listen": "echo listening 192.0.2.1 22; exec cat >/dev/null"},
+        {"*tunnel.py*serve": "echo listening 192.0.2.1 22; exec cat >/dev/null"},
         IN + "listening 192.0.2.1 22",
     ),
     "a port that is none": (
-        {"*tunnel.py*listen": "echo listening 99999; exec cat >/dev/null"},
+        {"*tunnel.py*serve": "read a; read b; echo listening 1 99999; exec cat >/dev/null"},
         "hop 1 of 2 (outer on this machine): tunnel: ",
     ),
-    "much talk": ({"*tunnel.py*listen": "head -c 2000 /dev/zero | tr '\\0' y; exec cat >/dev/null 2>&1"}, IN + "yyyyy"),
-    "no talk": ({"*tunnel.py*listen": "exec cat >/dev/null"}, IN + "the far end of the tunnel sent nothing for 0.7 s"),
-    "an end at once": ({"*tunnel.py*listen": "exit 0"}, IN + "the tunnel ended before it was established"),
+    "much talk": ({"*tunnel.py*serve": "head -c 2000 /dev/zero | tr '\\0' y; exec cat >/dev/null 2>&1"}, IN + "yyyyy"),
+    "no talk": ({"*tunnel.py*serve": "exec cat >/dev/null"}, IN + "the far end of the tunnel sent nothing for 0.7 s"),
+    "an end at once": ({"*tunnel.py*serve": "exit 0"}, IN + "the tunnel ended before it was established"),
 }
 
 
@@ -153,15 +153,15 @@ def test_where_there_can_be_no_tunnel_exec_is_taken_and_the_reason_told(
     assert echoed(tunnel.open(bulk=True))
     assert tunnel.taken.name == "exec"
     assert tunnel.taken.reason.startswith(f"no tunnel: {reason}")
-    tried = len(hops.called("listen"))
+    tried = len(hops.called("serve"))
     assert echoed(tunnel.open(bulk=True))
-    assert len(hops.called("listen")) == tried == 1
+    assert len(hops.called("serve")) == tried == 1
     with pytest.raises(Broken, match=r"^transport is tunnel, and there is none: hop "):
         Tunnel(("outer", "inner"), or_exec=False).open(bulk=True)
 
 
 def test_a_port_where_nobody_listens_is_told_where_this_process_dials(hops: DockerClient) -> None:
-    hops.does["*tunnel.py*listen"] = "echo listening 1; exec cat >/dev/null"
+    hops.does["*tunnel.py*serve"] = "read a; read b; echo listening 1 1; exec cat >/dev/null"
     hops.write()
     with pytest.raises(
         Broken,
@@ -179,7 +179,9 @@ def test_who_answers_in_place_of_the_far_end_is_not_believed(
     its address.
     """
     with socket.create_server(("127.0.0.1", 0)) as impostor:
-        hops.does["*tunnel.py*listen"] = f"echo listening {impostor.getsockname()[1]}; exec cat >/dev/null"
+        hops.does["*tunnel.py*serve"] = (
+            f"read a; read b; echo listening 1 {impostor.getsockname()[1]}; exec cat >/dev/null"
+        )
         hops.write()
 
         def lie() -> None:
@@ -216,7 +218,6 @@ def test_a_connection_that_the_far_end_ended_well_is_read_to_its_end(hops: Docke
     stream.settimeout(10)
     stream.sendall(b"x" * 100_000)
     stream.shutdown(socket.SHUT_WR)
-    tunnel.exec.children[0].process.wait(10)
     assert received(stream, 100_000) == b"x" * 100_000
     assert stream.recv(10) == b""
 

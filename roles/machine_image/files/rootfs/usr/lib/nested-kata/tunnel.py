@@ -1,12 +1,13 @@
 # Copyright (c) 2026, the nested.kata founders
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Carry one connection to this machine's Docker daemon past `docker exec`, which is slow into a VM.
+"""Carry connections to this machine's Docker daemon past `docker exec`, which is slow into a VM.
 
-`tunnel.py listen`, started by `docker exec -i` where the daemon is, reads two lines: a one-time token, and the address
-to listen on. It says `listening PORT`, takes the one connection that begins with the token, says `accepted`, and
-carries bytes until both sides have ended. It ends too when nobody came within 10 seconds, or when its standard input
-ends: with whoever started it.
+`tunnel.py serve`, started by `docker exec -i` where the daemon is, reads lines: the address to listen on, and then
+`NUMBER TOKEN` for each connection that is to come. It says `listening NUMBER PORT`, takes the one connection that
+begins with the token, says `accepted NUMBER`, and carries bytes until both sides have ended. Where the daemon does not
+listen, or nobody came within 10 seconds, it says `refused NUMBER` and why. It listens only while it waits for a token,
+and ends, with all connections, when its standard input ends: with whoever started it.
 
 `tunnel.py dial`, started by `docker exec -i` one level above, reads a line `ADDRESS PORT`, and carries its standard
 input to there and what comes back to its standard output.
@@ -30,7 +31,8 @@ from hmac import compare_digest
 DOCKER = "/var/run/docker.sock"
 WAIT_SECONDS = 10
 DIAL_SECONDS = 5
-PEERS = 16  # that may be connected at a time and have not said the token yet
+PEERS = 64  # that may be connected at a time and have not said a token yet
+TOKEN_BYTES = 64
 BACKLOG = 128  # so that a port scan does not hold up the right one
 LINE_BYTES = 256
 # Room in pipes and before the daemon's socket: with the kernel's defaults each piece wakes somebody up, which costs
@@ -83,54 +85,12 @@ def carry(source: int, sink: int) -> None:
         os.close(fill)
 
 
-def admitted(server: socket.socket, token: bytes) -> socket.socket:
-    """Return the connection that begins with the token. All others are dropped, those that say nothing at the end."""
-    said: dict[socket.socket, bytes] = {}
-    deadline = time.monotonic() + WAIT_SECONDS
-    with selectors.DefaultSelector() as ready:
-        ready.register(server, selectors.EVENT_READ)
-        ready.register(0, selectors.EVENT_READ)
-
-        def drop(peer: socket.socket) -> None:
-            ready.unregister(peer)
-            del said[peer]
-            peer.close()
-
-        while (left := deadline - time.monotonic()) > 0:
-            for key, _dummy in ready.select(left):
-                peer = key.fileobj
-                if peer == 0:
-                    if not os.read(0, LINE_BYTES):
-                        sys.exit(1)
-                elif peer is server:
-                    if len(said) == PEERS:
-                        drop(next(iter(said)))  # the one that has been silent for longest
-                    peer = server.accept()[0]
-                    peer.setblocking(False)
-                    said[peer] = b""
-                    ready.register(peer, selectors.EVENT_READ)
-                elif peer in said:
-                    try:
-                        piece = peer.recv(len(token) - len(said[peer]))
-                    except OSError:
-                        piece = b""
-                    said[peer] += piece
-                    if len(said[peer]) == len(token) and compare_digest(said[peer], token):
-                        for other in [other for other in said if other is not peer]:
-                            drop(other)
-                        peer.setblocking(True)
-                        return peer
-                    if not piece or len(said[peer]) == len(token):
-                        drop(peer)
-    raise Refused(f"nobody came with the token within {WAIT_SECONDS} s")
-
-
 def unsent(peer: socket.socket) -> int:
     """Return how many bytes the other side has not confirmed yet (tcp(7), SIOCOUTQ)."""
     return struct.unpack("i", fcntl.ioctl(peer, termios.TIOCOUTQ, bytes(4)))[0]
 
 
-def serve(peer: socket.socket, daemon: socket.socket) -> None:
+def join(peer: socket.socket, daemon: socket.socket) -> None:
     """Carry bytes both ways. Each direction ends by itself, and its end is passed on."""
     answered = threading.Event()
 
@@ -150,33 +110,122 @@ def serve(peer: socket.socket, daemon: socket.socket) -> None:
     try:
         carry(daemon.fileno(), peer.fileno())
         peer.shutdown(socket.SHUT_WR)
+        answered.set()
     except OSError:
-        return  # the peer is gone, and nobody else waits for the daemon
-    answered.set()
-    asking.join()
+        # The peer is gone, and nobody else waits for the daemon.
+        for stream in (peer, daemon):
+            with contextlib.suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+    asking.join()  # nothing may use a descriptor that is closed: its number is the next connection's
 
 
-def end_with_starter() -> None:
-    with contextlib.suppress(OSError):
-        while os.read(0, LINE_BYTES):
-            pass
-    os._exit(1)
+class Gate:
+    """Listens while tokens are waited for, and lets in who has one."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.server: socket.socket | None = None
+        self.tokens: dict[bytes, tuple[int, float]] = {}  # the number of each connection to come, and until when
+        self.peers: dict[socket.socket, bytes] = {}  # what those have said that have not said a token yet
+        self.ready = selectors.DefaultSelector()
+        self.ready.register(0, selectors.EVENT_READ)
+        self.said = b""  # of a line of standard input
+        self.saying = threading.Lock()
+
+    def say(self, *words: object) -> None:
+        with self.saying:
+            print(*words, flush=True)
+
+    def watch(self) -> None:
+        """Let in who is announced, until standard input ends."""
+        while True:
+            until = min((until for _number, until in self.tokens.values()), default=None)
+            for key, _dummy in self.ready.select(None if until is None else max(0, until - time.monotonic())):
+                if key.fileobj == 0:
+                    piece = os.read(0, 1 << 16)
+                    if not piece:
+                        return
+                    self.hear(piece)
+                elif key.fileobj is self.server:
+                    self.meet()
+                elif key.fileobj in self.peers:
+                    self.listen(key.fileobj)
+            for token in [token for token, (_number, until) in self.tokens.items() if until <= time.monotonic()]:
+                number, _until = self.tokens.pop(token)
+                self.say("refused", number, f"nobody came with the token within {WAIT_SECONDS} s")
+            if not self.tokens and self.server:
+                self.close()
+
+    def hear(self, piece: bytes) -> None:
+        """Take lines of standard input, each a connection to come."""
+        *lines, self.said = (self.said + piece).split(b"\n")
+        if len(self.said) > LINE_BYTES:
+            raise Refused("a line of standard input is too long")
+        for line in lines:
+            number, token = line.split()
+            if not self.server:
+                self.server = socket.create_server((self.address, 0), backlog=BACKLOG)
+                self.ready.register(self.server, selectors.EVENT_READ)
+            self.tokens[token] = int(number), time.monotonic() + WAIT_SECONDS
+            self.say("listening", int(number), self.server.getsockname()[1])
+
+    def meet(self) -> None:
+        if len(self.peers) == PEERS:
+            self.drop(next(iter(self.peers)))  # the one that has been silent for longest
+        peer = self.server.accept()[0]
+        peer.setblocking(False)
+        self.peers[peer] = b""
+        self.ready.register(peer, selectors.EVENT_READ)
+
+    def listen(self, peer: socket.socket) -> None:
+        try:
+            piece = peer.recv(TOKEN_BYTES - len(self.peers[peer]))
+        except OSError:
+            piece = b""
+        self.peers[peer] += piece
+        said = self.peers[peer]
+        if piece and len(said) < TOKEN_BYTES:
+            return
+        # All are compared, so that the time does not tell which one it began like.
+        token = max((token for token in self.tokens if compare_digest(token, said)), default=b"")
+        if token:
+            self.ready.unregister(peer)
+            del self.peers[peer]
+            peer.setblocking(True)
+            threading.Thread(target=self.let_in, args=(peer, self.tokens.pop(token)[0]), daemon=True).start()
+        else:
+            self.drop(peer)
+
+    def drop(self, peer: socket.socket) -> None:
+        self.ready.unregister(peer)
+        del self.peers[peer]
+        peer.close()
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for peer in [*self.peers]:
+            self.drop(peer)
+        self.ready.unregister(self.server)
+        self.server.close()
+        self.server = None
+
+    def let_in(self, peer: socket.socket, number: int) -> None:
+        with peer, socket.socket(socket.AF_UNIX) as daemon:
+            try:
+                daemon.connect(DOCKER)
+            except OSError as problem:
+                self.say("refused", number, f"{DOCKER}: {problem.strerror}")
+                return
+            with contextlib.suppress(PermissionError):  # without CAP_NET_ADMIN
+                daemon.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BYTES)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.say("accepted", number)
+            join(peer, daemon)
 
 
-def listen() -> None:
-    token, address = read_line().encode(), read_line()
-    with socket.create_server((address, 0), backlog=BACKLOG) as server:
-        print(f"listening {server.getsockname()[1]}", flush=True)
-        peer = admitted(server, token)
-    # From here on nothing listens.
-    threading.Thread(target=end_with_starter, daemon=True).start()
-    with peer, socket.socket(socket.AF_UNIX) as daemon:
-        daemon.connect(DOCKER)
-        with contextlib.suppress(PermissionError):  # without CAP_NET_ADMIN
-            daemon.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BYTES)
-        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        print("accepted", flush=True)
-        serve(peer, daemon)
+def serve() -> None:
+    Gate(read_line()).watch()
+    os._exit(0)  # whatever the connections are at
 
 
 def dial() -> None:
@@ -204,9 +253,9 @@ def dial() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    ways = {"listen": listen, "dial": dial}
+    ways = {"serve": serve, "dial": dial}
     if len(arguments) != 1 or arguments[0] not in ways:
-        print("usage: tunnel.py listen|dial", file=sys.stderr)
+        print("usage: tunnel.py serve|dial", file=sys.stderr)
         return 2
     try:
         ways[arguments[0]]()
