@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,9 @@ class WebLookup(LookupBase):
 
     def text_of(self, path: str) -> str:
         """Return the text of a file on the control node."""
-        try:
+        with contextlib.suppress(AnsibleError, OSError):
             found = self.find_file_in_search_path(self.variables, "files", path)
-            real = self._loader.get_real_file(found) if self._loader else found
-            return Path(real).read_text(encoding="utf-8", errors="replace")
-        except (AnsibleError, OSError):
-            raise Invalid(f"nested_kata_ca_certificates: {path} cannot be read on the control node") from None
+            if found:
+                real = self._loader.get_real_file(found) if self._loader else found
+                return Path(real).read_text(encoding="utf-8", errors="replace")
+        raise Invalid(f"nested_kata_ca_certificates: {path} cannot be read on the control node")
