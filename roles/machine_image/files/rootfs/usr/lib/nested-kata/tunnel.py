@@ -165,6 +165,7 @@ class Gate:
             number, token = line.split()
             if not self.server:
                 self.server = socket.create_server((self.address, 0), backlog=BACKLOG)
+                self.server.setblocking(False)
                 self.ready.register(self.server, selectors.EVENT_READ)
             self.tokens[token] = int(number), time.monotonic() + WAIT_SECONDS
             self.say("listening", int(number), self.server.getsockname()[1])
@@ -172,7 +173,10 @@ class Gate:
     def meet(self) -> None:
         if len(self.peers) == PEERS:
             self.drop(next(iter(self.peers)))  # the one that has been silent for longest
-        peer = self.server.accept()[0]
+        try:
+            peer = self.server.accept()[0]
+        except OSError:
+            return  # it has hung up already
         peer.setblocking(False)
         self.peers[peer] = b""
         self.ready.register(peer, selectors.EVENT_READ)
@@ -192,7 +196,10 @@ class Gate:
             self.ready.unregister(peer)
             del self.peers[peer]
             peer.setblocking(True)
-            threading.Thread(target=self.let_in, args=(peer, self.tokens.pop(token)[0]), daemon=True).start()
+            number, _until = self.tokens.pop(token)
+            if not self.tokens:
+                self.close()
+            threading.Thread(target=self.let_in, args=(peer, number), daemon=True).start()
         else:
             self.drop(peer)
 
