@@ -266,7 +266,8 @@ def test_what_a_tenant_wrote_into_daemon_json_holds_where_it_may_when_docker_was
         assert f"default-address-pools {taken['base']} overlaps " in said
         # One letter too many, and the way back.
         ask(name, "echo x >>/etc/docker/daemon.json; systemctl restart docker && exit 1; true")
-        assert "/etc/docker/daemon.json: " in ask(name, "journalctl --unit nested-kata-docker --output cat --lines 2")
+        last = ask(name, "journalctl --unit nested-kata-docker --output cat --lines 8")
+        assert "Docker is not started: /etc/docker/daemon.json: " in last
     finally:
         ask(name, "rm /etc/docker/daemon.json; systemctl restart docker; docker network rm own")
 
