@@ -20,6 +20,8 @@ spec = importlib.util.spec_from_file_location("tunnel", {program!r})
 tunnel = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tunnel)
 tunnel.DOCKER, tunnel.WAIT_SECONDS = {socket!r}, {wait!r}
+if not {splice!r} and hasattr(tunnel.os, "splice"):
+    del tunnel.os.splice
 sys.exit(tunnel.main(sys.argv[1:]))
 """
 
@@ -39,7 +41,14 @@ def install(*hops: str) -> None:
 
 
 def leading_to(
-    socket: str, *, program: str = str(PROGRAM), wait: float = 10, python: str = sys.executable
+    socket: str,
+    *,
+    program: str = str(PROGRAM),
+    wait: float = 10,
+    python: str = sys.executable,
+    splice: bool = True,
 ) -> list[str]:
-    """Return the command that is the program, but for the socket that it leads to and the seconds that it waits."""
-    return [python, "-IS", "-c", _LOADER.format(program=program, socket=socket, wait=wait)]
+    """Return the command that is the program, but for the socket that it leads to and the seconds that it waits.
+    `splice`: whether Python has it, if it is new enough.
+    """
+    return [python, "-IS", "-c", _LOADER.format(program=program, socket=socket, wait=wait, splice=splice)]

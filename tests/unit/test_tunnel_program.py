@@ -50,8 +50,8 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 class Serving:
     """The program in its mode `serve`, which waits for one connection."""
 
-    def __init__(self, daemon: Daemon, wait: float = 10) -> None:
-        command = [*leading_to(daemon.path, wait=wait), "serve"]
+    def __init__(self, daemon: Daemon, wait: float = 10, splice: bool = True) -> None:
+        command = [*leading_to(daemon.path, wait=wait, splice=splice), "serve"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.say(b"127.0.0.1\n")
         self.count = 0
@@ -93,8 +93,8 @@ class Serving:
 
 
 @pytest.fixture
-def serving(daemon: Daemon) -> Iterator[Serving]:
-    found = Serving(daemon)
+def serving(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[Serving]:
+    found = Serving(daemon, splice=getattr(request, "param", True))
     yield found
     found.process.kill()
     found.process.wait()
@@ -303,6 +303,9 @@ def test_the_next_connection_gets_nothing_of_one_whose_peer_is_gone(daemon: Daem
 
 # What is carried
 
+# Python has os.splice from 3.10 on.
+by_any_python = pytest.mark.parametrize("serving", [True, False], ids=["splice", "copy"], indirect=True)
+
 
 def noise(seed: int) -> Iterator[bytes]:
     dice = random.Random(seed)
@@ -323,6 +326,7 @@ def send(stream: socket.socket, seed: int) -> None:
     stream.shutdown(socket.SHUT_WR)
 
 
+@by_any_python
 def test_much_goes_both_ways_at_once_and_arrives_unchanged(daemon: Daemon, serving: Serving) -> None:
     arrived: queue.Queue[str] = queue.Queue()  # put there by the daemon's thread, which may be late
 
@@ -342,6 +346,7 @@ def test_much_goes_both_ways_at_once_and_arrives_unchanged(daemon: Daemon, servi
     assert arrived.get(timeout=SECONDS) == digest(noise(2))
 
 
+@by_any_python
 def test_a_peer_that_has_said_all_still_hears_the_answer(daemon: Daemon, serving: Serving) -> None:
     def serve(connection: socket.socket) -> None:
         question = read_to_end(connection)
@@ -354,6 +359,7 @@ def test_a_peer_that_has_said_all_still_hears_the_answer(daemon: Daemon, serving
         assert read_to_end(stream) == b"heard all"
 
 
+@by_any_python
 def test_a_daemon_that_has_said_all_still_hears_the_peer(daemon: Daemon, serving: Serving) -> None:
     heard: queue.Queue[bytes] = queue.Queue()  # put there by the daemon's thread, which may be late
 
@@ -369,6 +375,7 @@ def test_a_daemon_that_has_said_all_still_hears_the_peer(daemon: Daemon, serving
     assert serving.end() == (0, "")
 
 
+@by_any_python
 def test_a_daemon_that_hangs_up_early_has_its_answer_read_and_the_peer_stops(daemon: Daemon, serving: Serving) -> None:
     reason = b"no space left on device" * 1000
 
@@ -388,6 +395,7 @@ def test_a_daemon_that_hangs_up_early_has_its_answer_read_and_the_peer_stops(dae
     assert serving.end() == (0, "")
 
 
+@by_any_python
 def test_a_peer_that_goes_away_in_the_middle_of_an_answer_ends_it(daemon: Daemon, serving: Serving) -> None:
     over = threading.Event()
 

@@ -68,6 +68,9 @@ def widen(pipe: int) -> None:
 
 def carry(source: int, sink: int) -> None:
     """Move bytes from one descriptor to another until the source ends, without a copy of them in this process."""
+    if not hasattr(os, "splice"):  # before Python 3.10
+        copy(source, sink)
+        return
     drain, fill = os.pipe()
     try:
         widen(fill)
@@ -83,6 +86,19 @@ def carry(source: int, sink: int) -> None:
     finally:
         os.close(drain)
         os.close(fill)
+
+
+def copy(source: int, sink: int) -> None:
+    """Do the same by way of this process."""
+    while True:
+        try:
+            rest = memoryview(os.read(source, PIECE))
+        except ConnectionResetError:
+            return
+        if not rest:
+            return
+        while rest:
+            rest = rest[os.write(sink, rest) :]
 
 
 def unsent(peer: socket.socket) -> int:
