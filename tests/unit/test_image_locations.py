@@ -27,7 +27,6 @@ from ansible_collections.nested.kata.plugins.module_utils._image.locations impor
     DaemonSource,
 )
 from ansible_collections.nested.kata.plugins.module_utils._image.plan import Action, Sent, Step
-from ansible_runner import module_environment
 from builders import ARTIFACTS, Layout, called
 from image_builder import Made, layer, made, make_store, oci
 from image_parts import layers_in, parts_of
@@ -241,9 +240,8 @@ def test_an_archive_without_all_of_an_images_layers_does_not_have_it(tmp_path: P
 def test_where_there_are_only_daemons_nothing_is_imported_that_reads_archives() -> None:
     module = "ansible_collections.nested.kata.plugins.modules.image_transfer"
     asked = f"import sys, {module}; print([name for name in sys.modules if '_image.archive_' in name])"
-    shown = subprocess.run(
-        [sys.executable, "-c", asked], env=module_environment(), check=True, capture_output=True, text=True
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    shown = subprocess.run([sys.executable, "-c", asked], env=environment, check=True, capture_output=True, text=True)
     assert shown.stdout == f"['{module.replace('modules.image_transfer', 'module_utils._image.archive_writer')}']\n"
 
 
