@@ -322,6 +322,7 @@ class Exec(Transport):
         # The first hop is a container of this machine's own daemon, whatever DOCKER_HOST or a context name.
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
         self.children: list[Child] = []
+        self._starting = threading.Lock()
         self.begun: socket.socket | None = None  # a stream that was not taken yet
 
     def begin(self) -> None:
@@ -330,7 +331,6 @@ class Exec(Transport):
 
     def start(self, depth: int, argv: Sequence[str]) -> Child:
         """Start a command in the container of that depth."""
-        self.children = [child for child in self.children if child.process.poll() is None]
         try:
             child = Child(self.way.into(depth, [*argv]), self.environment)
         except OSError as error:
@@ -338,8 +338,15 @@ class Exec(Transport):
                 f"hops start with docker's command line client, which does not run here ({error.strerror}): install"
                 " docker-cli"
             ) from error
-        self.children.append(child)
+        with self._starting:
+            self.children = [*(other for other in self.children if other.process.poll() is None), child]
         return child
+
+    def end(self, child: Child) -> None:
+        """End a child whose last words say nothing of the daemon."""
+        child.end()
+        with self._starting:
+            self.children = [other for other in self.children if other is not child]
 
     def open(self, bulk: bool = False) -> socket.socket:
         begun, self.begun = self.begun, None

@@ -135,7 +135,7 @@ class FarEnd:
         except Broken as error:
             for child in (near, self._child if self.gone else None):
                 if child:
-                    child.end()  # only then its last words are complete
+                    self._exec.end(child)  # only then its last words are complete
             number, child = (self._depth - 1, near) if near and failed(near) else (self._depth, self._child)
             raise Broken(self._exec.way.blame(number, lacking(child.last_words() or str(error)))) from error
         whence = f", from the network of {self._exec.way.hops[0]}" if self._network else ""
