@@ -79,7 +79,7 @@ def test_what_is_added_to_the_inventory_was_noted_by_the_role(role: str) -> None
 
 
 def test_variables_in_which_facts_cannot_be_told_apart_are_refused() -> None:
-    _, hostvars = inventory({"tenant": {}})
+    hostvars = inventory({"tenant": {}})[1]
     with pytest.raises(
         AnsibleFilterError, match=r"^hostvars: a dict, in which facts and variables cannot be told apart: "
     ):
@@ -119,5 +119,5 @@ def wanted(**names: dict[str, str]) -> dict:
     ],
 )
 def test_a_name_of_another_host_is_taken(hosts: dict, host: str, found: list[str]) -> None:
-    _, hostvars = inventory(hosts)
+    hostvars = inventory(hosts)[1]
     assert taken_names([name for name in hosts if name in ("c", "d", "b.c")], host, hostvars, "names") == found
