@@ -141,6 +141,7 @@ def run(directory: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_what_people_made_of_the_image_stays_and_what_the_builds_made_goes(removal: Path) -> None:
     for number, image in enumerate((UNUSED, RUN, BUILT_UPON, RENAMED)):
         inner_docker("build", "--quiet", "--tag", image, "--build-arg", f"PACKAGES={number}", "-", data=context("true"))

@@ -148,6 +148,25 @@ def test_the_instance_keeps_docker_on_its_own_disk_with_the_driver_that_fits(
     assert json.loads(ask(name, "cat /etc/docker/daemon.json"))["storage-driver"] == driver
 
 
+@pytest.mark.parametrize("name", [instance[0] for instance in INSTANCES])
+def test_a_socket_of_the_kata_host_leads_its_group_to_the_instance_and_nowhere_else(name: str) -> None:
+    host, short = f"machine-{'proxy' if 'proxy' in name else 'host'}", name.split(".", maxsplit=1)[0]
+    who = f"docker --host unix:///run/nested-kata/{short}.sock info --format '{{{{.ID}}}}'"
+    assert ask(host, who) == docker_info(name)["ID"]
+    assert ask(host, f"docker --context nested-kata-{short} info --format '{{{{.ID}}}}'") == docker_info(name)["ID"]
+    assert ask(host, f"stat --format '%U %G %a' /run/nested-kata/{short}.sock") == f"root nested-kata-{short} 660"
+    ask(host, f"useradd --groups nested-kata-{short} member-{short}")
+    try:
+        as_member = f"setpriv --reuid member-{short} --regid member-{short} --init-groups"
+        assert ask(host, f"{as_member} {who}") == docker_info(name)["ID"]
+        others = "ls /run/nested-kata/*.sock /run/docker.sock | grep -v /" + short + ".sock"
+        for other in ask(host, others).split():
+            refused = ask(host, f"{as_member} docker --host unix://{other} version 2>&1 || true")
+            assert "permission denied" in refused.lower()
+    finally:
+        ask(host, f"userdel member-{short}")
+
+
 @pytest.mark.parametrize(("name", "target", "filesystem", "driver"), INSTANCES)
 def test_the_container_names_its_disk_by_a_link_and_sets_cpus_and_memory(
     name: str, target: str, filesystem: str, driver: str
