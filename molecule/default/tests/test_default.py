@@ -590,6 +590,22 @@ def test_the_earlier_instance_is_back_where_the_new_one_does_not_start(tmp_path:
     assert ask(target, "systemctl is-active nested-kata-instance@one.service") == "active"
 
 
+def test_a_kata_host_is_rid_of_sockets_and_of_nothing_else(tmp_path: Path) -> None:
+    host = "machine-host"
+    role(tmp_path, "kata_socket", host, kata_socket_state="absent", kata_socket_instances=["two.machine-host"])
+    assert ask(host, "echo /run/nested-kata/*.sock") == "/run/nested-kata/one.sock"
+    assert (
+        ask(host, "docker --context nested-kata-one info --format '{{.ID}}'") == docker_info("one.machine-host")["ID"]
+    )
+    role(tmp_path, "kata_socket", host, kata_socket_state="absent")
+    places = (
+        "/run/nested-kata/*.sock /var/lib/nested-kata/socket /etc/nested-kata/sockets /root/.docker/contexts/meta/*"
+    )
+    assert ask(host, f"ls -d {places} 2>/dev/null; find /etc/systemd -name '*nested-kata-socket*'") == ""
+    assert ask(host, "getent group | grep nested-kata- || true") == ""
+    assert " changed=0 " in role(tmp_path, "kata_socket", host, kata_socket_state="absent")
+
+
 def test_a_target_is_rid_of_its_instances_and_of_nothing_else_first_without_and_then_with_their_disks() -> None:
     target, disks = "machine-host", "find /var/lib/nested-kata -name '*.img' -printf '%f\\n' | sort"
     golden, *instances = ask(target, disks).split()
