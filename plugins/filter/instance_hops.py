@@ -45,19 +45,13 @@ _value:
 
 from collections.abc import Callable, Iterable
 
-from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, way
+from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, hops_from
 
 
 def instance_hops(instances: Iterable[str], host: str, hostvars: Hostvars) -> list[dict[str, list[str]]]:
     """Return the way to each instance of a host."""
-    found = []
-    for name in instances:
-        via, hops = way(name, hostvars)
-        if via == host:
-            found.append({"hops": [*hops]})
-        elif via and (above := way(via, hostvars)).via == host:
-            found.append({"hops": [*above.hops, *hops]})
-    return found
+    ways = [hops_from(host, name, hostvars) for name in instances]
+    return [{"hops": [*hops]} for hops in ways if hops]
 
 
 class FilterModule:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, noted, way
+from ansible_collections.nested.kata.plugins.plugin_utils.ways import Hostvars, hops_from, noted
 
 GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}")  # groupadd(8)
 LONGEST_NAME = 80  # the path of a socket has 107 bytes at most: unix(7)
@@ -40,12 +40,10 @@ def sockets_of(instances: Iterable[str], host: str, hostvars: Hostvars) -> list[
     """Return the sockets of the instances that are reached from a host: on itself, and in its proxies."""
     found: dict[str, dict[str, Any]] = {}
     for instance in instances:
-        via, hops = way(instance, hostvars)
-        above = way(via, hostvars) if via and via != host else None
-        if via != host and (above is None or above.via != host):
+        hops = hops_from(host, instance, hostvars)
+        if not hops:
             continue
-        every = (*(above.hops if above else ()), *hops)
-        name = every[-1]
+        name = hops[-1]
         group = str(next(iter(noted([instance], hostvars, "kata_instance_group")), f"nested-kata-{name}"))
         if name in found:
             raise Invalid(
@@ -59,7 +57,7 @@ def sockets_of(instances: Iterable[str], host: str, hostvars: Hostvars) -> list[
                 f"{instance}: {group!r} cannot be a group of its Kata host: set kata_instance_group for it, up to 32"
                 " small letters, digits, '-' and '_', the first a letter or '_'"
             )
-        found[name] = {"name": name, "hops": [*every], "group": group}
+        found[name] = {"name": name, "hops": [*hops], "group": group}
     return [found[name] for name in sorted(found)]
 
 

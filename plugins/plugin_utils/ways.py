@@ -32,6 +32,18 @@ def way(name: str, hostvars: Hostvars) -> Way:
         return Way(known.get("ansible_nested_via", ""), tuple(known.get("ansible_nested_hops", ())))
 
 
+def hops_from(host: str, instance: str, hostvars: Hostvars) -> tuple[str, ...]:
+    """Return the containers that lead from a Kata host to an instance, on itself or in a proxy of it; none where it is
+    reached from elsewhere.
+    """
+    via, hops = way(instance, hostvars)
+    if via == host:
+        return hops
+    if via and (above := way(via, hostvars)).via == host:
+        return (*above.hops, *hops)
+    return ()
+
+
 def noted(hosts: Iterable[str], hostvars: Hostvars, variable: str) -> list[Any]:
     """Return a variable of the hosts that have it other than as a fact."""
     with _without_facts(hostvars):
